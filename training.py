@@ -1,10 +1,10 @@
 """Kernels of "A quantum algorithm for training wide and deep classical neural networks".
 
-Reproduces the experiment of A. Zlokapa, H. Neven and S. Lloyd (arXiv:2107.09200, 2021). Training
-an infinitely wide network by gradient descent is kernel regression with its neural tangent kernel
-(NTK), prediction(x*) = sign(k*^T K^-1 y). Replace K by a matrix that a quantum computer can invert
-in O(log n), sparsified or diagonal; the accuracy should stay, and the sparsity, the condition number
-and the numbers of measurements should grow no faster than log n.
+Reproduces the experiment of A. Zlokapa, H. Neven and S. Lloyd (arXiv:2107.09200, 2021). Training an infinitely
+wide network by gradient descent is kernel regression with its neural tangent kernel (NTK), prediction(x*) =
+sign(k*^T K^-1 y). Replace K by a matrix that a quantum computer can invert in O(log n), sparsified or diagonal;
+the accuracy should stay, and the sparsity, the condition number and the numbers of measurements should grow no
+faster than log n.
 
     python training.py                                  # both networks, the constants below
     python training.py --networks fully-connected       # seconds
@@ -12,11 +12,10 @@ and the numbers of measurements should grow no faster than log n.
     python training.py --data-sizes 16 32 --trials 2 1  # other sizes, other numbers of trials
     python training.py --help                           # everything else
 
-Writes into kernel_output/, for every trial t of every training-set size N,
-`{prefix}_seed{seed}_data{N}_trial{t}_{train_label|test_label|kernel_train|kernel_test|
-kernel_test_normalized}.npy`, then `{prefix}_results.npz` per network and `run.json`. Kernels that are
-already there are not computed again, so that a run that was interrupted goes on. analysis.ipynb
-draws the results. README.md says how long it takes where.
+Writes into kernel_output/, for every trial t of every training-set size N, `{prefix}_seed{seed}_data{N}_trial{t}_
+{train_label|test_label|kernel_train|kernel_test|kernel_test_normalized}.npy`, then `{prefix}_results.npz` for each
+network, and `run.json`. Kernels that are already there are not computed again, so that a run that was interrupted
+goes on. analysis.ipynb draws the results. README.md says how long it takes where.
 """
 
 import argparse
@@ -26,6 +25,7 @@ import gzip
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import struct
@@ -35,47 +35,50 @@ import tempfile
 import threading
 import time
 import types
+import urllib.parse
 import urllib.request
 import warnings
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numba
 import numpy as np
 import scipy.linalg
 from tqdm import tqdm
 
-# JAX, Numba, neural-tangents, scikit-learn and TensorFlow are imported by the functions that need
-# them: `--help`, a wrong option and a run whose kernels are all on disk should not wait for them.
+# JAX, neural-tangents, scikit-learn and TensorFlow are imported by the functions that need them: `--help` and a
+# wrong option should not wait for them.
 
-# --------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 # Constants: the original's names and values. Edit them here, or override them by flags.
-# --------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 
 seed = 0
 test_size = 256  # test images of a trial, half of each class
 data_sizes = [16, 32, 64, 128, 256, 512]  # training images of a trial, half of each class
-trials = [16, 8, 4, 4, 4, 4]  # trials of each size, for both networks where JAX finds an accelerator
-# On a CPU the convolutional network takes the smaller of this and `trials`, size by size.
+trials = [16, 8, 4, 4, 4, 4]  # trials of each size
+# Where JAX finds no accelerator the convolutional network takes the smaller of this and `trials`, size by size.
 trials_without_accelerator = [2, 1, 0, 0, 0, 0]
 
 sparsity_patterns = 3  # random sparsity patterns tried on each trial's kernel
-pattern_draws = 100  # patterns drawn per size to plot their sparsity alone
+pattern_draws = 100  # patterns drawn for each size to plot their sparsity alone
 
-selections = {"fully-connected": (8, 9), "convolutional": (1, 0)}  # digits; the second one is +1
+selections = {"fully-connected": (8, 9), "convolutional": (1, 0)}  # digits; the second one is class +1
 depth_factor = 0.1  # depth of the fully-connected network in units of L_conv
 convolutional_depth = 96  # convolutions of the convolutional network, a third before each pooling
 k_thresh_margin = 1e-5  # fully connected: k_thresh is the NTK at inner product 1 - margin
 reference_size = 16  # convolutional: its first trial gives k_thresh and the sparsifying thresholds
 percentile = 90  # of |K| inside a class, for the sparsifying thresholds
-diagonal_boost = (0.76, 0.9)  # convolutional: adds 0.76 ln(n)^0.9 of the diagonal to the diagonal
+diagonal_boost = (0.76, 0.9)  # convolutional: 0.76 ln(n)^0.9 times the diagonal is added to the diagonal
 
-# W_std^2 of the fully-connected network, 1/E[erf(z)^2] with z ~ N(0, 1), makes erf normalised; mu is
-# the coefficient of nonlinearity 1 - E[z sigma(z)]^2 of the normalised sigma. Both in closed form.
+# W_std^2 of the fully-connected network, 1/E[erf(z)^2] with z ~ N(0, 1), makes erf normalised; mu is the
+# coefficient of nonlinearity, 1 - E[z sigma(z)]^2, of the normalised sigma. Both in closed form.
 erf_scale = 1 / (2 / np.pi * np.arcsin(2 / 3))
 nonlinearity = 1 - (2 / 3) / np.arcsin(2 / 3)
 
 networks = tuple(selections)
+engines = ("auto", "numba", "jax", "neural-tangents")
 MNIST_FILES = {  # SHA-256 sums as TensorFlow Datasets registers them for mnist:3.*.*
     "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
     "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
@@ -86,144 +89,122 @@ MNIST_URL = "https://storage.googleapis.com/cvdf-datasets/mnist/train-labels-idx
 
 
 class BadInput(ValueError):
-    """An input that names itself, its value and the remedy; `main` prints it as one line."""
+    """An input that its message names, with its value and the remedy; `main` prints the one line."""
 
 
 def random_generator(seed, network, size, trial, purpose):
-    """The generator of one draw, independent of every other draw that a run makes.
+    """The generator of one draw, seeded by what the draw is for and not by what was drawn before it.
 
-    Seeding by what the draw is for, not by what was drawn before, makes a trial the same whichever
-    other trials, sizes or networks run beside it.
+    So a trial is the same whichever other trials, sizes and networks run beside it.
     """
-    return np.random.default_rng(
-        [seed, zlib.crc32(network.encode()), size, trial, zlib.crc32(purpose.encode())]
-    )
+    key = [seed, zlib.crc32(network.encode()), size, trial, zlib.crc32(purpose.encode())]
+    return np.random.default_rng(key)
 
 
-# --------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 # Data
-# --------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 
 
 def load_data(dataset="auto", mnist_dir=None):
     """Load the images and labels that trials are drawn from.
 
-    dataset: "mnist" (from `mnist_dir`, else the environment variable MNIST_DIR, else TensorFlow
-    Datasets), "digits" (scikit-learn's embedded 8x8 digits, enlarged) or "auto": MNIST, and digits
-    where MNIST can't be had.
+    dataset: "mnist" (from `mnist_dir`, else the environment variable MNIST_DIR, else TensorFlow Datasets),
+    "digits" (scikit-learn's embedded 8x8 digits, enlarged) or "auto": digits only where MNIST can't be had.
 
-    Returns {"train": {"image": uint8 [n, 28, 28, 1], "label": int [n]}, "test": the same,
-    "name": "mnist" or "digits"}. Raises BadInput, a ValueError, for an unknown dataset, for an MNIST
-    folder that is incomplete or corrupted, and for MNIST that can't be had.
+    Returns {"train": {"image": uint8 [n, 28, 28, 1], "label": int [n]}, "test": the same, "name": "mnist" or
+    "digits"}. Raises BadInput, a ValueError, for an unknown dataset, an MNIST folder that is incomplete or
+    corrupted, and MNIST that can't be had.
     """
     if dataset not in ("auto", "mnist", "digits"):
         raise BadInput(f"--dataset {dataset}: unknown; use auto, mnist or digits")
+    mnist_dir = mnist_dir or os.environ.get("MNIST_DIR")
     if dataset == "digits":
         return load_digits()
-    mnist_dir = mnist_dir or os.environ.get("MNIST_DIR")
     if mnist_dir:
         return load_mnist_files(Path(mnist_dir))
     try:
         return load_mnist_tfds()
     except ConnectionError as error:
         if dataset == "mnist":
-            raise BadInput(
-                f"--dataset mnist: {error}; give --mnist-dir a folder with the four IDX files"
-            ) from error
-        print(f"MNIST is not to be had: {error}", file=sys.stderr)
+            remedy = "give --mnist-dir a folder with MNIST's four IDX files"
+            raise BadInput(f"--dataset mnist: {error}; {remedy}") from error
+        print(f"note: MNIST can't be had: {error}", file=sys.stderr)
         return load_digits()
 
 
 def load_mnist_files(folder):
     """Read the four gzipped IDX files of MNIST from `folder`, checked against their SHA-256 sums."""
-    contents = {}
+    arrays = {}
     for name, checksum in MNIST_FILES.items():
-        path = folder / name
         try:
-            compressed = path.read_bytes()
+            compressed = (folder / name).read_bytes()
         except OSError as error:
-            raise BadInput(
-                f"--mnist-dir {folder}: can't read {name} ({error.strerror}); it must hold "
-                + ", ".join(MNIST_FILES)
-            ) from error
+            what = f"can't read {name} ({error.strerror})"
+            raise BadInput(f"--mnist-dir {folder}: {what}; it must hold {', '.join(MNIST_FILES)}") from error
         if hashlib.sha256(compressed).hexdigest() != checksum:
-            raise BadInput(
-                f"--mnist-dir {folder}: {name} is corrupted ({len(compressed)} bytes, its SHA-256 sum "
-                f"is not {checksum[:8]}...); download it again"
-            )
-        contents[name] = gzip.decompress(compressed)
-
-    def array(name):  # IDX: two zero bytes, type, rank, big-endian sizes, then the bytes
-        rank = contents[name][3]
-        shape = struct.unpack(f">{rank}I", contents[name][4 : 4 + 4 * rank])
-        return np.frombuffer(contents[name], np.uint8, offset=4 + 4 * rank).reshape(shape)
-
-    def split(prefix):
-        image, label = array(f"{prefix}-images-idx3-ubyte.gz"), array(f"{prefix}-labels-idx1-ubyte.gz")
-        return {"image": image[..., None], "label": label.astype(np.int64)}
-
-    return {"train": split("train"), "test": split("t10k"), "name": "mnist"}
+            what = f"{name} is corrupted ({len(compressed)} bytes, its SHA-256 sum is not {checksum[:8]}...)"
+            raise BadInput(f"--mnist-dir {folder}: {what}; download it again")
+        content = gzip.decompress(compressed)
+        rank = content[3]  # IDX: two zero bytes, type, rank, big-endian sizes, then the data
+        shape = struct.unpack(f">{rank}I", content[4 : 4 + 4 * rank])
+        arrays[name] = np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
+    train_image, train_label, test_image, test_label = arrays.values()
+    return {
+        "train": {"image": train_image[..., None], "label": train_label.astype(np.int64)},
+        "test": {"image": test_image[..., None], "label": test_label.astype(np.int64)},
+        "name": "mnist",
+    }
 
 
 def load_mnist_tfds():
-    """MNIST from TensorFlow Datasets, downloaded where it is not prepared yet.
+    """MNIST from TensorFlow Datasets, downloaded if it is not prepared yet; ConnectionError if it can't be.
 
-    TensorFlow runs in a process of its own that sees no GPU: it would otherwise take the GPU's
-    memory from JAX, and its start-up messages can't be silenced from Python. Raises ConnectionError
-    where the download can't be reached, tested beforehand because TFDS itself retries for minutes.
+    TensorFlow runs in a process of its own that sees no GPU: it would otherwise take the GPU's memory from JAX,
+    and print start-up messages that can't be silenced from Python.
     """
-    data_dir = Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
-    by_hand = data_dir / "downloads" / "manual"
-    prepared = list(data_dir.glob("mnist/3.*/dataset_info.json"))
-    if not prepared and not all((by_hand / name).exists() for name in MNIST_FILES):
-        check_connection(MNIST_URL)
-        print("Downloading MNIST through TensorFlow Datasets ...", file=sys.stderr)
-    program = (
-        "import sys, numpy, tensorflow_datasets as tfds\n"
-        "tfds.disable_progress_bar()\n"
-        "data = tfds.as_numpy(tfds.load('mnist:3.*.*', batch_size=-1))\n"
-        "arrays = {f'{s}_{k}': data[s][k] for s in ('train', 'test') for k in ('image', 'label')}\n"
-        "numpy.savez(sys.argv[1], **arrays)\n"
-    )
+    folder = Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
+    by_hand = all((folder / "downloads" / "manual" / name).exists() for name in MNIST_FILES)
+    if not by_hand and not list(folder.glob("mnist/3.*/dataset_info.json")):
+        check_connection(MNIST_URL)  # TFDS itself would retry for minutes
+        print("note: downloading MNIST through TensorFlow Datasets", file=sys.stderr)
+    program = """if True:
+        import sys, numpy, tensorflow_datasets as tfds
+        tfds.disable_progress_bar()
+        data = tfds.as_numpy(tfds.load("mnist:3.*.*", batch_size=-1))
+        numpy.savez(sys.argv[1], **{s + k: data[s][k] for s in ("train", "test") for k in ("image", "label")})
+    """
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    with tempfile.TemporaryDirectory() as folder:
-        file = os.path.join(folder, "mnist.npz")
-        result = subprocess.run(
-            [sys.executable, "-c", program, file], env=environment, capture_output=True, text=True
-        )
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [sys.executable, "-c", program, f"{scratch}/mnist.npz"]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True)
         if result.returncode != 0:
             reason = (result.stderr.strip().splitlines() or ["no message"])[-1]
-            raise ConnectionError(f"TensorFlow Datasets failed: {reason}")
-        with np.load(file) as arrays:
-            split = {
-                name: {
-                    "image": arrays[f"{name}_image"],
-                    "label": arrays[f"{name}_label"].astype(np.int64),
-                }
-                for name in ("train", "test")
-            }
-    return split | {"name": "mnist"}
+            raise ConnectionError(f"TensorFlow Datasets failed ({reason})")
+        arrays = dict(np.load(f"{scratch}/mnist.npz"))
+    splits = {
+        split: {"image": arrays[f"{split}image"], "label": arrays[f"{split}label"]} for split in ("train", "test")
+    }
+    return splits | {"name": "mnist"}
 
 
 def check_connection(url, seconds=10):
-    """Raise ConnectionError unless `url` answers within `seconds`, name look-up included."""
-    outcome = []
+    """Raise ConnectionError unless `url` answers within `seconds`, the look-up of its name included."""
+    outcome = [f"no answer in {seconds} s"]
 
     def request():
         try:
-            head = urllib.request.Request(url, method="HEAD")
-            urllib.request.urlopen(head, timeout=seconds).close()
-            outcome.append(None)
+            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds).close()
+            outcome[0] = None
         except OSError as error:
-            outcome.append(error)
+            outcome[0] = getattr(error, "reason", error)
 
-    # A thread, because the system's name look-up heeds no timeout.
+    # In a thread, because the system's name look-up heeds no timeout.
     thread = threading.Thread(target=request, daemon=True)
     thread.start()
     thread.join(seconds)
-    if outcome != [None]:
-        reason = getattr(outcome[0], "reason", outcome[0]) if outcome else f"no answer in {seconds} s"
-        raise ConnectionError(f"no connection to {urllib.parse.urlsplit(url).hostname} ({reason})")
+    if outcome[0] is not None:
+        raise ConnectionError(f"no connection to {urllib.parse.urlsplit(url).hostname} ({outcome[0]})")
 
 
 def load_digits():
@@ -232,21 +213,15 @@ def load_digits():
     import sklearn.datasets
 
     digits = sklearn.datasets.load_digits()
-    enlarged = scipy.ndimage.zoom(
-        digits.images, (1, 3.5, 3.5), order=1, mode="nearest", grid_mode=True
-    )
+    enlarged = scipy.ndimage.zoom(digits.images, (1, 3.5, 3.5), order=1, mode="nearest", grid_mode=True)
     image = np.round(enlarged * (255 / 16)).astype(np.uint8)[..., None]
-    order = np.random.default_rng(0).permutation(len(image))
-    halves = {"train": order[: len(order) // 2], "test": order[len(order) // 2 :]}
-    split = {
-        name: {"image": image[half], "label": digits.target[half].astype(np.int64)}
-        for name, half in halves.items()
-    }
-    return split | {"name": "digits"}
+    halves = np.array_split(np.random.default_rng(0).permutation(len(image)), 2)
+    train, test = ({"image": image[i], "label": digits.target[i].astype(np.int64)} for i in halves)
+    return {"train": train, "test": test, "name": "digits"}
 
 
 def canonical_order(data_chunk):
-    """The chunk ordered by the images' bytes: IDX files and TFDS list the same images differently."""
+    """The chunk ordered by the images' bytes: IDX files and TFDS list the same images in different orders."""
     image = np.ascontiguousarray(data_chunk["image"])
     order = np.argsort(image.reshape(len(image), -1).view(f"S{image[0].size}").ravel(), kind="stable")
     return {"image": image[order], "label": data_chunk["label"][order]}
@@ -255,28 +230,27 @@ def canonical_order(data_chunk):
 def process_data(data_chunk, selection, class_size, flatten_images, rng):
     """Draw a balanced, standardised subset of two digits.
 
-    data_chunk: {"image": uint8 [m, h, w, 1], "label": int [m]}. Takes `class_size` images of each
-    digit in random order (fewer of both, with a note, where one has not that many), first those of
-    selection[1] with label +1, then those of selection[0] with label -1. The subset is standardised
-    by its own mean and standard deviation, all pixels together, then every image scaled to unit norm.
+    data_chunk: {"image": uint8 [m, h, w, 1], "label": int [m]}. Takes `class_size` images of each digit in random
+    order (fewer of both, with a note, where one has not that many), first those of selection[1] with label +1,
+    then those of selection[0] with label -1. The subset is standardised by its own mean and standard deviation,
+    all pixels together, then every image scaled to unit Euclidean norm.
 
-    Returns (image, label): float64 [n, h * w] if `flatten_images`, else [n, h, w, 1]; ±1 [n].
+    Returns (image, label): float64 [n, h * w] if `flatten_images`, else [n, h, w, 1]; +1 and -1 [n].
+    Raises BadInput, a ValueError, where there is no image or only one colour.
     """
     available = [np.flatnonzero(data_chunk["label"] == digit) for digit in selection]
     count = min(class_size, *map(len, available))
+    if count < 1:
+        raise BadInput(f"no {class_size} images of each of the digits {selection} to choose from")
     if count < class_size:
         print(f"note: only {count} images of each of the digits {selection}, not {class_size}")
-    if count < 1:
-        raise BadInput(f"no images of the digits {selection} to choose {class_size} of")
     indices = np.concatenate([rng.permutation(available[i])[:count] for i in (1, 0)])
-    label = np.repeat([1, -1], count)
     image = data_chunk["image"][indices].astype(np.float64)
-    deviation = image.std()
-    if deviation == 0:
+    if image.std() == 0:
         raise BadInput(f"the images of the digits {selection} are all of one colour")
-    image = (image - image.mean()) / deviation
+    image = (image - image.mean()) / image.std()
     image /= np.sqrt(np.sum(image**2, axis=(1, 2, 3), keepdims=True))
-    return (image.reshape(len(image), -1) if flatten_images else image), label
+    return image.reshape(2 * count, -1) if flatten_images else image, np.repeat([1, -1], count)
 
 
 def separability(x):
@@ -288,18 +262,16 @@ def separability(x):
 
 
 def fully_connected_depth(n, delta, factor=depth_factor):
-    """round(factor * L_conv), L_conv = 8 ln(n/delta)/mu (arXiv:2107.09200): 36 at n = 16, 83 at 512.
+    """round(factor L_conv) with L_conv = 8 ln(n/delta)/mu (arXiv:2107.09200): about 36 at n = 16, 83 at 512.
 
-    delta below the precision of float64 (two identical images) counts as that precision.
+    A delta of two identical images, below the precision of float64, counts as that precision.
     """
     return round(factor * 8 * np.log(n / max(delta, np.finfo(float).eps)) / nonlinearity)
 
 
-# --------------------------------------------------------------------------------------------------
-# Devices and engines
-# --------------------------------------------------------------------------------------------------
-
-engines = ("auto", "jax", "neural-tangents")
+# --------------------------------------------------------------------------------------------------------------
+# Engines: what evaluates the kernels
+# --------------------------------------------------------------------------------------------------------------
 
 
 def has_accelerator():
@@ -312,25 +284,24 @@ def has_accelerator():
 def choose_engine(engine):
     """The engine that `auto` stands for on this machine; any other name is checked and returned."""
     if engine not in engines:
-        raise BadInput(f"--engine {engine}: unknown; use " + ", ".join(engines))
-    return "jax" if engine == "auto" else engine
+        raise BadInput(f"--engine {engine}: unknown; use {', '.join(engines)}")
+    if engine != "auto":
+        return engine
+    return "jax" if has_accelerator() else "numba"
 
 
-@contextlib.contextmanager
 def double_precision():
-    """JAX with float64 switched on inside the block, whatever the caller configured."""
+    """A context in which JAX has float64, whatever the caller configured."""
     import jax
 
-    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-        yield
+    return jax.enable_x64(True)
 
 
 def import_neural_tangents():
     """Import neural-tangents 0.6.5 under a JAX that is newer than it, 0.10 to 0.12.
 
-    It asks for names that left `jax.core`, `jax.util` and `jax.interpreters.ad`; its infinite-width
-    kernels need none of them to work beyond existing. Its `experimental` package, which only imports
-    TensorFlow, is replaced by an empty one.
+    It imports names that have left `jax.core`, `jax.util` and `jax.interpreters.ad`; its infinite-width kernels
+    need them to exist, no more. Its package `experimental`, which is there for TensorFlow alone, is left empty.
     """
     import jax
     import jax._src.core
@@ -339,28 +310,35 @@ def import_neural_tangents():
     import jax.extend.core
     import jax.interpreters.ad
 
-    names = "AbstractValue Jaxpr JaxprEqn Literal Primitive ShapedArray Value Var eval_context"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        for name in names.split():
-            if not hasattr(jax.core, name):
-                for home in (jax.extend.core, jax._src.core):
-                    if hasattr(home, name):
-                        setattr(jax.core, name, getattr(home, name))
-                        break
+        for name in ("AbstractValue Jaxpr JaxprEqn Literal Primitive ShapedArray Value Var eval_context").split():
+            homes = [home for home in (jax.extend.core, jax._src.core) if hasattr(home, name)]
+            if not hasattr(jax.core, name) and homes:
+                setattr(jax.core, name, getattr(homes[0], name))
         if not hasattr(jax, "util"):
             sys.modules["jax.util"] = jax.util = jax._src.util
         if not hasattr(jax.interpreters.ad, "zeros_like_p"):
             jax.interpreters.ad.zeros_like_p = object()
-        name = "neural_tangents.experimental"
-        sys.modules.setdefault(name, types.ModuleType(name))
+        experimental = "neural_tangents.experimental"
+        sys.modules.setdefault(experimental, types.ModuleType(experimental))
         import neural_tangents
         from neural_tangents import stax
     return neural_tangents, stax
 
 
+def oracle_ntk(layers, x1, x2=None, batch_size=4):
+    """The NTK of the network of stax `layers` by `nt.batch`, float64 [n1, n2]; x2=None: x1 with itself."""
+    nt, stax = import_neural_tangents()
+    numbers = [len(x) for x in (x1, x2) if x is not None]
+    batch_size = max(b for b in range(1, batch_size + 1) if all(n % b == 0 for n in numbers))
+    with double_precision():
+        kernel_fn = nt.batch(stax.serial(*layers)[2], batch_size=batch_size, device_count=0)
+        return np.array(kernel_fn(x1, x2, "ntk"), dtype=np.float64)
+
+
 def check_images(x1, x2, rank):
-    """The images of both arguments as float64 arrays [n, ...] of one shape; else BadInput."""
+    """Both arguments' images as float64 [n, ...] of one shape (x2=None: x1 twice); else BadInput."""
     checked = []
     for name, x in (("x1", x1), ("x2", x1 if x2 is None else x2)):
         x = np.asarray(x)
@@ -370,120 +348,115 @@ def check_images(x1, x2, rank):
             expected = "[n, pixels]" if rank == 2 else "[n, height, width, 1]"
             raise BadInput(f"{name} of shape {x.shape}: use {expected}")
         if not np.isfinite(x).all():
-            raise BadInput(f"{name} holds NaN or infinite values; remove those images")
+            raise BadInput(f"{name} holds NaN or infinite values; leave those images out")
         checked.append(x.astype(np.float64))
     if checked[0].shape[1:] != checked[1].shape[1:]:
         raise BadInput(f"x1 and x2 of shapes {x1.shape} and {x2.shape}: use images of one size")
     return checked
 
 
-# --------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 # The NTK of the fully-connected network: depth times (Dense, normalised erf), then Dense(1)
-# --------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 
 
 def fully_connected_ntk(x1, x2=None, *, depth, engine="auto"):
     """NTK of the fully-connected erf network.
 
-    x1 [n1, d], x2 [n2, d] (None: x1 with itself), `depth` hidden layers. Returns float64 [n1, n2].
-    Raises BadInput, a ValueError, for another rank or dtype, NaN, and negative depths.
+    x1 [n1, d], x2 [n2, d] (None: x1 with itself, half computed), `depth` hidden layers. Engine jax computes with
+    JAX, auto and numba with NumPy, which needs no longer. Returns float64 [n1, n2].
+    Raises BadInput, a ValueError, for another rank or dtype, NaN, unknown engines and negative depths.
 
-    Closed form (Williams, Neural Computation 10, 1998; Jacot et al., arXiv:1806.07572), with
-    s = 1/E[erf^2] and q, q' the two variances:
-        K0 = s x.x'/d, Theta0 = K0
+    Closed form (Williams, Neural Computation 10, 1998; Jacot et al., arXiv:1806.07572), with s = 1/E[erf^2] and
+    the variances q, q':
+        K0 = s x.x'/d,  Theta0 = K0
         Theta <- s Theta (4/pi) / sqrt((1+2q)(1+2q') - 4K^2)
         K <- s (2/pi) arcsin(2K / sqrt((1+2q)(1+2q'))),  Theta <- K + Theta
-    The diagonal has a recursion of its own, K = q = q'. Taken from the matrix, it would be wrong at
-    depth 150: the map has slope > 1 at correlation 1, where rounding errors grow with every layer.
+    The diagonal has a recursion of its own, K = q = q': the map of the correlation has a slope above 1 at 1,
+    where rounding errors grow with every layer and would make the matrix's diagonal useless by depth 150.
     """
     if not isinstance(depth, (int, np.integer)) or depth < 0:
         raise BadInput(f"depth {depth}: use a whole number of layers, 0 or more")
     symmetric = x2 is None
     x1, x2 = check_images(x1, x2, rank=2)
-    if choose_engine(engine) == "neural-tangents":
-        return oracle_ntk(oracle_fully_connected(int(depth)), x1, None if symmetric else x2)
+    if engine != "auto" and choose_engine(engine) == "neural-tangents":
+        _, stax = import_neural_tangents()
+        dense = [stax.Dense(width, W_std=np.sqrt(erf_scale), b_std=None) for width in (512, 1)]
+        return oracle_ntk([dense[0], stax.Erf()] * int(depth) + [dense[1]], x1, None if symmetric else x2)
+    xp, context = np, contextlib.nullcontext()
+    if engine == "jax":
+        import jax.numpy as xp
+
+        context = double_precision()
     q1, diagonal = fully_connected_diagonal(x1, depth)
     q2 = q1 if symmetric else fully_connected_diagonal(x2, depth)[0]
-    with double_precision():
-        covariance = erf_scale * (x1 @ x2.T) / x1.shape[1]
-        theta = np.array(fully_connected_recursion()(covariance, q1[:-1], q2[:-1], depth))
+    kernel = np.empty((len(x1), len(x2)))
+    rows = max(1, 2**15 // len(x2))  # so that a block of rows stays in the cache for all layers
+    with context:
+        for start in range(0, len(x1), rows):
+            block = slice(start, start + rows)
+            columns = slice(0, start + rows) if symmetric else slice(None)
+            k = theta = xp.asarray(erf_scale / x1.shape[1] * (x1[block] @ x2[columns].T))
+            for v1, v2 in zip(q1[:-1, block], q2[:-1, columns], strict=True):
+                norm = xp.asarray((1 + 2 * v1)[:, None] * (1 + 2 * v2))
+                theta = erf_scale * (4 / np.pi) * theta / xp.sqrt(norm - 4 * k**2)
+                k = erf_scale * (2 / np.pi) * xp.arcsin(xp.clip(2 * k / xp.sqrt(norm), -1, 1))
+                theta = k + theta
+            kernel[block, columns] = theta
     if symmetric:
-        theta = np.tril(theta, -1)
-        theta += theta.T + np.diag(diagonal)
-    return theta
+        kernel = np.tril(kernel, -1)
+        kernel += kernel.T + np.diag(diagonal)
+    return kernel
 
 
 def fully_connected_diagonal(x, depth):
-    """Variances q [depth + 1, n] of every layer and the diagonal of the NTK [n] of x [n, d]."""
+    """Variances q [depth + 1, n] of every layer and the diagonal of the NTK [n], of images x [n, d]."""
     q = [erf_scale * np.sum(x**2, axis=1) / x.shape[1]]
     theta = q[0]
     for _ in range(depth):
-        slope = erf_scale * (4 / np.pi) / np.sqrt(1 + 4 * q[-1])
+        theta = erf_scale * (4 / np.pi) * theta / np.sqrt(1 + 4 * q[-1])
         q.append(erf_scale * (2 / np.pi) * np.arcsin(2 * q[-1] / (1 + 2 * q[-1])))
-        theta = q[-1] + slope * theta
+        theta = q[-1] + theta
     return np.array(q), theta
 
 
-@functools.cache
-def fully_connected_recursion():
-    """The compiled recursion (covariance [n1, n2], q1 [depth, n1], q2 [depth, n2], depth) -> NTK."""
-    import jax
-    import jax.numpy as jnp
-
-    @jax.jit
-    def recursion(covariance, q1, q2, depth):
-        def layer(i, state):
-            k, theta = state
-            norm = (1 + 2 * q1[i])[:, None] * (1 + 2 * q2[i])
-            theta = erf_scale * (4 / np.pi) * theta / jnp.sqrt(norm - 4 * k**2)
-            k = erf_scale * (2 / np.pi) * jnp.arcsin(jnp.clip(2 * k / jnp.sqrt(norm), -1, 1))
-            return k, k + theta
-
-        return jax.lax.fori_loop(0, depth, layer, (covariance, covariance))[1]
-
-    return recursion
-
-
-# --------------------------------------------------------------------------------------------------
-# The NTK of the convolutional network: three stages of 3x3 convolutions with ReLU, each ended by 2x2
-# average pooling, then pooling once more, Dense(2), erf, Dense(1)
-# --------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
+# The NTK of the convolutional network: three stages of 3x3 convolutions with ReLU, each ended by 2x2 average
+# pooling, then pooling once more, Dense(2), erf, Dense(1)
+# --------------------------------------------------------------------------------------------------------------
 #
-# Of a pair of images x, x' the state is, for every pair of pixels (p, q), the covariance A and
-# B = A + Theta, both after ReLU. W_std^2 = 2 cancels ReLU's factor 1/2, so that, with
-# box(A)[p, q] = sum over the nine offsets o of A[p + o, q + o] (zero outside the image), a layer is
+# Of a pair of images x, x' the state is, for every pair of pixels (p, q), the covariance A and B = A + Theta, both
+# after ReLU. W_std^2 = 2 cancels ReLU's factor 1/2, so that, with the sum over nine offsets box(A)[p, q] =
+# sum_o A[p + o, q + o], zero outside the image, a layer is
 #     K = box(A)/9,  T = box(B)/9,  c = K / (s s'),  s = sqrt(v[p]),  s' = sqrt(v'[q])
-#     A <- s s' kappa1(c),  B <- kappa0(c) T + A
 #     kappa0 = (pi - arccos c)/pi,  kappa1 = sqrt(1 - c^2)/pi + c kappa0
-# (Cho and Saul, NIPS 2009; Arora et al., arXiv:1904.11955). A stage starts from A = B = x x' or from
-# the pooled state. The variances obey v <- box(v)/9, and at the next stage v is the diagonal of the
-# pooled state of x with itself. Exact, and what makes it fast:
+#     A <- s s' kappa1(c),  B <- kappa0(c) T + A
+# (Cho and Saul, NIPS 2009; Arora et al., arXiv:1904.11955). A stage starts from A = B = x x' or from the pooled
+# state. The variances obey v <- box(v)/9 inside a stage and start it as the diagonal of x's own pooled state.
+# Exact, and what makes it fast:
 #
-# 1. Displacement planes. box couples (p, q) only with equal displacement q - p, so between poolings
-#    every plane {(p, p + d)} evolves on its own.
-# 2. The cone. Of the third stage only pixels 0 to 3 survive the two poolings, so |d| <= 3 there,
-#    <= 7 in the second stage and <= 15 in the first: 961 of 3025 planes.
-# 3. Half of the training Gram, and one pass per image over the pair (x, x) for its variances, with
-#    c = 1 exactly at d = 0, where arccos would lose half of the digits.
+# 1. Displacement planes. box couples (p, q) only with equal displacement q - p, so between poolings every plane
+#    {(p, p + d)} evolves on its own.
+# 2. The cone. Of the third stage only pixels 0 to 3 survive the two poolings, so |d| <= 3 matters there, <= 7 in
+#    the second stage and <= 15 in the first: 961 of 3025 planes at 28x28.
+# 3. Half of the training Gram, and one pass per image over the pair (x, x) for its variances, with c = 1 exactly
+#    at d = 0, where arccos would lose half of the digits.
 
 
 def convolutional_ntk(x1, x2=None, *, depth=96, engine="auto", precision="float64"):
     """NTK of the convolutional network.
 
-    x1 [n1, h, w, 1], x2 [n2, h, w, 1] (None: x1 with itself, half computed), 16 <= h, w <= 31, so
-    that four poolings leave one pixel; `depth` convolutions, a third of them before each of the
-    first three poolings. Returns float64 [n1, n2], computed in `precision`.
+    x1 [n1, h, w, 1], x2 [n2, h, w, 1] (None: x1 with itself, half computed), 16 <= h, w <= 31, so that four
+    poolings leave one pixel; `depth` convolutions, a third of them before each of the first three poolings.
+    Returns float64 [n1, n2], computed in `precision`.
     Raises BadInput, a ValueError, for another shape or dtype, NaN, unknown names and other depths.
     """
     symmetric = x2 is None
     x1, x2 = check_images(x1, x2, rank=4)
-    n1 = len(x1)
-    if symmetric:
-        gram = Gram(np.full((n1, n1), np.nan), range(n1), range(n1))
-        images = x1
-    else:
-        gram = Gram(np.full((n1, len(x2)), np.nan), range(n1), range(n1, n1 + len(x2)))
-        images = np.concatenate([x1, x2])
+    rows = range(len(x1))
+    columns = rows if symmetric else range(len(x1), len(x1) + len(x2))
+    gram = Gram(np.full((len(x1), len(x2)), np.nan), rows, columns)
+    images = x1 if symmetric else np.concatenate([x1, x2])
     convolutional_grams(images, [gram], depth=depth, engine=engine, precision=precision)
     return gram.kernel
 
@@ -492,8 +465,7 @@ def convolutional_ntk(x1, x2=None, *, depth=96, engine="auto", precision="float6
 class Gram:
     """A Gram matrix to fill: kernel[i, j] belongs to images rows[i] and columns[j] of one list.
 
-    kernel: float64 [len(rows), len(columns)], NaN where it is still to be computed. With rows ==
-    columns it is symmetric, and each pair is computed once.
+    kernel: float64 [len(rows), len(columns)], NaN where it is to be computed; symmetric if rows == columns.
     """
 
     kernel: np.ndarray
@@ -501,115 +473,354 @@ class Gram:
     columns: range
 
     def pending(self):
-        """Index arrays (i, j) of the entries to compute, without the diagonal of a symmetric one."""
+        """Entries (i, j) to compute: of a symmetric matrix neither the diagonal nor both (i, j) and (j, i)."""
         missing = np.isnan(self.kernel)
-        n = len(self.rows)
         if self.rows == self.columns:
-            # Row i takes the n/2 columns after it, cyclically: every row has the same share.
-            offset = (np.arange(n) - np.arange(n)[:, None]) % n
-            lower = np.tri(n, k=-1, dtype=bool)
-            missing &= (offset > 0) & ((2 * offset < n) | ((2 * offset == n) & ~lower))
-        return np.nonzero(missing)
-
-    def fill(self, i, j, values):
-        """Write the values of entries (i, j), and of their mirror images if symmetric."""
-        self.kernel[i, j] = values
-        if self.rows == self.columns:
-            self.kernel[j, i] = values
+            missing &= np.tri(len(self.rows), k=-1, dtype=bool)
+        return np.argwhere(missing)
 
 
 def convolutional_grams(images, grams, *, depth, engine, precision, progress=lambda pairs: None):
     """Fill `grams`, Gram matrices over one list of `images` [m, h, w, 1], with the NTK.
 
-    One call serves a trial's training and test matrices: the images' own passes run once, and small
-    matrices share blocks. `progress` is called with the number of pairs just finished.
+    One call serves a trial's training and test matrices: the images' own passes run once, and small matrices
+    share blocks. `progress` is called with the number of pairs just finished.
     """
     if not isinstance(depth, (int, np.integer)) or depth < 3 or depth % 3:
         raise BadInput(f"depth {depth}: use a positive multiple of 3")
-    if images.ndim != 4 or images.shape[3] != 1 or any(s // 16 != 1 for s in images.shape[1:3]):
-        raise BadInput(
-            f"images of shape {images.shape[1:]}: use [height, width, 1] with both from 16 to 31, "
-            "which four poolings take to one pixel"
-        )
+    if images.shape[3] != 1 or any(size // 16 != 1 for size in images.shape[1:3]):
+        remedy = "use [height, width, 1] with 16 to 31 pixels, which four poolings take to one"
+        raise BadInput(f"images of shape {images.shape[1:]}: {remedy}")
     if precision not in ("float64", "float32"):
         raise BadInput(f"--precision {precision}: unknown; use float64 or float32")
     engine = choose_engine(engine)
     if engine == "neural-tangents":
         for gram in grams:
-            x1, x2 = images[gram.rows], images[gram.columns]
-            kernel_fn = oracle_convolutional(int(depth))
-            gram.kernel[:] = oracle_ntk(kernel_fn, x1, None if gram.rows == gram.columns else x2)
+            x2 = None if gram.rows == gram.columns else images[gram.columns]
+            gram.kernel[:] = oracle_ntk(oracle_convolutional(depth), images[gram.rows], x2)
             progress(gram.kernel.size)
         return
-    with double_precision():
-        evaluate = JaxConvolution(images[..., 0].astype(precision), depth // 3)
-        diagonal = dense_head(evaluate.own_a, evaluate.own_b, evaluate.own_a, evaluate.own_a)
-        progress(len(images))
-        for gram in grams:
+    evaluator = {"numba": NumbaConvolution, "jax": JaxConvolution}[engine]
+    evaluate = evaluator(images[..., 0].astype(precision), int(depth) // 3)
+    own_a, own_b = evaluate.own_a, evaluate.own_b
+    diagonal = dense_head(own_a, own_b, own_a, own_a)
+    progress(len(images))
+    work = []  # a row (gram, i, j, image, image) for each pair
+    for g, gram in enumerate(grams):
+        i, j = gram.pending().T
+        work.append(np.stack([np.full_like(i, g), i, j, i + gram.rows[0], j + gram.columns[0]]))
+        if gram.rows == gram.columns:
+            np.fill_diagonal(gram.kernel, diagonal[gram.rows])
+    work = np.concatenate(work, axis=1)
+    for block in np.split(work, range(evaluate.pairs_at_once, work.shape[1], evaluate.pairs_at_once), axis=1):
+        rows, columns = block[3:]
+        theta = dense_head(*evaluate(rows, columns), own_a[rows], own_a[columns])
+        for g, gram in enumerate(grams):
+            _, i, j, _, _ = block[:, block[0] == g]
+            gram.kernel[i, j] = theta[block[0] == g]
             if gram.rows == gram.columns:
-                np.fill_diagonal(gram.kernel, diagonal[gram.rows])
-        pairs = [
-            np.stack([np.full(len(i), g), i, j, np.array(gram.rows)[i], np.array(gram.columns)[j]])
-            for g, gram in enumerate(grams)
-            for i, j in [gram.pending()]
-        ]
-        pairs = np.concatenate(pairs, axis=1)
-        for start in range(0, pairs.shape[1], evaluate.pairs_at_once):
-            block = pairs[:, start : start + evaluate.pairs_at_once]
-            a, b = evaluate(block[3], block[4])
-            theta = dense_head(a, b, evaluate.own_a[block[3]], evaluate.own_a[block[4]])
-            for g, gram in enumerate(grams):
-                here = block[0] == g
-                gram.fill(block[1, here], block[2, here], theta[here])
-            progress(block.shape[1])
+                gram.kernel[j, i] = gram.kernel[i, j]
+        progress(block.shape[1])
 
 
-def dense_head(a, b, own_a1, own_a2):
-    """NTK after Dense(2), erf, Dense(1) from the pooled state, all W_std^2 = 2, erf not normalised."""
-    a, b, own_a1, own_a2 = (np.asarray(v, np.float64) for v in (a, b, own_a1, own_a2))
-    k, theta, norm = 2 * a, 2 * b, (1 + 4 * own_a1) * (1 + 4 * own_a2)
-    return (4 / np.pi) * np.arcsin(2 * k / np.sqrt(norm)) + (8 / np.pi) * theta / np.sqrt(
-        norm - 4 * k**2
-    )
+def oracle_convolutional(depth):
+    """The layers of the convolutional network in neural-tangents' stax."""
+    _, stax = import_neural_tangents()
+    weights = dict(W_std=np.sqrt(2), b_std=None)
+    pool = stax.AvgPool((2, 2), strides=(2, 2))
+    stage = [stax.Conv(512, (3, 3), padding="SAME", **weights), stax.Relu()] * (int(depth) // 3) + [pool]
+    return [*stage * 3, pool, stax.Flatten(), stax.Dense(2, **weights), stax.Erf(), stax.Dense(1, **weights)]
 
 
-def cone_bounds(size):
-    """Largest displacement that reaches the output in each of the three stages, along one axis."""
-    third = min(3, size // 4 - 1)
-    second = min(2 * third + 1, size // 2 - 1)
-    return min(2 * second + 1, size - 1), second, third
+def dense_head(a, b, own1, own2):
+    """The NTK after Dense(2), erf (not normalised), Dense(1), from the pooled A and B and both images' own A."""
+    a, b, own1, own2 = (np.asarray(v, np.float64) for v in (a, b, own1, own2))
+    norm = (1 + 4 * own1) * (1 + 4 * own2)
+    return 4 / np.pi * np.arcsin(4 * a / np.sqrt(norm)) + 16 / np.pi * b / np.sqrt(norm - 16 * a**2)
 
 
-@functools.cache
-def arccos_polynomial(precision):
-    """Coefficients, highest first, of P with arccos(1 - e) = pi sqrt(e) P(e) on 0 <= e <= 1.
-
-    arccos(1 - e)/sqrt(e) is analytic at 0; its Chebyshev interpolant of degree 20 is good to 2e-15,
-    that of degree 7 to 4e-7.
-    """
-    half = lambda e: np.sqrt(e / 2)  # noqa: E731 -- arccos(1 - e) = 2 arcsin(sqrt(e/2)), exact near 0
-    interpolant = np.polynomial.Chebyshev.interpolate(
-        lambda e: 2 * np.arcsin(half(e)) / np.sqrt(e) / np.pi,
-        20 if precision == "float64" else 7,
-        domain=[0, 1],
-    )
-    coefficients = interpolant.convert(kind=np.polynomial.Polynomial).coef
-    return tuple(np.dtype(precision).type(c) for c in coefficients[::-1])
+def cone_bound(size, stage):
+    """Largest displacement that reaches the output from a stage, 0 to 2 (3: past it), along one axis of `size`."""
+    return min((16 >> stage) - 1, (size >> stage) - 1)
 
 
-# 1 - c below 8 units of rounding counts as 0. Background pixels of two images have c = 1; rounding
-# makes 1 - c = 1e-16 of it, and the square root in arccos an error of 1e-8 (float32: 3e-4).
+# 1 - c below 8 units of rounding counts as 0. Background pixels of two images have c = 1; rounding makes 1 - c =
+# 1e-16 of it, and the square root in arccos then an error of 1e-8 (in float32, 3e-4).
 correlation_one = 8
+
+
+def arccos_polynomial(precision):
+    """Constants of arccos(c) = sqrt(1 - c) W(sqrt(1 + c)), 0 <= c <= 1: a centre, then W's coefficients in powers
+    of sqrt(1 + c) - centre, highest first.
+
+    arccos(c)/sqrt(1 - c) as a function of c needs degree 20 for float64 because of its branch point at c = -1.
+    The square root, which kappa1 needs anyway, moves that away: degree 11 (float32: 5) is exact to rounding.
+    """
+    centre, half = (1 + np.sqrt(2)) / 2, (np.sqrt(2) - 1) / 2
+
+    def w(t):  # with c = cos(2 phi), sqrt(1 + c) = sqrt(2) cos(phi) and sqrt(1 - c) = sqrt(2) sin(phi)
+        root = centre + half * t
+        return 2 * np.arctan2(np.sqrt(2 - root**2), root) / np.sqrt(2 - root**2)
+
+    chebyshev = np.polynomial.chebyshev.chebinterpolate(w, 11 if precision == "float64" else 5)
+    powers = np.polynomial.chebyshev.cheb2poly(chebyshev) / half ** np.arange(len(chebyshev))
+    return tuple(np.dtype(precision).type(value) for value in (centre, *powers[::-1]))
+
+
+# ---- on CPUs: Numba, every plane through all layers of its stage in the cache ----
+
+
+class NumbaConvolution:
+    """The convolutional recursion on all cores of a CPU.
+
+    images [m, h, w] in the precision to compute in, `layers` a stage. own_a, own_b [m]: the pooled A and B of
+    every image with itself. Called with index arrays (rows, columns) it returns those of the pairs; a pair gets
+    the same bits whatever its block and thread.
+    """
+
+    lanes = 16  # pairs side by side: whole vectors of 64 bytes, and a plane still fits into the L2 cache
+
+    def __init__(self, images, layers):
+        m, h, w = images.shape
+        self.images, self.layers = np.ascontiguousarray(images), layers
+        precision = images.dtype.type
+        one_ninth = [precision(value) for value in (2, 1, 1 / 8, 1 / (8 * np.pi))]
+        tiny = precision(correlation_one * np.finfo(precision).eps)
+        self.constants = (*one_ninth, tiny, *arccos_polynomial(images.dtype.name))
+        # Of every image, at the start of each stage; those of the second and third come out of the own pass.
+        self.variances = tuple(np.zeros((m, h >> stage, w >> stage)) for stage in range(3))
+        self.variances[0][:] = images.astype(np.float64) ** 2
+        self.pairs_at_once = 4 * self.lanes * numba.get_num_threads()
+        self.own_a, self.own_b = self(np.arange(m), np.arange(m), own=True)
+
+    def __call__(self, rows, columns, own=False):
+        blocks = -(-len(rows) // self.lanes)  # the last one is filled up with its last pair
+        lanes = np.arange(blocks * self.lanes).clip(max=len(rows) - 1).reshape(blocks, self.lanes)
+        pairs = np.stack([rows[lanes], columns[lanes]], axis=1)
+        a, b = numba_blocks(self.images, self.variances, pairs, self.layers, own, self.constants)
+        return a.ravel()[: len(rows)], b.ravel()[: len(rows)]
+
+
+@numba.njit(cache=True, parallel=True)
+def numba_blocks(images, variances, pairs, layers, own, constants):
+    """Pooled A and B [blocks, lanes] of image pairs [blocks, 2, lanes], each block by one thread to the end."""
+    blocks, _, lanes = pairs.shape
+    a, b = np.empty((blocks, lanes)), np.empty((blocks, lanes))
+    for block in numba.prange(blocks):
+        numba_cone(images, variances, pairs[block], layers, own, constants, a[block], b[block])
+    return a, b
+
+
+@numba.njit(cache=True)
+def numba_cone(images, variances, pair, layers, own, constants, a, b):
+    """One block of lanes through the three stages: pair [2, lanes] -> a, b [lanes]; with `own` also variances."""
+    lanes = pair.shape[1]
+    x1, x2 = gather_lanes(images, pair[0]), gather_lanes(images, pair[1])
+    h, w = images.shape[1:]
+    state = np.zeros((2, 1, 1, h + 1, w * lanes), images.dtype)
+    for stage in range(4):  # the fourth: the second of the two poolings at the end, without layers
+        size = (h >> stage, w >> stage)
+        # Planes of this stage and of the next, [2 (A, B), displacements, 1 + rows, columns * lanes] each.
+        reach = (min((16 >> stage) - 1, size[0] - 1), min((16 >> stage) - 1, size[1] - 1))
+        bound = (min((8 >> stage) - 1, size[0] // 2 - 1), min((8 >> stage) - 1, size[1] // 2 - 1))
+        pooled = np.zeros(
+            (2, 2 * bound[0] + 1, 2 * bound[1] + 1, size[0] // 2 + 1, size[1] // 2 * lanes), images.dtype
+        )
+        depth = layers if stage < 3 else 0
+        if depth and stage and own:
+            for lane in range(lanes):
+                for y in range(size[0]):
+                    for x in range(size[1]):
+                        v = state[0, reach[0], reach[1], y + 1, x * lanes + lane]
+                        variances[stage][pair[0, lane], y, x] = v
+        s1, inverse1 = deviations(gather_lanes(variances[min(stage, 2)], pair[0]), depth, lanes, images.dtype)
+        s2, inverse2 = deviations(gather_lanes(variances[min(stage, 2)], pair[1]), depth, lanes, images.dtype)
+        for dy in range(-reach[0], reach[0] + 1):
+            for dx in range(-reach[1], reach[1] + 1):
+                p = (max(0, -dy), max(0, -dx) * lanes)  # the plane's first pixel in the first image
+                q = (max(0, dy), max(0, dx) * lanes)  # and in the second
+                if stage == 0:
+                    plane_a, plane_b = state[0, 0, 0], state[1, 0, 0]
+                    for y in range(h - abs(dy)):
+                        for i in range((w - abs(dx)) * lanes):
+                            product = x1[p[0] + y, p[1] + i] * x2[q[0] + y, q[1] + i]
+                            plane_a[y + 1, i] = plane_b[y + 1, i] = product
+                else:
+                    plane_a, plane_b = state[0, dy + reach[0], dx + reach[1]], state[1, dy + reach[0], dx + reach[1]]
+                # 1/s = 0 makes 1 - c = 0: an image with itself has correlation exactly 1 at d = 0.
+                exact = np.zeros_like(inverse1) if own and dy == 0 and dx == 0 else inverse1
+                numba_plane(plane_a, plane_b, (dy, dx), p, q, size, lanes, depth, s1, exact, s2, inverse2, constants,
+                            pooled, bound)  # fmt: skip
+        state = pooled
+    a[:] = state[0, 0, 0, 1]
+    b[:] = state[1, 0, 0, 1]
+
+
+@numba.njit(cache=True)
+def gather_lanes(images, index):
+    """Some images side by side, lane by lane: [m, h, w], [lanes] -> [h, w * lanes]."""
+    _, h, w = images.shape
+    gathered = np.empty((h, w * len(index)), images.dtype)
+    for lane in range(len(index)):
+        for y in range(h):
+            for x in range(w):
+                gathered[y, x * len(index) + lane] = images[index[lane], y, x]
+    return gathered
+
+
+@numba.njit(cache=True, error_model="numpy")
+def deviations(variance, layers, lanes, dtype):
+    """s and 1/s before each ReLU of a stage, [layers, h, w * lanes] each, from the variances at its start.
+
+    Scaled like the planes, see `relu_row`. Where there is no variance 1/s = 0, and no NaN comes of it.
+    """
+    h, n = variance.shape
+    v = np.zeros((h + 1, n))
+    v[1:] = variance
+    s, inverse = np.empty((layers, h, n), dtype), np.empty((layers, h, n), dtype)
+    row, last = np.zeros(n + 2 * lanes), np.empty(n)
+    for layer in range(layers):
+        last[:] = 0
+        for y in range(h):
+            row[lanes : lanes + n] = v[y + 1] if layer == 0 else v[y + 1] / 8
+            box_row(row, last, v, y, n, lanes)
+        for y in range(h):
+            for i in range(n):
+                deviation = math.sqrt(v[y + 1, i])
+                s[layer, y, i] = deviation
+                inverse[layer, y, i] = 1 / deviation if deviation > 0 else 0.0
+    return s, inverse
+
+
+@numba.njit(cache=True)
+def numba_plane(A, B, d, p, q, size, lanes, layers, s1, inverse1, s2, inverse2, constants, pooled, bound):
+    """Plane d, in rows 1, 2, ... of A and B, through all layers of a stage and into the next stage's planes.
+
+    One sweep a layer: each row goes through ReLU into a line buffer, whose 3 x 3 box sums replace the row.
+    """
+    h, n = size[0] - abs(d[0]), (size[1] - abs(d[1])) * lanes
+    a, b = np.zeros(n + 2 * lanes, A.dtype), np.zeros(n + 2 * lanes, A.dtype)
+    last_a, last_b = np.empty(n, A.dtype), np.empty(n, A.dtype)
+    for layer in range(layers + 1):
+        last_a[:] = last_b[:] = 0
+        for y in range(h):
+            if layer == 0:  # the stage starts after a ReLU
+                a[lanes : lanes + n], b[lanes : lanes + n] = A[y + 1, :n], B[y + 1, :n]
+            else:
+                relu_row(A, B, y, n, p, q, layer - 1, s1, inverse1, s2, inverse2, lanes, constants, a, b)
+            if layer < layers:
+                box_row(a, last_a, A, y, n, lanes)
+                box_row(b, last_b, B, y, n, lanes)
+            else:
+                share = (8 / 9) ** layers / 16  # of an entry in the average; relu_row divides by 8, not 9
+                pool_row(a, b, p[0] + y, p[1] // lanes, d, n, size, lanes, pooled, bound, share)
+
+
+@numba.njit(cache=True, fastmath={"contract", "nsz"}, forceinline=True)
+def relu_row(A, B, y, n, p, q, layer, s1, inverse1, s2, inverse2, lanes, constants, a, b):
+    """Row y of a plane, box sums, through a ReLU into the buffers a and b.
+
+    Divides by 8, which is exact, instead of 9: every layer makes the state 9/8 too large, the pooling repairs it.
+    A rounded 1/9 would let k drift away from the variances, and near c = 1 every digit of e = 1 - |c| counts. With
+    w = s s', k = c w:  w kappa1 = max(k, 0) + w sqrt(e) (sqrt(1 + |c|) - |c| W)/pi, small corrections at c = 1.
+    """
+    two, one, eighth, eighth_of_pi, tiny, centre = constants[:6]
+    # max(., 0) tells the compiler that no index wraps around: without it the loop is not vectorised.
+    lanes, py, px, qy, qx = max(lanes, 0), max(p[0] + y, 0), max(p[1], 0), max(q[0] + y, 0), max(q[1], 0)
+    for i in range(n):
+        k = A[y + 1, i]
+        w = s1[layer, py, px + i] * s2[layer, qy, qx + i]
+        e = (w - abs(k)) * (inverse1[layer, py, px + i] * inverse2[layer, qy, qx + i])
+        if e < tiny:
+            e = one - one
+        root = math.sqrt(two - e)
+        angle = constants[6]
+        for m in range(7, len(constants)):
+            angle = angle * (root - centre) + constants[m]
+        u = math.sqrt(e) * eighth_of_pi
+        slope, new = eighth - u * angle, k * eighth
+        if k < 0:  # in the first layer only
+            slope, new = u * angle, one - one
+        new += w * u * (root - (one - e) * angle)
+        a[i + lanes] = new
+        b[i + lanes] = slope * B[y + 1, i] + new
+
+
+@numba.njit(cache=True, fastmath={"contract", "nsz"}, forceinline=True)
+def box_row(row, last, plane, y, n, lanes):
+    """Add row y, in a buffer with a pixel of zeros on either side, to the box sums in rows 1, 2, ... of plane.
+
+    Row y of the result is complete when row y + 1 has been added; it replaces the input, which is used up.
+    """
+    lanes = max(lanes, 0)
+    for i in range(n):
+        total = row[i] + row[i + lanes] + row[i + 2 * lanes]
+        plane[y, i] += total
+        plane[y + 1, i] = last[i] + total
+        last[i] = total
+
+
+@numba.njit(cache=True, error_model="numpy")
+def pool_row(a, b, y, x, d, n, size, lanes, pooled, bound, share):
+    """Add a row of plane d, from pixel (y, x) of the first image on, to the planes after 2 x 2 pooling.
+
+    Pixel p and p + d become p // 2 and (p + d) // 2 along each axis; what lies beyond the cone is left out.
+    """
+    Y, D = y // 2, (y + d[0]) // 2 - y // 2
+    if max(Y, Y + D) >= size[0] // 2 or abs(D) > bound[0]:
+        return
+    for i in range(n // lanes):
+        X, E = (x + i) // 2, (x + i + d[1]) // 2 - (x + i) // 2
+        if max(X, X + E) < size[1] // 2 and abs(E) <= bound[1]:
+            row, column = Y - max(0, -D) + 1, (X - max(0, -E)) * lanes
+            for j in range(lanes):
+                pooled[0, D + bound[0], E + bound[1], row, column + j] += a[(i + 1) * lanes + j] * share
+                pooled[1, D + bound[0], E + bound[1], row, column + j] += b[(i + 1) * lanes + j] * share
+
+
+# ---- on accelerators: JAX, one fused kernel a layer over all planes ----
+
+
+class JaxConvolution:
+    """The convolutional recursion in JAX on all local devices; called like NumbaConvolution."""
+
+    def __init__(self, images, layers):
+        import jax
+
+        devices = jax.local_devices()
+        entries = np.prod([len(plane_line(size, cone_bound(size, 0))) for size in images.shape[1:]])
+        # A and B, twice as the loop writes what it does not read, and room for what XLA does not fuse.
+        memory = (devices[0].memory_stats() or {}).get("bytes_limit", 2**29)
+        lanes = int(np.clip(memory // (12 * entries * images.dtype.itemsize), 1, 512))
+        self.pairs_at_once = (1 << lanes.bit_length() - 1) * len(devices)
+        self.images, self.layers = np.moveaxis(images, 0, -1), layers
+        self.variances = None
+        everyone = np.arange(len(images))
+        self.own_a, self.own_b, *later = self(everyone, everyone)
+        self.variances = [self.images**2, *later]
+
+    def __call__(self, rows, columns):
+        own = self.variances is None
+        run = jax_cone(*self.images.shape[:2], self.images.dtype.name, own)
+        results = []
+        for start in range(0, len(rows), self.pairs_at_once):
+            block = np.arange(start, start + self.pairs_at_once).clip(max=len(rows) - 1)
+            i, j = rows[block], columns[block]
+            variances = () if own else [(v[..., i], v[..., j]) for v in self.variances]
+            with double_precision():
+                found = run(self.images[..., i], self.images[..., j], variances, self.layers)
+            results.append([np.asarray(array) for array in found])
+        return [np.concatenate(arrays, axis=-1)[..., : len(rows)] for arrays in zip(*results, strict=True)]
 
 
 GAP = (-1, -1)  # between planes; index -1 finds the row of zeros appended to an image
 
 
 def plane_line(size, bound):
-    """Pixel pairs (p, q) of one axis of the planes d = q - p = -bound ... bound, a GAP after each.
+    """Pixel pairs (p, q) along one axis of the planes d = q - p = -bound ... bound, a GAP after each.
 
-    The outer product of the lines of both axes is one picture that holds the whole cone of a stage,
-    and box is an ordinary 3x3 box filter on it: the gaps, kept at zero, keep the planes apart.
+    The outer product of the lines of both axes is one picture that holds a stage's whole cone, and box is an
+    ordinary 3x3 box filter on it: the gaps, kept at zero, keep the planes apart.
     """
     line = []
     for d in range(-bound, bound + 1):
@@ -618,95 +829,48 @@ def plane_line(size, bound):
 
 
 def pooling_sources(line, pooled, width):
-    """Positions in `line` [len(pooled), width^2] whose sum is each entry of the pooled line."""
+    """Positions in `line`, [len(pooled), width^2], whose average is each entry of the pooled line."""
     position = {pair: i for i, pair in enumerate(line)}
     offsets = [(a, b) for a in range(width) for b in range(width)]
-    return np.array(
-        [[position.get((width * p + a, width * q + b), position[GAP]) for a, b in offsets]
-         for p, q in pooled]
-    )  # fmt: skip
-
-
-class JaxConvolution:
-    """The convolutional recursion in JAX, for accelerators: one fused kernel a layer over all planes.
-
-    images [m, h, w] in the precision of the computation, `layers` a stage. own_a, own_b [m] are the
-    pooled A and B of every image with itself; calling it with index arrays (rows, columns) gives
-    those of the pairs. The pairs are the innermost, contiguous axis, shared out to all local devices.
-    """
-
-    def __init__(self, images, layers):
-        import jax
-
-        self.layers = layers
-        self.devices = jax.local_devices()
-        self.precision = images.dtype.name
-        entries = np.prod([len(plane_line(s, cone_bounds(s)[0])) for s in images.shape[1:]])
-        # A and B, twice for the loop's double buffering, and room for what XLA does not fuse.
-        memory = (self.devices[0].memory_stats() or {}).get("bytes_limit", 2**29)
-        lanes = memory // (12 * entries * images.dtype.itemsize)
-        lanes = 1 << int(np.clip(lanes, 1, 512)).bit_length() - 1
-        self.pairs_at_once = lanes * len(self.devices)
-        self.images = np.moveaxis(images, 0, -1)
-        everyone = np.arange(len(images))
-        self.variances = None
-        self.own_a, self.own_b, *variances = self(everyone, everyone)
-        self.variances = [self.images**2, *variances]
-
-    def __call__(self, rows, columns):
-        own = self.variances is None
-        run = jax_cone(*self.images.shape[:2], self.precision, own, len(self.devices))
-        results = []
-        for start in range(0, len(rows), self.pairs_at_once):
-            padded = np.arange(start, start + self.pairs_at_once).clip(max=len(rows) - 1)
-            i, j = rows[padded], columns[padded]
-            variances = () if own else [(v[..., i], v[..., j]) for v in self.variances]
-            results.append(run(self.images[..., i], self.images[..., j], variances, self.layers))
-        return [
-            np.concatenate([np.asarray(r) for r in result], axis=-1)[..., : len(rows)]
-            for result in zip(*results, strict=True)
-        ]
+    sources = [[(width * p + a, width * q + b) for a, b in offsets] for p, q in pooled]
+    return np.array([[position.get(pair, position[GAP]) for pair in pairs] for pairs in sources])
 
 
 @functools.cache
-def jax_cone(height, width, precision, own, devices):
-    """The compiled pass of a block of pairs through the three stages.
+def jax_cone(height, width, precision, own):
+    """The compiled pass of a block of pairs through the three stages, the pairs shared out to all devices.
 
-    Takes x, x' [h, w, pairs], the variances at the start of each stage ((v, v') thrice, [.., pairs])
-    and the layers a stage, a run-time number. Returns pooled A and B [pairs]. With `own`, x = x':
-    the variances are taken from the state itself, and those of stages two and three returned too.
+    Takes x, x' [h, w, pairs], the variances at the start of each stage, (v, v') thrice, and the layers a stage, a
+    run-time number. Returns pooled A and B [pairs]. With `own`, x = x': the variances are taken from the state
+    itself, and those of the second and third stage are returned too.
     """
     import jax
     import jax.numpy as jnp
 
-    arccos = arccos_polynomial(precision)
-    lines = []  # of each stage, (line along y, line along x); last the single pair of pixels left
-    for stage in range(3):
-        lines.append([plane_line(s >> stage, cone_bounds(s)[stage]) for s in (height, width)])
-    lines.append([[(0, 0)], [(0, 0)]])
+    centre, *polynomial = arccos_polynomial(precision)
+    lines = [[plane_line(s >> stage, cone_bound(s, stage)) for s in (height, width)] for stage in range(3)]
+    lines.append([[(0, 0)], [(0, 0)]])  # the single pair of pixels left
 
     def box(a):
         for axis in (0, 1):
             a = jnp.pad(a, [(1, 1) if i == axis else (0, 0) for i in range(3)])
-            size = a.shape[axis] - 2
-            a = sum(jax.lax.slice_in_dim(a, i, i + size, axis=axis) for i in range(3))
+            a = sum(jax.lax.slice_in_dim(a, i, i + a.shape[axis] - 2, axis=axis) for i in range(3))
         return a
 
-    def look_up(image, stage, which):  # image [h, w, pairs] at the pixels of the planes
+    def look_up(image, stage, which):  # [h, w, pairs] at the pixels of x (0) or x' (1) of all planes
         y, x = (np.array(line)[:, which] for line in lines[stage])
         return jnp.pad(image, [(0, 1), (0, 1), (0, 0)])[y][:, x]
 
     def pool(a, stage):
         for axis in (0, 1):
-            # After the third stage two poolings follow each other: 4 x 4 pixels at once.
-            pool_width = 4 if stage == 2 else 2
-            sources = pooling_sources(lines[stage][axis], lines[stage + 1][axis], pool_width)
+            by = 4 if stage == 2 else 2  # two poolings follow the third stage
+            sources = pooling_sources(lines[stage][axis], lines[stage + 1][axis], by)
             a = jnp.take(a, sources, axis=axis).mean(axis=axis + 1)
         return a
 
     def run_stage(a, b, v1, v2, stage, layers):
-        at_zero = [np.array([p == q != -1 for p, q in line]) for line in lines[stage]]
-        identical = own & (at_zero[0][:, None] & at_zero[1])[..., None]
+        y, x = (np.array([p == q for p, q in line]) for line in lines[stage])
+        identical = own & (y[:, None] & x)[..., None]
 
         def layer(_, state):
             a, b, v1, v2 = state
@@ -715,15 +879,15 @@ def jax_cone(height, width, precision, own, devices):
             c = box(a) / 9 * jnp.where(s > 0, 1 / s, 0)
             e = 1 - jnp.abs(c)
             e = jnp.where(identical | (e < correlation_one * jnp.finfo(e.dtype).eps), 0, e)
-            angle = jnp.full_like(e, arccos[0])
-            for coefficient in arccos[1:]:
-                angle = angle * e + coefficient
-            angle = jnp.sqrt(e) * angle
+            root = jnp.sqrt(2 - e)
+            angle = polynomial[0]
+            for coefficient in polynomial[1:]:
+                angle = angle * (root - centre) + coefficient
+            angle = jnp.sqrt(e) * angle / np.pi
             kappa0 = jnp.where(c < 0, angle, 1 - angle)
-            kappa1 = jnp.sqrt(e * (2 - e)) / np.pi + c * kappa0
-            a = s * jnp.where(identical, 1, kappa1)
-            b = jnp.where(s > 0, kappa0 * box(b) / 9, 0) + a
-            return a, b, v1, v2
+            kappa1 = jnp.sqrt(e) * root / np.pi + jnp.where(identical, 1, c) * kappa0
+            a = s * kappa1
+            return a, jnp.where(s > 0, kappa0 * box(b) / 9, 0) + a, v1, v2
 
         a, b, *_ = jax.lax.fori_loop(0, layers, layer, (a, b, v1, v2))
         return pool(a, stage), pool(b, stage)
@@ -733,58 +897,22 @@ def jax_cone(height, width, precision, own, devices):
         found = []
         for stage in range(3):
             if own:
-                y, x = (line.index((0, 0)) for line in lines[stage])
-                size = height >> stage, width >> stage
-                v1 = v2 = a[y : y + size[0], x : x + size[1]]
-                found.append(v1)
-            else:
-                v1, v2 = variances[stage]
+                y, x = (line.index((0, 0)) for line in lines[stage])  # where the plane d = 0 begins
+                found.append(a[y : y + (height >> stage), x : x + (width >> stage)])
+            v1, v2 = (found[-1],) * 2 if own else variances[stage]
             a, b = run_stage(a, b, v1, v2, stage, layers)
-        return (a[0, 0], b[0, 0], *found[1:])
+        return a[0, 0], b[0, 0], *found[1:]
 
-    mesh = jax.sharding.Mesh(np.array(jax.local_devices()[:devices]), ("pairs",))
-    by_pair = jax.sharding.PartitionSpec(None, None, "pairs")
-    outputs = (jax.sharding.PartitionSpec("pairs"),) * 2 + (by_pair,) * (2 if own else 0)
-    inputs = (by_pair, by_pair, by_pair, jax.sharding.PartitionSpec())
-    return jax.jit(jax.shard_map(cone, mesh=mesh, in_specs=inputs, out_specs=outputs))
-
-
-# --------------------------------------------------------------------------------------------------
-# The oracle: the same two networks in neural-tangents
-# --------------------------------------------------------------------------------------------------
+    mesh = jax.sharding.Mesh(np.array(jax.local_devices()), ("pairs",))
+    shared, by_pair = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(None, None, "pairs")
+    numbers = jax.sharding.PartitionSpec("pairs")
+    outputs = (numbers, numbers, *[by_pair] * (2 * own))
+    return jax.jit(jax.shard_map(cone, mesh=mesh, in_specs=(by_pair,) * 3 + (shared,), out_specs=outputs))
 
 
-def oracle_fully_connected(depth):
-    """neural-tangents' kernel function of the fully-connected network."""
-    _, stax = import_neural_tangents()
-    dense = functools.partial(stax.Dense, W_std=np.sqrt(erf_scale), b_std=None)
-    return stax.serial(*[dense(512), stax.Erf()] * depth, dense(1))[2]
-
-
-def oracle_convolutional(depth):
-    """neural-tangents' kernel function of the convolutional network."""
-    _, stax = import_neural_tangents()
-    w_std = np.sqrt(2)
-    convolution = stax.Conv(512, (3, 3), padding="SAME", W_std=w_std, b_std=None)
-    pool = stax.AvgPool((2, 2), strides=(2, 2))
-    stage = [convolution, stax.Relu()] * (depth // 3) + [pool]
-    dense = [stax.Dense(2, W_std=w_std, b_std=None), stax.Erf(), stax.Dense(1, W_std=w_std, b_std=None)]
-    return stax.serial(*stage * 3, pool, stax.Flatten(), *dense)[2]
-
-
-def oracle_ntk(kernel_fn, x1, x2, batch_size=4):
-    """The NTK [n1, n2] by `nt.batch`, float64; every batch size that divides the numbers will do."""
-    nt, _ = import_neural_tangents()
-    sizes = (len(x1), len(x1 if x2 is None else x2))
-    batch_size = max(b for b in range(1, batch_size + 1) if all(n % b == 0 for n in sizes))
-    with double_precision():
-        batched = nt.batch(kernel_fn, batch_size=batch_size, device_count=0)
-        return np.array(batched(x1, x2, "ntk"), dtype=np.float64)
-
-
-# --------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 # Approximations of the kernel matrix that a quantum computer inverts in O(log n)
-# --------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 #
 # Kernel matrices K [n, n] list the n/2 images of the first class, then those of the second.
 
@@ -846,9 +974,9 @@ def class_thresholds(kernel, percentile=90):
     return tuple(thresholds)
 
 
-# --------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 # Quantities that the paper claims to stay O(log n)
-# --------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 
 
 def sparsity(matrix):
@@ -944,9 +1072,9 @@ def results_shapes(sizes, most_trials, test_images):
     }
 
 
-# --------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 # Running: trials, files, results
-# --------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -1119,9 +1247,9 @@ def planned_pairs(settings, network):
     )
 
 
-# --------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 # Command line
-# --------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 
 
 def parse_arguments(argv):

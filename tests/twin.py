@@ -1,0 +1,42 @@
+"""The convolutional NTK once more, slow and obvious: four pixel indices, extended precision, library arccos."""
+
+import numpy as np
+
+
+def convolutional_ntk_twin(x1, x2, depth):
+    """NTK of one pair of images [h, w], numpy.longdouble; formulas as in training.py, no plane and no cone."""
+    pi = np.longdouble("3.14159265358979323846264338327950288")
+    x1, x2 = np.longdouble(x1), np.longdouble(x2)
+    pairs = [(x1, x2), (x1, x1), (x2, x2)]
+    states = [[np.multiply.outer(x, y)] * 2 for x, y in pairs]
+    for _ in range(3):
+        for _ in range(depth // 3):
+            boxed = [[box(k) / 9 for k in state] for state in states]
+            v1, v2 = (np.einsum("ijij->ij", a) for a, _ in boxed[1:])
+            for i, (v, w) in enumerate([(v1, v2), (v1, v1), (v2, v2)]):
+                k, theta = boxed[i]
+                s = np.sqrt(np.multiply.outer(v, w))
+                c = np.clip(np.divide(k, s, out=np.zeros_like(k), where=s > 0), -1, 1)
+                if i:
+                    np.einsum("ijij->ij", c)[:] = 1
+                kappa0 = (pi - np.arccos(c)) / pi
+                a = s * (np.sqrt(1 - c * c) / pi + c * kappa0)
+                states[i] = [a, kappa0 * theta + a]
+        states = [[pool(k) for k in state] for state in states]
+    (a, b), (own1, _), (own2, _) = [[pool(k).item() for k in state] for state in states]
+    norm = (1 + 4 * own1) * (1 + 4 * own2)
+    return 4 / pi * np.arcsin(4 * a / np.sqrt(norm)) + 16 / pi * b / np.sqrt(norm - 16 * a * a)
+
+
+def box(k):
+    """Sum of k[p + o, q + o] over the nine offsets o, zero outside the image. [h, w, h, w]"""
+    h, w = k.shape[:2]
+    k = np.pad(k, 1)
+    return sum(k[i : i + h, j : j + w, i : i + h, j : j + w] for i in range(3) for j in range(3))
+
+
+def pool(k):
+    """2x2 average pooling of both images, an odd last row or column dropped. [h, w, h, w]"""
+    h, w = (s // 2 for s in k.shape[:2])
+    k = k[: 2 * h, : 2 * w, : 2 * h, : 2 * w].reshape(h, 2, w, 2, h, 2, w, 2)
+    return k.mean(axis=(1, 3, 5, 7))
