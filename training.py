@@ -32,11 +32,9 @@ import struct
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import types
 import urllib.parse
-import urllib.request
 import warnings
 import zlib
 from dataclasses import dataclass, field
@@ -47,19 +45,19 @@ import numpy as np
 import scipy.linalg
 from tqdm import tqdm
 
-# JAX, neural-tangents, scikit-learn and TensorFlow are imported by the functions that need them: `--help` and a
-# wrong option should not wait for them.
+# JAX, neural-tangents, scikit-learn and TensorFlow are imported by the functions that need them: `--help` and a wrong
+# option should not wait for them.
 
-# --------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 # Constants: the original's names and values. Edit them here, or override them by flags.
-# --------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 
 seed = 0
 test_size = 256  # test images of a trial, half of each class
 data_sizes = [16, 32, 64, 128, 256, 512]  # training images of a trial, half of each class
 trials = [16, 8, 4, 4, 4, 4]  # trials of each size
 # Where JAX finds no accelerator the convolutional network takes the smaller of this and `trials`, size by size.
-trials_without_accelerator = [2, 1, 0, 0, 0, 0]
+trials_without_accelerator = [4, 2, 1, 0, 0, 0]
 
 sparsity_patterns = 3  # random sparsity patterns tried on each trial's kernel
 pattern_draws = 100  # patterns drawn for each size to plot their sparsity alone
@@ -101,9 +99,9 @@ def random_generator(seed, network, size, trial, purpose):
     return np.random.default_rng(key)
 
 
-# --------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 # Data
-# --------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def load_data(dataset="auto", mnist_dir=None):
@@ -189,22 +187,18 @@ def load_mnist_tfds():
 
 
 def check_connection(url, seconds=10):
-    """Raise ConnectionError unless `url` answers within `seconds`, the look-up of its name included."""
-    outcome = [f"no answer in {seconds} s"]
+    """Raise ConnectionError unless `url` answers within `seconds`.
 
-    def request():
-        try:
-            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds).close()
-            outcome[0] = None
-        except OSError as error:
-            outcome[0] = getattr(error, "reason", error)
-
-    # In a thread, because the system's name look-up heeds no timeout.
-    thread = threading.Thread(target=request, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if outcome[0] is not None:
-        raise ConnectionError(f"no connection to {urllib.parse.urlsplit(url).hostname} ({outcome[0]})")
+    In a process of its own, which can be ended: the system's look-up of a name heeds no timeout.
+    """
+    program = "import sys, urllib.request as u; u.urlopen(u.Request(sys.argv[1], method='HEAD'), timeout=60)"
+    try:
+        subprocess.run([sys.executable, "-c", program, url], timeout=seconds, check=True, capture_output=True)
+    except subprocess.SubprocessError as error:
+        reason = f"no answer in {seconds} s"
+        if isinstance(error, subprocess.CalledProcessError):
+            reason = error.stderr.decode(errors="replace").strip().splitlines()[-1]
+        raise ConnectionError(f"no connection to {urllib.parse.urlsplit(url).hostname} ({reason})") from error
 
 
 def load_digits():
@@ -269,9 +263,9 @@ def fully_connected_depth(n, delta, factor=depth_factor):
     return round(factor * 8 * np.log(n / max(delta, np.finfo(float).eps)) / nonlinearity)
 
 
-# --------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 # Engines: what evaluates the kernels
-# --------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def has_accelerator():
@@ -285,9 +279,7 @@ def choose_engine(engine):
     """The engine that `auto` stands for on this machine; any other name is checked and returned."""
     if engine not in engines:
         raise BadInput(f"--engine {engine}: unknown; use {', '.join(engines)}")
-    if engine != "auto":
-        return engine
-    return "jax" if has_accelerator() else "numba"
+    return engine if engine != "auto" else "jax" if has_accelerator() else "numba"
 
 
 def double_precision():
@@ -298,10 +290,10 @@ def double_precision():
 
 
 def import_neural_tangents():
-    """Import neural-tangents 0.6.5 under a JAX that is newer than it, 0.10 to 0.12.
+    """Import neural-tangents 0.6.5 under a JAX that is newer than it, 0.10 to 0.12. Returns (nt, nt.stax).
 
-    It imports names that have left `jax.core`, `jax.util` and `jax.interpreters.ad`; its infinite-width kernels
-    need them to exist, no more. Its package `experimental`, which is there for TensorFlow alone, is left empty.
+    It imports names that have left `jax.core`, `jax.util` and `jax.interpreters.ad`; its infinite-width kernels need
+    them to exist, no more. Its package `experimental`, which is there for TensorFlow alone, is left empty.
     """
     import jax
     import jax._src.core
@@ -345,34 +337,32 @@ def check_images(x1, x2, rank):
         if x.dtype not in (np.float32, np.float64):
             raise BadInput(f"{name} of dtype {x.dtype}: use float64 or float32")
         if x.ndim != rank or 0 in x.shape:
-            expected = "[n, pixels]" if rank == 2 else "[n, height, width, 1]"
-            raise BadInput(f"{name} of shape {x.shape}: use {expected}")
+            raise BadInput(f"{name} of shape {x.shape}: use {'[n, pixels]' if rank == 2 else '[n, height, width, 1]'}")
         if not np.isfinite(x).all():
             raise BadInput(f"{name} holds NaN or infinite values; leave those images out")
         checked.append(x.astype(np.float64))
     if checked[0].shape[1:] != checked[1].shape[1:]:
-        raise BadInput(f"x1 and x2 of shapes {x1.shape} and {x2.shape}: use images of one size")
+        raise BadInput(f"x1 and x2 of shapes {checked[0].shape} and {checked[1].shape}: use images of one size")
     return checked
 
 
-# --------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 # The NTK of the fully-connected network: depth times (Dense, normalised erf), then Dense(1)
-# --------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def fully_connected_ntk(x1, x2=None, *, depth, engine="auto"):
     """NTK of the fully-connected erf network.
 
-    x1 [n1, d], x2 [n2, d] (None: x1 with itself, half computed), `depth` hidden layers. Engine jax computes with
-    JAX, auto and numba with NumPy, which needs no longer. Returns float64 [n1, n2].
+    x1 [n1, d], x2 [n2, d] (None: x1 with itself, half computed), `depth` hidden layers. The engine jax computes with
+    JAX, auto and numba with NumPy, which takes seconds for the whole plan. Returns float64 [n1, n2].
     Raises BadInput, a ValueError, for another rank or dtype, NaN, unknown engines and negative depths.
 
-    Closed form (Williams, Neural Computation 10, 1998; Jacot et al., arXiv:1806.07572), with s = 1/E[erf^2] and
-    the variances q, q':
+    Closed form (Williams, Neural Computation 10, 1998; Jacot et al., arXiv:1806.07572), s = 1/E[erf^2], q variances:
         K0 = s x.x'/d,  Theta0 = K0
         Theta <- s Theta (4/pi) / sqrt((1+2q)(1+2q') - 4K^2)
         K <- s (2/pi) arcsin(2K / sqrt((1+2q)(1+2q'))),  Theta <- K + Theta
-    The diagonal has a recursion of its own, K = q = q': the map of the correlation has a slope above 1 at 1,
+    The diagonal has a recursion of its own, K = q = q': the correlation's map has a slope above 1 at correlation 1,
     where rounding errors grow with every layer and would make the matrix's diagonal useless by depth 150.
     """
     if not isinstance(depth, (int, np.integer)) or depth < 0:
@@ -381,8 +371,8 @@ def fully_connected_ntk(x1, x2=None, *, depth, engine="auto"):
     x1, x2 = check_images(x1, x2, rank=2)
     if engine != "auto" and choose_engine(engine) == "neural-tangents":
         _, stax = import_neural_tangents()
-        dense = [stax.Dense(width, W_std=np.sqrt(erf_scale), b_std=None) for width in (512, 1)]
-        return oracle_ntk([dense[0], stax.Erf()] * int(depth) + [dense[1]], x1, None if symmetric else x2)
+        hidden, last = (stax.Dense(width, W_std=np.sqrt(erf_scale), b_std=None) for width in (512, 1))
+        return oracle_ntk([hidden, stax.Erf()] * int(depth) + [last], x1, None if symmetric else x2)
     xp, context = np, contextlib.nullcontext()
     if engine == "jax":
         import jax.numpy as xp
@@ -390,23 +380,21 @@ def fully_connected_ntk(x1, x2=None, *, depth, engine="auto"):
         context = double_precision()
     q1, diagonal = fully_connected_diagonal(x1, depth)
     q2 = q1 if symmetric else fully_connected_diagonal(x2, depth)[0]
-    kernel = np.empty((len(x1), len(x2)))
+    kernel = erf_scale / x1.shape[1] * (x1 @ x2.T)
+    if symmetric:
+        kernel = np.tril(kernel, -1)
     rows = max(1, 2**15 // len(x2))  # so that a block of rows stays in the cache for all layers
     with context:
         for start in range(0, len(x1), rows):
-            block = slice(start, start + rows)
-            columns = slice(0, start + rows) if symmetric else slice(None)
-            k = theta = xp.asarray(erf_scale / x1.shape[1] * (x1[block] @ x2[columns].T))
+            block, columns = slice(start, start + rows), slice(0, start + rows if symmetric else None)
+            k = theta = xp.asarray(kernel[block, columns])
             for v1, v2 in zip(q1[:-1, block], q2[:-1, columns], strict=True):
                 norm = xp.asarray((1 + 2 * v1)[:, None] * (1 + 2 * v2))
                 theta = erf_scale * (4 / np.pi) * theta / xp.sqrt(norm - 4 * k**2)
-                k = erf_scale * (2 / np.pi) * xp.arcsin(xp.clip(2 * k / xp.sqrt(norm), -1, 1))
+                k = erf_scale * (2 / np.pi) * xp.arcsin(2 * k / xp.sqrt(norm))
                 theta = k + theta
             kernel[block, columns] = theta
-    if symmetric:
-        kernel = np.tril(kernel, -1)
-        kernel += kernel.T + np.diag(diagonal)
-    return kernel
+    return np.tril(kernel, -1) + np.tril(kernel, -1).T + np.diag(diagonal) if symmetric else kernel
 
 
 def fully_connected_diagonal(x, depth):
@@ -420,71 +408,52 @@ def fully_connected_diagonal(x, depth):
     return np.array(q), theta
 
 
-# --------------------------------------------------------------------------------------------------------------
-# The NTK of the convolutional network: three stages of 3x3 convolutions with ReLU, each ended by 2x2 average
-# pooling, then pooling once more, Dense(2), erf, Dense(1)
-# --------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
+# The NTK of the convolutional network: three stages of 3x3 convolutions with ReLU, each ended by 2x2 average pooling,
+# then pooling once more, Dense(2), erf, Dense(1)
+# ----------------------------------------------------------------------------------------------------------------------
 #
-# Of a pair of images x, x' the state is, for every pair of pixels (p, q), the covariance A and B = A + Theta, both
-# after ReLU. W_std^2 = 2 cancels ReLU's factor 1/2, so that, with the sum over nine offsets box(A)[p, q] =
-# sum_o A[p + o, q + o], zero outside the image, a layer is
+# Of a pair of images x, x' the state is, for every pair of pixels (p, q), the covariance A and B = A + Theta, after
+# ReLU. W_std^2 = 2 cancels ReLU's factor 1/2, so that, with the sum over nine offsets box(A)[p, q] = sum_o A[p+o, q+o],
+# zero outside the image, a layer is
 #     K = box(A)/9,  T = box(B)/9,  c = K / (s s'),  s = sqrt(v[p]),  s' = sqrt(v'[q])
 #     kappa0 = (pi - arccos c)/pi,  kappa1 = sqrt(1 - c^2)/pi + c kappa0
 #     A <- s s' kappa1(c),  B <- kappa0(c) T + A
-# (Cho and Saul, NIPS 2009; Arora et al., arXiv:1904.11955). A stage starts from A = B = x x' or from the pooled
-# state. The variances obey v <- box(v)/9 inside a stage and start it as the diagonal of x's own pooled state.
-# Exact, and what makes it fast:
+# (Cho and Saul, NIPS 2009; Arora et al., arXiv:1904.11955). A stage starts from A = B = x x' or from the pooled state.
+# The variances obey v <- box(v)/9 inside a stage and start it as the diagonal of x's own pooled state. Exact, and fast:
 #
 # 1. Displacement planes. box couples (p, q) only with equal displacement q - p, so between poolings every plane
 #    {(p, p + d)} evolves on its own.
-# 2. The cone. Of the third stage only pixels 0 to 3 survive the two poolings, so |d| <= 3 matters there, <= 7 in
-#    the second stage and <= 15 in the first: 961 of 3025 planes at 28x28.
-# 3. Half of the training Gram, and one pass per image over the pair (x, x) for its variances, with c = 1 exactly
-#    at d = 0, where arccos would lose half of the digits.
+# 2. The cone. Of the third stage only pixels 0 to 3 survive the two poolings, so |d| <= 3 matters there, <= 7 in the
+#    second stage and <= 15 in the first: 961 of 3025 planes at 28x28.
+# 3. Half of the training Gram, and one pass per image over the pair (x, x) for its variances, with c = 1 exactly at
+#    d = 0, where arccos would lose half of the digits.
 
 
 def convolutional_ntk(x1, x2=None, *, depth=96, engine="auto", precision="float64"):
     """NTK of the convolutional network.
 
-    x1 [n1, h, w, 1], x2 [n2, h, w, 1] (None: x1 with itself, half computed), 16 <= h, w <= 31, so that four
-    poolings leave one pixel; `depth` convolutions, a third of them before each of the first three poolings.
+    x1 [n1, h, w, 1], x2 [n2, h, w, 1] (None: x1 with itself, half computed), 16 <= h, w <= 31, so that four poolings
+    leave one pixel; `depth` convolutions, a third of them before each of the first three poolings.
     Returns float64 [n1, n2], computed in `precision`.
     Raises BadInput, a ValueError, for another shape or dtype, NaN, unknown names and other depths.
     """
     symmetric = x2 is None
     x1, x2 = check_images(x1, x2, rank=4)
-    rows = range(len(x1))
-    columns = rows if symmetric else range(len(x1), len(x1) + len(x2))
-    gram = Gram(np.full((len(x1), len(x2)), np.nan), rows, columns)
-    images = x1 if symmetric else np.concatenate([x1, x2])
-    convolutional_grams(images, [gram], depth=depth, engine=engine, precision=precision)
-    return gram.kernel
+    i, j = np.tril_indices(len(x1)) if symmetric else np.indices((len(x1), len(x2))).reshape(2, -1)
+    images, pairs = (x1, [i, j]) if symmetric else (np.concatenate([x1, x2]), [i, j + len(x1)])
+    kernel = np.empty((len(x1), len(x2)))
+    for block, values in convolutional_pairs(images, np.array(pairs), depth, engine, precision):
+        kernel[i[block], j[block]] = values
+        if symmetric:
+            kernel[j[block], i[block]] = values
+    return kernel
 
 
-@dataclass
-class Gram:
-    """A Gram matrix to fill: kernel[i, j] belongs to images rows[i] and columns[j] of one list.
+def convolutional_pairs(images, pairs, depth, engine, precision):
+    """Yield (positions in pairs, their NTK) block by block, for pairs [2, m] of indices into `images` [n, h, w, 1].
 
-    kernel: float64 [len(rows), len(columns)], NaN where it is to be computed; symmetric if rows == columns.
-    """
-
-    kernel: np.ndarray
-    rows: range
-    columns: range
-
-    def pending(self):
-        """Entries (i, j) to compute: of a symmetric matrix neither the diagonal nor both (i, j) and (j, i)."""
-        missing = np.isnan(self.kernel)
-        if self.rows == self.columns:
-            missing &= np.tri(len(self.rows), k=-1, dtype=bool)
-        return np.argwhere(missing)
-
-
-def convolutional_grams(images, grams, *, depth, engine, precision, progress=lambda pairs: None):
-    """Fill `grams`, Gram matrices over one list of `images` [m, h, w, 1], with the NTK.
-
-    One call serves a trial's training and test matrices: the images' own passes run once, and small matrices
-    share blocks. `progress` is called with the number of pairs just finished.
+    One call may serve several Gram matrices: the images' own passes run once, and small matrices share blocks.
     """
     if not isinstance(depth, (int, np.integer)) or depth < 3 or depth % 3:
         raise BadInput(f"depth {depth}: use a positive multiple of 3")
@@ -495,32 +464,21 @@ def convolutional_grams(images, grams, *, depth, engine, precision, progress=lam
         raise BadInput(f"--precision {precision}: unknown; use float64 or float32")
     engine = choose_engine(engine)
     if engine == "neural-tangents":
-        for gram in grams:
-            x2 = None if gram.rows == gram.columns else images[gram.columns]
-            gram.kernel[:] = oracle_ntk(oracle_convolutional(depth), images[gram.rows], x2)
-            progress(gram.kernel.size)
+        rows, columns = map(np.unique, pairs)
+        x2 = None if np.array_equal(rows, columns) else images[columns]
+        kernel = oracle_ntk(oracle_convolutional(depth), images[rows], x2)
+        yield np.arange(len(pairs[0])), kernel[np.searchsorted(rows, pairs[0]), np.searchsorted(columns, pairs[1])]
         return
     evaluator = {"numba": NumbaConvolution, "jax": JaxConvolution}[engine]
     evaluate = evaluator(images[..., 0].astype(precision), int(depth) // 3)
-    own_a, own_b = evaluate.own_a, evaluate.own_b
-    diagonal = dense_head(own_a, own_b, own_a, own_a)
-    progress(len(images))
-    work = []  # a row (gram, i, j, image, image) for each pair
-    for g, gram in enumerate(grams):
-        i, j = gram.pending().T
-        work.append(np.stack([np.full_like(i, g), i, j, i + gram.rows[0], j + gram.columns[0]]))
-        if gram.rows == gram.columns:
-            np.fill_diagonal(gram.kernel, diagonal[gram.rows])
-    work = np.concatenate(work, axis=1)
-    for block in np.split(work, range(evaluate.pairs_at_once, work.shape[1], evaluate.pairs_at_once), axis=1):
-        rows, columns = block[3:]
-        theta = dense_head(*evaluate(rows, columns), own_a[rows], own_a[columns])
-        for g, gram in enumerate(grams):
-            _, i, j, _, _ = block[:, block[0] == g]
-            gram.kernel[i, j] = theta[block[0] == g]
-            if gram.rows == gram.columns:
-                gram.kernel[j, i] = gram.kernel[i, j]
-        progress(block.shape[1])
+    own = evaluate.own_a
+    itself = pairs[0] == pairs[1]
+    yield np.flatnonzero(itself), dense_head(own, evaluate.own_b, own, own)[pairs[0, itself]]
+    others = np.flatnonzero(~itself)
+    for start in range(0, len(others), evaluate.pairs_at_once):
+        block = others[start : start + evaluate.pairs_at_once]
+        i, j = pairs[:, block]
+        yield block, dense_head(*evaluate(i, j), own[i], own[j])
 
 
 def oracle_convolutional(depth):
@@ -539,22 +497,17 @@ def dense_head(a, b, own1, own2):
     return 4 / np.pi * np.arcsin(4 * a / np.sqrt(norm)) + 16 / np.pi * b / np.sqrt(norm - 16 * a**2)
 
 
-def cone_bound(size, stage):
-    """Largest displacement that reaches the output from a stage, 0 to 2 (3: past it), along one axis of `size`."""
-    return min((16 >> stage) - 1, (size >> stage) - 1)
-
-
-# 1 - c below 8 units of rounding counts as 0. Background pixels of two images have c = 1; rounding makes 1 - c =
-# 1e-16 of it, and the square root in arccos then an error of 1e-8 (in float32, 3e-4).
+# 1 - c below 8 units of rounding counts as 0. Background pixels of two images have c = 1; rounding makes 1 - c = 1e-16
+# of it, and the square root in arccos then an error of 1e-8 (in float32, 3e-4).
 correlation_one = 8
 
 
 def arccos_polynomial(precision):
-    """Constants of arccos(c) = sqrt(1 - c) W(sqrt(1 + c)), 0 <= c <= 1: a centre, then W's coefficients in powers
-    of sqrt(1 + c) - centre, highest first.
+    """Constants of arccos(c) = sqrt(1 - c) W(sqrt(1 + c)), 0 <= c <= 1: a centre, then W's coefficients in powers of
+    sqrt(1 + c) - centre, highest first.
 
-    arccos(c)/sqrt(1 - c) as a function of c needs degree 20 for float64 because of its branch point at c = -1.
-    The square root, which kappa1 needs anyway, moves that away: degree 11 (float32: 5) is exact to rounding.
+    arccos(c)/sqrt(1 - c) as a function of c needs degree 20 for float64 because of its branch point at c = -1. The
+    square root, which kappa1 needs anyway, moves that away: degree 11 (float32: 5) is exact to rounding.
     """
     centre, half = (1 + np.sqrt(2)) / 2, (np.sqrt(2) - 1) / 2
 
@@ -567,38 +520,48 @@ def arccos_polynomial(precision):
     return tuple(np.dtype(precision).type(value) for value in (centre, *powers[::-1]))
 
 
+class Convolution:
+    """The convolutional recursion of pairs of images.
+
+    images [m, h, w] in the precision to compute in, `layers` a stage. own_a, own_b [m]: the pooled A and B of every
+    image with itself. Called with index arrays (i, j) it returns those of the pairs, in blocks of pairs_at_once.
+    """
+
+    def __init__(self, images, layers):
+        self.images, self.layers = images, layers
+        # Of every image, at the start of each stage; those of the second and third come out of the own pass.
+        self.variances = [np.zeros((len(images), *(s >> stage for s in images.shape[1:]))) for stage in range(3)]
+        self.variances[0][:] = images.astype(np.float64) ** 2
+        everyone = np.arange(len(images))
+        self.own_a, self.own_b = self(everyone, everyone, own=True)
+
+    def __call__(self, i, j, own=False):
+        # The last block is filled up with its last pair, so that all are of one size.
+        full = np.arange(-(-len(i) // self.lanes) * self.lanes).clip(max=len(i) - 1)
+        a, b = self.blocks(i[full], j[full], own)
+        return a[: len(i)], b[: len(i)]
+
+
 # ---- on CPUs: Numba, every plane through all layers of its stage in the cache ----
 
 
-class NumbaConvolution:
-    """The convolutional recursion on all cores of a CPU.
-
-    images [m, h, w] in the precision to compute in, `layers` a stage. own_a, own_b [m]: the pooled A and B of
-    every image with itself. Called with index arrays (rows, columns) it returns those of the pairs; a pair gets
-    the same bits whatever its block and thread.
-    """
+class NumbaConvolution(Convolution):
+    """On all cores of a CPU, a block of lanes each. A pair gets the same bits whatever its block and thread."""
 
     lanes = 16  # pairs side by side: whole vectors of 64 bytes, and a plane still fits into the L2 cache
 
     def __init__(self, images, layers):
-        m, h, w = images.shape
-        self.images, self.layers = np.ascontiguousarray(images), layers
-        precision = images.dtype.type
-        one_ninth = [precision(value) for value in (2, 1, 1 / 8, 1 / (8 * np.pi))]
-        tiny = precision(correlation_one * np.finfo(precision).eps)
-        self.constants = (*one_ninth, tiny, *arccos_polynomial(images.dtype.name))
-        # Of every image, at the start of each stage; those of the second and third come out of the own pass.
-        self.variances = tuple(np.zeros((m, h >> stage, w >> stage)) for stage in range(3))
-        self.variances[0][:] = images.astype(np.float64) ** 2
+        number = images.dtype.type
+        tiny = correlation_one * np.finfo(number).eps
+        self.constants = (*map(number, (2, 1, 1 / 8, 1 / (8 * np.pi), tiny)), *arccos_polynomial(images.dtype.name))
         self.pairs_at_once = 4 * self.lanes * numba.get_num_threads()
-        self.own_a, self.own_b = self(np.arange(m), np.arange(m), own=True)
+        super().__init__(images, layers)
 
-    def __call__(self, rows, columns, own=False):
-        blocks = -(-len(rows) // self.lanes)  # the last one is filled up with its last pair
-        lanes = np.arange(blocks * self.lanes).clip(max=len(rows) - 1).reshape(blocks, self.lanes)
-        pairs = np.stack([rows[lanes], columns[lanes]], axis=1)
-        a, b = numba_blocks(self.images, self.variances, pairs, self.layers, own, self.constants)
-        return a.ravel()[: len(rows)], b.ravel()[: len(rows)]
+    def blocks(self, i, j, own):
+        """Pooled A and B of the pairs (i, j), whole blocks of lanes; with `own` also their variances."""
+        pairs = np.stack([i.reshape(-1, self.lanes), j.reshape(-1, self.lanes)], axis=1)
+        a, b = numba_blocks(self.images, tuple(self.variances), pairs, self.layers, own, self.constants)
+        return a.ravel(), b.ravel()
 
 
 @numba.njit(cache=True, parallel=True)
@@ -613,47 +576,38 @@ def numba_blocks(images, variances, pairs, layers, own, constants):
 
 @numba.njit(cache=True)
 def numba_cone(images, variances, pair, layers, own, constants, a, b):
-    """One block of lanes through the three stages: pair [2, lanes] -> a, b [lanes]; with `own` also variances."""
+    """One block of pairs [2, lanes] through the three stages, into a, b [lanes]; with `own` also into variances."""
     lanes = pair.shape[1]
     x1, x2 = gather_lanes(images, pair[0]), gather_lanes(images, pair[1])
     h, w = images.shape[1:]
     state = np.zeros((2, 1, 1, h + 1, w * lanes), images.dtype)
     for stage in range(4):  # the fourth: the second of the two poolings at the end, without layers
-        size = (h >> stage, w >> stage)
-        # Planes of this stage and of the next, [2 (A, B), displacements, 1 + rows, columns * lanes] each.
+        size, depth = (h >> stage, w >> stage), layers if stage < 3 else 0
+        # Planes of A and B in this stage and the next, [2, displacements, 1 + rows, columns * lanes].
         reach = (min((16 >> stage) - 1, size[0] - 1), min((16 >> stage) - 1, size[1] - 1))
         bound = (min((8 >> stage) - 1, size[0] // 2 - 1), min((8 >> stage) - 1, size[1] // 2 - 1))
-        pooled = np.zeros(
-            (2, 2 * bound[0] + 1, 2 * bound[1] + 1, size[0] // 2 + 1, size[1] // 2 * lanes), images.dtype
-        )
-        depth = layers if stage < 3 else 0
-        if depth and stage and own:
+        shape = (2, 2 * bound[0] + 1, 2 * bound[1] + 1, size[0] // 2 + 1, size[1] // 2 * lanes)
+        pooled = np.zeros(shape, images.dtype)
+        if own and 0 < stage < 3:
             for lane in range(lanes):
-                for y in range(size[0]):
-                    for x in range(size[1]):
-                        v = state[0, reach[0], reach[1], y + 1, x * lanes + lane]
-                        variances[stage][pair[0, lane], y, x] = v
+                variances[stage][pair[0, lane]] = state[0, reach[0], reach[1], 1:, lane::lanes]
         s1, inverse1 = deviations(gather_lanes(variances[min(stage, 2)], pair[0]), depth, lanes, images.dtype)
         s2, inverse2 = deviations(gather_lanes(variances[min(stage, 2)], pair[1]), depth, lanes, images.dtype)
         for dy in range(-reach[0], reach[0] + 1):
             for dx in range(-reach[1], reach[1] + 1):
                 p = (max(0, -dy), max(0, -dx) * lanes)  # the plane's first pixel in the first image
                 q = (max(0, dy), max(0, dx) * lanes)  # and in the second
+                plane = state[:, dy + reach[0], dx + reach[1]] if stage else state[:, 0, 0]
                 if stage == 0:
-                    plane_a, plane_b = state[0, 0, 0], state[1, 0, 0]
-                    for y in range(h - abs(dy)):
-                        for i in range((w - abs(dx)) * lanes):
-                            product = x1[p[0] + y, p[1] + i] * x2[q[0] + y, q[1] + i]
-                            plane_a[y + 1, i] = plane_b[y + 1, i] = product
-                else:
-                    plane_a, plane_b = state[0, dy + reach[0], dx + reach[1]], state[1, dy + reach[0], dx + reach[1]]
+                    rows, n = h - abs(dy), (w - abs(dx)) * lanes
+                    first, second = x1[p[0] : p[0] + rows, p[1] : p[1] + n], x2[q[0] : q[0] + rows, q[1] : q[1] + n]
+                    plane[:, 1 : rows + 1, :n] = first * second
                 # 1/s = 0 makes 1 - c = 0: an image with itself has correlation exactly 1 at d = 0.
                 exact = np.zeros_like(inverse1) if own and dy == 0 and dx == 0 else inverse1
-                numba_plane(plane_a, plane_b, (dy, dx), p, q, size, lanes, depth, s1, exact, s2, inverse2, constants,
-                            pooled, bound)  # fmt: skip
+                tables = (s1, exact, s2, inverse2)
+                numba_plane(plane[0], plane[1], (dy, dx), p, q, size, lanes, depth, tables, constants, pooled, bound)
         state = pooled
-    a[:] = state[0, 0, 0, 1]
-    b[:] = state[1, 0, 0, 1]
+    a[:], b[:] = state[0, 0, 0, 1], state[1, 0, 0, 1]
 
 
 @numba.njit(cache=True)
@@ -662,9 +616,7 @@ def gather_lanes(images, index):
     _, h, w = images.shape
     gathered = np.empty((h, w * len(index)), images.dtype)
     for lane in range(len(index)):
-        for y in range(h):
-            for x in range(w):
-                gathered[y, x * len(index) + lane] = images[index[lane], y, x]
+        gathered[:, lane :: len(index)] = images[index[lane]]
     return gathered
 
 
@@ -693,7 +645,7 @@ def deviations(variance, layers, lanes, dtype):
 
 
 @numba.njit(cache=True)
-def numba_plane(A, B, d, p, q, size, lanes, layers, s1, inverse1, s2, inverse2, constants, pooled, bound):
+def numba_plane(A, B, d, p, q, size, lanes, layers, tables, constants, pooled, bound):
     """Plane d, in rows 1, 2, ... of A and B, through all layers of a stage and into the next stage's planes.
 
     One sweep a layer: each row goes through ReLU into a line buffer, whose 3 x 3 box sums replace the row.
@@ -707,7 +659,7 @@ def numba_plane(A, B, d, p, q, size, lanes, layers, s1, inverse1, s2, inverse2, 
             if layer == 0:  # the stage starts after a ReLU
                 a[lanes : lanes + n], b[lanes : lanes + n] = A[y + 1, :n], B[y + 1, :n]
             else:
-                relu_row(A, B, y, n, p, q, layer - 1, s1, inverse1, s2, inverse2, lanes, constants, a, b)
+                relu_row(A, B, y, n, p, q, layer - 1, tables, lanes, constants, a, b)
             if layer < layers:
                 box_row(a, last_a, A, y, n, lanes)
                 box_row(b, last_b, B, y, n, lanes)
@@ -717,13 +669,14 @@ def numba_plane(A, B, d, p, q, size, lanes, layers, s1, inverse1, s2, inverse2, 
 
 
 @numba.njit(cache=True, fastmath={"contract", "nsz"}, forceinline=True)
-def relu_row(A, B, y, n, p, q, layer, s1, inverse1, s2, inverse2, lanes, constants, a, b):
+def relu_row(A, B, y, n, p, q, layer, tables, lanes, constants, a, b):
     """Row y of a plane, box sums, through a ReLU into the buffers a and b.
 
-    Divides by 8, which is exact, instead of 9: every layer makes the state 9/8 too large, the pooling repairs it.
-    A rounded 1/9 would let k drift away from the variances, and near c = 1 every digit of e = 1 - |c| counts. With
-    w = s s', k = c w:  w kappa1 = max(k, 0) + w sqrt(e) (sqrt(1 + |c|) - |c| W)/pi, small corrections at c = 1.
+    Divides by 8, which is exact, instead of 9: every layer makes the state 9/8 too large, the pooling repairs it. A
+    rounded 1/9 would let k drift away from the variances, and near c = 1 every digit of e = 1 - |c| counts. With
+    w = s s', k = c w:  w kappa1 = max(k, 0) + w sqrt(e) (sqrt(1 + |c|) - |c| W)/pi, a small correction at c = 1.
     """
+    s1, inverse1, s2, inverse2 = tables
     two, one, eighth, eighth_of_pi, tiny, centre = constants[:6]
     # max(., 0) tells the compiler that no index wraps around: without it the loop is not vectorised.
     lanes, py, px, qy, qx = max(lanes, 0), max(p[0] + y, 0), max(p[1], 0), max(q[0] + y, 0), max(q[1], 0)
@@ -764,7 +717,7 @@ def box_row(row, last, plane, y, n, lanes):
 def pool_row(a, b, y, x, d, n, size, lanes, pooled, bound, share):
     """Add a row of plane d, from pixel (y, x) of the first image on, to the planes after 2 x 2 pooling.
 
-    Pixel p and p + d become p // 2 and (p + d) // 2 along each axis; what lies beyond the cone is left out.
+    Pixels p and p + d become p // 2 and (p + d) // 2 along each axis; what lies beyond the cone is left out.
     """
     Y, D = y // 2, (y + d[0]) // 2 - y // 2
     if max(Y, Y + D) >= size[0] // 2 or abs(D) > bound[0]:
@@ -781,36 +734,35 @@ def pool_row(a, b, y, x, d, n, size, lanes, pooled, bound, share):
 # ---- on accelerators: JAX, one fused kernel a layer over all planes ----
 
 
-class JaxConvolution:
-    """The convolutional recursion in JAX on all local devices; called like NumbaConvolution."""
+class JaxConvolution(Convolution):
+    """On all local devices that JAX finds, the pairs of a block shared out to them."""
 
     def __init__(self, images, layers):
         import jax
 
         devices = jax.local_devices()
-        entries = np.prod([len(plane_line(size, cone_bound(size, 0))) for size in images.shape[1:]])
+        entries = np.prod([len(plane_line(size, 15)) for size in images.shape[1:]])
         # A and B, twice as the loop writes what it does not read, and room for what XLA does not fuse.
         memory = (devices[0].memory_stats() or {}).get("bytes_limit", 2**29)
         lanes = int(np.clip(memory // (12 * entries * images.dtype.itemsize), 1, 512))
-        self.pairs_at_once = (1 << lanes.bit_length() - 1) * len(devices)
-        self.images, self.layers = np.moveaxis(images, 0, -1), layers
-        self.variances = None
-        everyone = np.arange(len(images))
-        self.own_a, self.own_b, *later = self(everyone, everyone)
-        self.variances = [self.images**2, *later]
+        self.pairs_at_once = self.lanes = (1 << lanes.bit_length() - 1) * len(devices)
+        super().__init__(images, layers)
 
-    def __call__(self, rows, columns):
-        own = self.variances is None
-        run = jax_cone(*self.images.shape[:2], self.images.dtype.name, own)
-        results = []
-        for start in range(0, len(rows), self.pairs_at_once):
-            block = np.arange(start, start + self.pairs_at_once).clip(max=len(rows) - 1)
-            i, j = rows[block], columns[block]
-            variances = () if own else [(v[..., i], v[..., j]) for v in self.variances]
+    def blocks(self, i, j, own):
+        """Pooled A and B of the pairs (i, j), whole blocks of lanes; with `own` also their variances."""
+        run = jax_cone(*self.images.shape[1:], self.images.dtype.name, own)
+        a, b = np.empty((2, len(i)))
+        for start in range(0, len(i), self.lanes):
+            block = slice(start, start + self.lanes)
+            x1, x2 = (np.moveaxis(self.images[index[block]], 0, -1) for index in (i, j))
+            variances = [
+                [np.moveaxis(v[index[block]], 0, -1).astype(x1.dtype) for index in (i, j)] for v in self.variances
+            ]
             with double_precision():
-                found = run(self.images[..., i], self.images[..., j], variances, self.layers)
-            results.append([np.asarray(array) for array in found])
-        return [np.concatenate(arrays, axis=-1)[..., : len(rows)] for arrays in zip(*results, strict=True)]
+                a[block], b[block], *found = run(x1, x2, variances, self.layers)
+            for stage, v in enumerate(found, start=1):
+                self.variances[stage][i[block]] = np.moveaxis(v, -1, 0)
+        return a, b
 
 
 GAP = (-1, -1)  # between planes; index -1 finds the row of zeros appended to an image
@@ -819,11 +771,11 @@ GAP = (-1, -1)  # between planes; index -1 finds the row of zeros appended to an
 def plane_line(size, bound):
     """Pixel pairs (p, q) along one axis of the planes d = q - p = -bound ... bound, a GAP after each.
 
-    The outer product of the lines of both axes is one picture that holds a stage's whole cone, and box is an
-    ordinary 3x3 box filter on it: the gaps, kept at zero, keep the planes apart.
+    The outer product of the lines of both axes is one picture that holds a stage's whole cone, and box is an ordinary
+    3x3 box filter on it: the gaps, kept at zero, keep the planes apart.
     """
     line = []
-    for d in range(-bound, bound + 1):
+    for d in range(-min(bound, size - 1), min(bound, size - 1) + 1):
         line += [(p, p + d) for p in range(max(0, -d), size - max(0, d))] + [GAP]
     return line
 
@@ -838,17 +790,17 @@ def pooling_sources(line, pooled, width):
 
 @functools.cache
 def jax_cone(height, width, precision, own):
-    """The compiled pass of a block of pairs through the three stages, the pairs shared out to all devices.
+    """The compiled pass of a block of pairs through the three stages.
 
-    Takes x, x' [h, w, pairs], the variances at the start of each stage, (v, v') thrice, and the layers a stage, a
-    run-time number. Returns pooled A and B [pairs]. With `own`, x = x': the variances are taken from the state
-    itself, and those of the second and third stage are returned too.
+    Takes x, x' [h, w, pairs], the variances (v, v') at the start of each stage and the layers a stage, a run-time
+    number. Returns pooled A and B [pairs]. With `own`, x = x': the variances come from the state itself, and those of
+    the second and third stage are returned too.
     """
     import jax
     import jax.numpy as jnp
 
     centre, *polynomial = arccos_polynomial(precision)
-    lines = [[plane_line(s >> stage, cone_bound(s, stage)) for s in (height, width)] for stage in range(3)]
+    lines = [[plane_line(s >> stage, (15, 7, 3)[stage]) for s in (height, width)] for stage in range(3)]
     lines.append([[(0, 0)], [(0, 0)]])  # the single pair of pixels left
 
     def box(a):
@@ -876,17 +828,16 @@ def jax_cone(height, width, precision, own):
             a, b, v1, v2 = state
             v1, v2 = box(v1) / 9, box(v2) / 9
             s = look_up(jnp.sqrt(v1), stage, 0) * look_up(jnp.sqrt(v2), stage, 1)
-            c = box(a) / 9 * jnp.where(s > 0, 1 / s, 0)
+            c = jnp.where(identical, 1, box(a) / 9 * jnp.where(s > 0, 1 / s, 0))
             e = 1 - jnp.abs(c)
-            e = jnp.where(identical | (e < correlation_one * jnp.finfo(e.dtype).eps), 0, e)
+            e = jnp.where(e < correlation_one * jnp.finfo(e.dtype).eps, 0, e)
             root = jnp.sqrt(2 - e)
             angle = polynomial[0]
             for coefficient in polynomial[1:]:
                 angle = angle * (root - centre) + coefficient
             angle = jnp.sqrt(e) * angle / np.pi
             kappa0 = jnp.where(c < 0, angle, 1 - angle)
-            kappa1 = jnp.sqrt(e) * root / np.pi + jnp.where(identical, 1, c) * kappa0
-            a = s * kappa1
+            a = s * (jnp.sqrt(e) * root / np.pi + c * kappa0)
             return a, jnp.where(s > 0, kappa0 * box(b) / 9, 0) + a, v1, v2
 
         a, b, *_ = jax.lax.fori_loop(0, layers, layer, (a, b, v1, v2))
@@ -894,43 +845,22 @@ def jax_cone(height, width, precision, own):
 
     def cone(x1, x2, variances, layers):
         a = b = look_up(x1, 0, 0) * look_up(x2, 0, 1)
-        found = []
         for stage in range(3):
-            if own:
+            if own and stage:
                 y, x = (line.index((0, 0)) for line in lines[stage])  # where the plane d = 0 begins
-                found.append(a[y : y + (height >> stage), x : x + (width >> stage)])
-            v1, v2 = (found[-1],) * 2 if own else variances[stage]
-            a, b = run_stage(a, b, v1, v2, stage, layers)
-        return a[0, 0], b[0, 0], *found[1:]
+                variances[stage] = [a[y : y + (height >> stage), x : x + (width >> stage)]] * 2
+            a, b = run_stage(a, b, *variances[stage], stage, layers)
+        return a[0, 0], b[0, 0], *([variances[1][0], variances[2][0]] if own else [])
 
     mesh = jax.sharding.Mesh(np.array(jax.local_devices()), ("pairs",))
-    shared, by_pair = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(None, None, "pairs")
-    numbers = jax.sharding.PartitionSpec("pairs")
+    shared, numbers, by_pair = (jax.sharding.PartitionSpec(*axes) for axes in ([], ["pairs"], [None, None, "pairs"]))
     outputs = (numbers, numbers, *[by_pair] * (2 * own))
     return jax.jit(jax.shard_map(cone, mesh=mesh, in_specs=(by_pair,) * 3 + (shared,), out_specs=outputs))
 
 
-# --------------------------------------------------------------------------------------------------------------
-# Approximations of the kernel matrix that a quantum computer inverts in O(log n)
-# --------------------------------------------------------------------------------------------------------------
-#
-# Kernel matrices K [n, n] list the n/2 images of the first class, then those of the second.
-
-
-def sparsity_pattern(n, rng):
-    """Random symmetric pattern of O(log n) entries a row, bool [n, n], n even.
-
-    Each row draws Binomial(n, p) columns, p = min(2 ln(n)/n, 1), with replacement as the original
-    does; the lower triangle is mirrored, entries between the classes dropped, the diagonal set.
-    """
-    counts = rng.binomial(n, min(2 * np.log(n) / n, 1), size=n)
-    pattern = np.zeros((n, n), dtype=bool)
-    pattern[np.repeat(np.arange(n), counts), rng.integers(n, size=counts.sum())] = True
-    pattern = np.tril(pattern)
-    pattern |= pattern.T
-    pattern &= same_class(n)
-    np.fill_diagonal(pattern, True)
-    return pattern
+# ----------------------------------------------------------------------------------------------------------------------
+# Approximations of the kernel matrix K [n, n], the n/2 images of the first class before those of the second
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def same_class(n):
@@ -939,44 +869,54 @@ def same_class(n):
     return first[:, None] == first
 
 
+def sparsity_pattern(n, rng):
+    """Random symmetric pattern of O(log n) entries a row, bool [n, n].
+
+    Each row draws Binomial(n, p) columns, p = min(2 ln(n)/n, 1), with replacement as the original does; the lower
+    triangle is kept and mirrored, entries between the classes are dropped, the diagonal is set.
+    """
+    counts = rng.binomial(n, min(2 * np.log(n) / n, 1), size=n)
+    pattern = np.zeros((n, n), dtype=bool)
+    pattern[np.repeat(np.arange(n), counts), rng.integers(n, size=counts.sum())] = True
+    pattern = np.tril(pattern)
+    pattern = (pattern | pattern.T) & same_class(n)
+    np.fill_diagonal(pattern, True)
+    return pattern
+
+
+def class_thresholds(kernel, percentile=90):
+    """The percentile of |K| inside each class's block, off the diagonal; two numbers.
+
+    The original takes it over the whole matrix with zeros outside the block: the 90th keeps 46 % of it at n = 16.
+    """
+    inside = np.abs(kernel) * same_class(len(kernel))
+    np.fill_diagonal(inside, 0)
+    first = np.arange(len(kernel)) < len(kernel) // 2
+    return tuple(np.percentile(inside * block[:, None], percentile) for block in (first, ~first))
+
+
 def sparsify_unbiased(kernel, pattern):
     """K~ = K o pattern, of the fully-connected network. [n, n]"""
     return kernel * pattern
 
 
 def sparsify_biased(kernel, pattern, thresholds):
-    """K~ of the convolutional network [n, n]: K o pattern, small entries dropped, diagonal enlarged.
+    """K~ of the convolutional network: K o pattern, small entries dropped, the diagonal enlarged. [n, n]
 
-    Off-diagonal entries survive where |K| is above their class's one of the two `thresholds`; the
-    diagonal grows by 0.76 ln(n)^0.9 times itself.
+    Off the diagonal |K| must be above its class's one of the two `thresholds`; 0.76 ln(n)^0.9 times the diagonal is
+    added to the diagonal.
     """
     n = len(kernel)
-    threshold = np.repeat(thresholds, [n // 2, n - n // 2])
+    threshold = np.repeat(thresholds, [n // 2, n - n // 2])[:, None]
+    sparsified = kernel * (pattern & (np.abs(kernel) > threshold))
     factor, power = diagonal_boost
-    sparsified = kernel * (pattern & (np.abs(kernel) > threshold[:, None]))
     np.fill_diagonal(sparsified, np.diag(kernel) * (1 + factor * np.log(n) ** power))
     return sparsified
 
 
-def class_thresholds(kernel, percentile=90):
-    """The percentile of |K| inside each class's block, off the diagonal; two numbers.
-
-    As the original takes it, over the whole matrix with zeros outside the block, the 90th percentile
-    keeps about 46 % of the block's entries at n = 16.
-    """
-    n = len(kernel)
-    thresholds = []
-    for block in (slice(0, n // 2), slice(n // 2, n)):
-        inside = np.zeros((n, n))
-        inside[block, block] = np.abs(kernel[block, block])
-        np.fill_diagonal(inside, 0)
-        thresholds.append(np.percentile(inside, percentile))
-    return tuple(thresholds)
-
-
-# --------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 # Quantities that the paper claims to stay O(log n)
-# --------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def sparsity(matrix):
@@ -991,95 +931,80 @@ def condition_number(matrix):
 
 
 def solve(matrix, y):
-    """matrix^-1 y of a symmetric matrix [n, n], scaled to unit norm; NaN if it is singular. [n]"""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", scipy.linalg.LinAlgWarning)  # the condition number tells
+    """matrix^-1 y of a symmetric matrix [n, n], scaled to unit norm [n]; NaN if it is singular."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", scipy.linalg.LinAlgWarning)  # the condition number is reported anyway
+        try:
             weights = scipy.linalg.solve(matrix, y, assume_a="sym")
-    except scipy.linalg.LinAlgError:
-        return np.full(len(y), np.nan)
+        except scipy.linalg.LinAlgError:
+            return np.full(len(y), np.nan)
     return weights / np.linalg.norm(weights)
 
 
 def accuracy(outputs, label):
     """Share of test images classified rightly by sign(output - median of the outputs)."""
-    if not np.isfinite(outputs).all():
-        return np.nan
-    return np.mean(np.where(outputs > np.median(outputs), 1, -1) == label)
+    return np.mean(np.where(outputs > np.median(outputs), 1, -1) == label) if np.isfinite(outputs).all() else np.nan
 
 
 def post_selection_measurements(kernel_test_normalized):
-    """Measurements to prepare |k*>, n/P with P = sum_i k_i^2, of every test image. [test]
+    """Measurements to prepare |k*> of every test image, n/P with P = sum_i k_i^2. [test, n] -> [test]
 
-    The original divides k* once more, by the largest entry of the whole test block [test, n].
+    As the original does, k* is divided once more, by the largest entry of the whole test block.
     """
     k = kernel_test_normalized / np.abs(kernel_test_normalized).max()
     return k.shape[1] / np.sum(k**2, axis=1)
 
 
 def readout_measurements(kernel_test_normalized, weights):
-    """Measurements to read out <k*|w>, 1/o^2 - 1 with both normalised, of every test image. [test]"""
+    """Measurements to read out o = <k*|w>, both of unit norm, 1/o^2 - 1 for every test image. [test, n] -> [test]"""
     norms = np.linalg.norm(kernel_test_normalized, axis=1) * np.linalg.norm(weights)
-    overlap = kernel_test_normalized @ weights / norms
-    return 1 / overlap**2 - 1
+    return 1 / (kernel_test_normalized @ weights / norms) ** 2 - 1
 
 
 def trial_quantities(network, kernels, patterns, thresholds):
-    """Everything the paper plots, of one trial's kernels. Names as in `results_shapes`."""
-    kernel, y = kernels["kernel_train"], kernels["train_label"]
-    test, normalized, test_label = (
-        kernels[k] for k in ("kernel_test", "kernel_test_normalized", "test_label")
-    )
+    """What the paper plots, of one trial: kernels and labels by file name -> values named as in `results_shapes`."""
+    kernel, y, test_label = kernels["kernel_train"], kernels["train_label"], kernels["test_label"]
+    normalized = kernels["kernel_test_normalized"]
     found = {
         "condition_number_exact": condition_number(kernel),
-        "accuracy_exact": accuracy(test @ solve(kernel, y), test_label),
+        "accuracy_exact": accuracy(kernels["kernel_test"] @ solve(kernel, y), test_label),
         "accuracy_diagonal": accuracy(normalized @ (y / np.diag(kernel)), test_label),
         "post_selection_measurements": post_selection_measurements(normalized),
         "readout_measurements_diagonal": readout_measurements(normalized, y),
     }
+    per_pattern = {"sparsity": [], "condition_number": [], "accuracy_sparse": [], "readout_measurements_sparse": []}
     for pattern in patterns:
         if network == "fully-connected":
             sparsified = sparsify_unbiased(kernel, pattern)
         else:
             sparsified = sparsify_biased(kernel, pattern, thresholds)
         weights = solve(sparsified, y)
-        for name, value in {
-            "sparsity": sparsity(sparsified),
-            "condition_number": condition_number(sparsified),
-            "accuracy_sparse": accuracy(normalized @ weights, test_label),
-            "readout_measurements_sparse": readout_measurements(normalized, weights),
-        }.items():
-            found.setdefault(name, []).append(value)
-    return found
+        per_pattern["sparsity"].append(sparsity(sparsified))
+        per_pattern["condition_number"].append(condition_number(sparsified))
+        per_pattern["accuracy_sparse"].append(accuracy(normalized @ weights, test_label))
+        per_pattern["readout_measurements_sparse"].append(readout_measurements(normalized, weights))
+    return found | per_pattern
 
 
 def results_shapes(sizes, most_trials, test_images):
-    """Shapes of the arrays of `{prefix}_results.npz` that hold a value per trial."""
+    """Shapes of the arrays in `{prefix}_results.npz`, without data_sizes and trials [sizes]; NaN for missing trials."""
     s, t, p, x = sizes, most_trials, sparsity_patterns, test_images
-    return {
-        "depth": (s, t),
-        "separability": (s, t),
-        "pattern_sparsity": (s, pattern_draws),
-        "sparsity": (s, t, p),
-        "condition_number": (s, t, p),
-        "condition_number_exact": (s, t),
-        "accuracy_exact": (s, t),
-        "accuracy_sparse": (s, t, p),
-        "accuracy_diagonal": (s, t),
-        "post_selection_measurements": (s, t, x),
-        "readout_measurements_sparse": (s, t, p, x),
-        "readout_measurements_diagonal": (s, t, x),
-    }
+    shapes = {"pattern_sparsity": (s, pattern_draws)}
+    shapes |= dict.fromkeys(["depth", "separability"], (s, t))
+    shapes |= dict.fromkeys(["condition_number_exact", "accuracy_exact", "accuracy_diagonal"], (s, t))
+    shapes |= dict.fromkeys(["sparsity", "condition_number", "accuracy_sparse"], (s, t, p))
+    shapes |= dict.fromkeys(["post_selection_measurements", "readout_measurements_diagonal"], (s, t, x))
+    return shapes | {"readout_measurements_sparse": (s, t, p, x)}
 
 
-# --------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 # Running: trials, files, results
-# --------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass
 class Settings:
-    """What a run computes: the constants after the command line's overrides."""
+    """What a run computes: the constants after the command line and the data have had their say."""
 
     seed: int
     test_size: int
@@ -1090,246 +1015,215 @@ class Settings:
     precision: str
     data: dict = field(repr=False)
 
-    def prefix(self, network):
-        """Start of every file name; anything but MNIST says so."""
-        return network if self.data["name"] == "mnist" else f"{self.data['name']}-{network}"
+    def path(self, network, name):
+        """Path of an output file; whatever is not MNIST says so in its name."""
+        prefix = network if self.data["name"] == "mnist" else f"{self.data['name']}-{network}"
+        return self.output / f"{prefix}_{name}"
 
-    def file(self, network, size, trial, name):
-        """Path of one array of one trial."""
-        stem = f"{self.prefix(network)}_seed{self.seed}_data{size}_trial{trial}"
-        return self.output / f"{stem}_{name}.npy"
+    def pairs(self, network):
+        """Pairs of images whose kernel is evaluated, images with themselves included."""
+        pairs = [n * (n + 1) // 2 + n * self.test_size for n in self.data_sizes]
+        return sum(t * p for t, p in zip(self.trials[network], pairs, strict=True))
 
 
 def save(path, write):
-    """Call write(file) on a temporary file and rename it: `path` exists complete or not at all."""
+    """Call write(file) on a temporary file, then rename it: `path` exists complete or not at all."""
     temporary = path.with_name(path.name + ".partial")
     with open(temporary, "wb") as file:
         write(file)
-        file.flush()
-        os.fsync(file.fileno())
     os.replace(temporary, path)
 
 
-def save_array(path, array):
-    """Save one .npy file, complete or not at all."""
-    save(path, lambda file: np.save(file, array))
-
-
 def load_array(path, shape):
-    """The array at `path`, or None where there is none; one that is no [shape] of numbers is named."""
-    try:
+    """The array at `path`, or None if there is none or, said in a note, not one of `shape` and finite numbers."""
+    if not path.exists():
+        return None
+    with contextlib.suppress(OSError, ValueError, EOFError):
         array = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, EOFError):
-        array = None
-    if array is None or array.shape != shape or not np.isfinite(array).all():
-        print(f"note: {path} is unreadable or not finite numbers {list(shape)}; computing it again")
-        return None
-    return array
+        if array.shape == shape and np.isfinite(array).all():
+            return array
+    tqdm.write(f"note: {path} does not hold {list(shape)} finite numbers; computing it again")
+    return None
 
 
-def trial_images(settings, network, size, trial):
-    """(train images, train labels, test images, test labels) of one trial."""
-    draws = []
+def trial_kernels(settings, network, size, trial, k_thresh, progress):
+    """One trial's five arrays by file name, read or computed and saved, with its depth and separability.
+
+    k_thresh: what kernel_test is divided by (fully connected: found here). None for the convolutional network's
+    reference trial, which it comes from: then only kernel_train.
+    """
+    images, found = {}, {}
     for split, count in (("train", size), ("test", settings.test_size)):
         rng = random_generator(settings.seed, network, size, trial, split)
         flatten = network == "fully-connected"
-        chunk = settings.data[split]
-        draws += process_data(chunk, selections[network], count // 2, flatten, rng)
-    return draws
-
-
-def trial_kernels(settings, network, size, trial, k_thresh, progress=lambda pairs: None):
-    """One trial's labels and kernels, read from disk or computed and saved, with depth and delta.
-
-    k_thresh: what kernel_test is divided by; None: kernel_test and what follows from it is left out
-    (for the reference trial, which k_thresh itself comes from).
-    """
-    train, train_label, test, test_label = trial_images(settings, network, size, trial)
+        images[split], found[f"{split}_label"] = process_data(
+            settings.data[split], selections[network], count // 2, flatten, rng
+        )
+    train, test = images.values()
     delta = separability(train)
-    found = {"train_label": train_label, "test_label": test_label, "separability": delta}
-    wanted = {"kernel_train": (size, size), "kernel_test": (len(test), size)}
-    if k_thresh is None and network == "convolutional":
-        del wanted["kernel_test"]
-    for name, shape in wanted.items():
-        found[name] = load_array(settings.file(network, size, trial, name), shape)
-    missing = [name for name in wanted if found[name] is None]
+    depth = convolutional_depth
     if network == "fully-connected":
         depth = fully_connected_depth(size, delta)
-        for name in missing:
-            x2 = None if name == "kernel_train" else train
-            x1 = train if name == "kernel_train" else test
-            found[name] = fully_connected_ntk(x1, x2, depth=depth, engine=settings.engine)
         k_thresh = fully_connected_threshold(train.shape[1], depth)
-    else:
-        depth = convolutional_depth
+
+    paths = {n: settings.path(network, f"seed{settings.seed}_data{size}_trial{trial}_{n}.npy") for n in trial_files}
+    shapes = {"kernel_train": (size, size)} | ({"kernel_test": (len(test), size)} if k_thresh else {})
+    kernels = {name: load_array(paths[name], shape) for name, shape in shapes.items()}
+    missing = [name for name, kernel in kernels.items() if kernel is None]
+    if network == "fully-connected":
+        for name in missing:
+            x1, x2 = (train, None) if name == "kernel_train" else (test, train)
+            kernels[name] = fully_connected_ntk(x1, x2, depth=depth, engine=settings.engine)
+        progress(size * (size + 1) // 2 + size * len(test))
+    elif missing:
+        # One list of pairs serves both matrices; a training image comes first, and half of kernel_train will do.
+        cells = {"kernel_train": np.tril_indices(size), "kernel_test": np.indices((len(test), size)).reshape(2, -1)}
+        pairs = [[j, i + size * (name == "kernel_test")] for name in missing for i, j in [cells[name]]]
+        values = np.empty(sum(len(i) for i, _ in pairs))
         images = np.concatenate([train, test]) if "kernel_test" in missing else train
-        columns = {"kernel_train": range(size), "kernel_test": range(size, size + len(test))}
-        grams = {
-            name: Gram(np.full((size, len(columns[name])), np.nan), range(size), columns[name])
-            for name in missing
-        }
-        if grams:
-            convolutional_grams(
-                images, list(grams.values()), depth=depth, engine=settings.engine,
-                precision=settings.precision, progress=progress,
-            )  # fmt: skip
-        for name, gram in grams.items():
-            found[name] = gram.kernel if name == "kernel_train" else np.ascontiguousarray(gram.kernel.T)
-    for name in missing:
-        save_array(settings.file(network, size, trial, name), found[name])
-    if "kernel_test" in wanted:
+        how = (depth, settings.engine, settings.precision)
+        for block, ntk in convolutional_pairs(images, np.concatenate(pairs, axis=1), *how):
+            values[block] = ntk
+            progress(len(block))
+        for name, part in zip(missing, np.split(values, np.cumsum([len(i) for i, _ in pairs])[:-1]), strict=True):
+            kernels[name] = np.empty(shapes[name])
+            kernels[name][tuple(cells[name])] = part
+        if "kernel_train" in missing:
+            i, j = cells["kernel_train"]
+            kernels["kernel_train"][j, i] = kernels["kernel_train"][i, j]
+    found |= kernels
+    if k_thresh:
         found["kernel_test_normalized"] = np.clip(found["kernel_test"] / k_thresh, -1, 1)
-    for name in ("train_label", "test_label", "kernel_test_normalized"):
-        path = settings.file(network, size, trial, name)
-        if name in found and (name == "kernel_test_normalized" and missing or not path.exists()):
-            save_array(path, found[name])
-    return found | {"depth": depth}
+    for name in found:
+        if missing or not paths[name].exists():
+            save(paths[name], functools.partial(np.save, arr=found[name]))
+    return found | {"depth": depth, "separability": delta}
+
+
+trial_files = ("train_label", "test_label", "kernel_train", "kernel_test", "kernel_test_normalized")
 
 
 def fully_connected_threshold(dimension, depth):
     """k_thresh = k(1 - 1e-5): the NTK of two unit vectors with that inner product, at `depth`."""
-    x1 = np.zeros((1, dimension))
+    x1, x2 = np.zeros((2, 1, dimension))
     x1[0, 0] = 1
-    x2 = np.zeros((1, dimension))
     x2[0, :2] = 1 - k_thresh_margin, np.sqrt(1 - (1 - k_thresh_margin) ** 2)
     return fully_connected_ntk(x1, x2, depth=depth)[0, 0]
 
 
 def run_network(settings, network):
-    """Compute every trial of one network, and write its results file. Returns seconds per part."""
-    progress = tqdm(
-        total=planned_pairs(settings, network), unit=" pairs", unit_scale=True, desc=network,
-        disable=None, smoothing=0.1,
-    )  # fmt: skip
-    seconds = dict.fromkeys(("kernels", "quantities"), 0.0)
+    """Compute every trial of one network, and write its results file. Returns the seconds of both parts."""
     counts = settings.trials[network]
-    k_thresh, thresholds = None, None
-    clock = time.perf_counter()
-    if network == "convolutional" and any(counts):
-        reference = trial_kernels(settings, network, reference_size, 0, None, progress.update)
-        kernel = reference["kernel_train"]
-        k_thresh = np.abs(kernel - np.diag(np.diag(kernel))).max()
-        thresholds = class_thresholds(kernel, percentile)
+    seconds = {"kernels": 0.0, "quantities": 0.0}
     shapes = results_shapes(len(settings.data_sizes), max(counts), settings.test_size)
     results = {name: np.full(shape, np.nan) for name, shape in shapes.items()}
-    for s, (size, count) in enumerate(zip(settings.data_sizes, counts, strict=True)):
-        draw = functools.partial(random_generator, settings.seed, network, size)
-        for i in range(pattern_draws):
-            results["pattern_sparsity"][s, i] = sparsity(sparsity_pattern(size, draw(i, "sparsity")))
-        for trial in range(count):
-            kernels = trial_kernels(settings, network, size, trial, k_thresh, progress.update)
-            seconds["kernels"] += time.perf_counter() - clock
-            clock = time.perf_counter()
-            patterns = [
-                sparsity_pattern(size, draw(trial, f"pattern {i}")) for i in range(sparsity_patterns)
-            ]
-            found = trial_quantities(network, kernels, patterns, thresholds)
-            for name in results:
-                if name != "pattern_sparsity":
-                    results[name][s, trial] = found[name] if name in found else kernels[name]
-            seconds["quantities"] += time.perf_counter() - clock
-            clock = time.perf_counter()
-    progress.close()
-    results = {"data_sizes": settings.data_sizes, "trials": counts} | results
-    path = settings.output / f"{settings.prefix(network)}_results.npz"
-    save(path, lambda file: np.savez(file, **results))
+    k_thresh = thresholds = None
+    start = time.perf_counter()
+    with tqdm(total=settings.pairs(network), unit=" pairs", unit_scale=True, desc=network, disable=None) as bar:
+        if network == "convolutional" and any(counts):
+            reference = trial_kernels(settings, network, reference_size, 0, None, bar.update)["kernel_train"]
+            k_thresh = np.abs(reference - np.diag(np.diag(reference))).max()
+            thresholds = class_thresholds(reference, percentile)
+        for s, (size, count) in enumerate(zip(settings.data_sizes, counts, strict=True)):
+            draw = functools.partial(random_generator, settings.seed, network, size)
+            patterns = [sparsity_pattern(size, draw(i, "sparsity")) for i in range(pattern_draws)]
+            results["pattern_sparsity"][s] = [sparsity(pattern) for pattern in patterns]
+            for trial in range(count):
+                kernels = trial_kernels(settings, network, size, trial, k_thresh, bar.update)
+                computed = time.perf_counter()
+                patterns = [sparsity_pattern(size, draw(trial, f"pattern {i}")) for i in range(sparsity_patterns)]
+                found = kernels | trial_quantities(network, kernels, patterns, thresholds)
+                for name in results.keys() & found.keys():
+                    results[name][s, trial] = found[name]
+                seconds["kernels"] += computed - start
+                start = time.perf_counter()
+                seconds["quantities"] += start - computed
+    path = settings.path(network, "results.npz")
+    save(path, functools.partial(np.savez, data_sizes=settings.data_sizes, trials=counts, **results))
+    print(f"wrote {path}")
     return seconds
 
 
-def planned_pairs(settings, network):
-    """Pairs of images whose kernel the plan evaluates, an image's pair with itself included."""
-    counts = settings.trials[network]
-    return sum(
-        count * (n * (n + 1) // 2 + n * settings.test_size)
-        for n, count in zip(settings.data_sizes, counts, strict=True)
-    )
-
-
-# --------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 # Command line
-# --------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def parse_arguments(argv):
     """The command line, checked as far as it can be without the data; errors end with status 2."""
     parser = argparse.ArgumentParser(
         description="Kernels, approximations and measurement counts of arXiv:2107.09200.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        epilog="The defaults are the constants at the top of training.py.",
     )
-    add = parser.add_argument
-    add("--networks", nargs="+", choices=networks, default=networks, metavar="NETWORK",
-        help="which of " + " and ".join(networks))
-    add("--data-sizes", nargs="+", type=int, default=data_sizes, metavar="N",
-        help="numbers of training images, even")
-    add("--trials", nargs="+", type=int, metavar="T", default=argparse.SUPPRESS,
-        help="trials of each size, 0 skips it (default: the constant `trials`, "
-        f"{trials}; convolutional without an accelerator at most {trials_without_accelerator})")
-    add("--test-size", type=int, default=test_size, metavar="X", help="test images of a trial, even")
-    add("--seed", type=int, default=seed, help="seed of every random draw, 0 or more")
-    add("--output", type=Path, default=Path("kernel_output"), metavar="DIR",
-        help="folder to write to, and to go on from")
-    add("--dataset", choices=("auto", "mnist", "digits"), default="auto",
-        help="MNIST, scikit-learn's small digits, or digits only where MNIST can't be had")
-    add("--mnist-dir", type=Path, metavar="DIR", default=os.environ.get("MNIST_DIR"),
-        help="folder of MNIST's four IDX files, instead of TensorFlow Datasets; also MNIST_DIR")
-    add("--engine", choices=engines, default="auto",
-        help="what evaluates the kernels; neural-tangents is the slow cross-check")
-    add("--precision", choices=("float64", "float32"), default="float64",
-        help="of the convolutional kernels")  # fmt: skip
+    names = " ".join(networks)
+    limits = " ".join(map(str, trials_without_accelerator))
+    options = [
+        ("--networks", dict(nargs="+", choices=networks, default=networks, metavar="NETWORK"), f"of {names}", names),
+        ("--data-sizes", dict(nargs="+", type=int, metavar="N"), "numbers of training images, even", data_sizes),
+        ("--trials", dict(nargs="+", type=int, metavar="T"), "trials of each size, 0 skips it",
+         f"{' '.join(map(str, trials))}; for the convolutional network without an accelerator at most {limits}"),
+        ("--test-size", dict(type=int, default=test_size, metavar="X"), "test images of a trial, even", test_size),
+        ("--seed", dict(type=int, default=seed), "seed of every random draw, 0 or more", seed),
+        ("--output", dict(type=Path, default="kernel_output", metavar="DIR"),
+         "folder to write to, and to go on from", "kernel_output"),
+        ("--dataset", dict(choices=("auto", "mnist", "digits"), default="auto"),
+         "MNIST, scikit-learn's 8x8 digits, or the digits only where MNIST can't be had", "auto"),
+        ("--mnist-dir", dict(metavar="DIR"), "folder of MNIST's four IDX files",
+         "the environment variable MNIST_DIR, else TensorFlow Datasets"),
+        ("--engine", dict(choices=engines, default="auto"), "what evaluates the kernels; neural-tangents is the slow "
+         "cross-check", "auto: jax where JAX finds an accelerator, else numba"),
+        ("--precision", dict(choices=("float64", "float32"), default="float64"),
+         "of the convolutional kernels' evaluation", "float64"),
+    ]  # fmt: skip
+    for flag, how, text, default in options:
+        default = " ".join(map(str, default)) if isinstance(default, list) else default
+        parser.add_argument(flag, **how, help=f"{text} (default: {default})")
     args = parser.parse_args(argv)
 
-    sizes = args.data_sizes
-    for n in sizes:
+    def complain(option, values, remedy):
+        parser.error(f"--{option} {' '.join(map(str, np.atleast_1d(values)))}: {remedy}")
+
+    args.own_trials = args.trials is not None
+    known = dict(zip(data_sizes, trials, strict=True))
+    args.data_sizes = args.data_sizes or data_sizes
+    for n in args.data_sizes:
         if n < 2 or n % 2:
-            parser.error(f"--data-sizes {n}: use even numbers, 2 or more")
-    if len(set(sizes)) < len(sizes):
-        parser.error(f"--data-sizes {' '.join(map(str, sizes))}: give each size once")
+            complain("data-sizes", n, "use even numbers, 2 or more")
+        if args.data_sizes.count(n) > 1:
+            complain("data-sizes", args.data_sizes, "give each size once")
+        if n not in known and not args.own_trials:
+            complain("data-sizes", n, f"no constant says how many trials; give --trials or sizes of {data_sizes}")
+    args.trials = args.trials or [known[n] for n in args.data_sizes]
+    if len(args.trials) != len(args.data_sizes) or min(args.trials) < 0:
+        complain("trials", args.trials, f"use one number, 0 or more, for each of {len(args.data_sizes)} sizes")
+    if not any(args.trials):
+        complain("trials", args.trials, "nothing to do; use at least one that is not 0")
     if args.test_size < 2 or args.test_size % 2:
-        parser.error(f"--test-size {args.test_size}: use an even number, 2 or more")
+        complain("test-size", args.test_size, "use an even number, 2 or more")
     if args.seed < 0:
-        parser.error(f"--seed {args.seed}: use 0 or more")
-    explicit = "trials" in args
-    if not explicit:
-        known = dict(zip(data_sizes, trials, strict=True))
-        unknown = [n for n in sizes if n not in known]
-        if unknown:
-            parser.error(f"--data-sizes {unknown[0]}: not in the constant data_sizes; give --trials too")
-        args.trials = [known[n] for n in sizes]
-    if len(args.trials) != len(sizes) or min(args.trials) < 0 or max(args.trials) == 0:
-        parser.error(f"--trials {' '.join(map(str, args.trials))}: use one number, 0 or more, for each "
-                     f"of the {len(sizes)} sizes, and not only zeros")  # fmt: skip
-    args.limit_convolutional = not explicit
+        complain("seed", args.seed, "use 0 or more")
     return args
 
 
 def plan(args, data):
-    """The run's Settings: what the data can fill and, without an accelerator, what it can finish."""
-    available = {
-        split: min(np.sum(data[split]["label"] == d) for n in args.networks for d in selections[n])
-        for split in ("train", "test")
-    }
-    test = min(args.test_size, 2 * int(available["test"]))
-    if test < args.test_size:
+    """The run's Settings: what the data can fill and what can be finished without an accelerator."""
+    digits = [digit for network in args.networks for digit in selections[network]]
+    train, test = (2 * min(np.sum(data[s]["label"] == d) for d in digits) for s in ("train", "test"))
+    if args.test_size > test:
         print(f"note: {data['name']} fills {test} test images, not {args.test_size}")
     counts = {}
     for network in args.networks:
-        counts[network] = list(args.trials)
-        if network == "convolutional" and args.limit_convolutional and not has_accelerator():
-            limits = dict(zip(data_sizes, trials_without_accelerator, strict=False))
-            counts[network] = [
-                min(t, limits.get(n, 0)) for n, t in zip(args.data_sizes, args.trials, strict=True)
-            ]
-            print("note: no accelerator, so the convolutional network takes "
-                  "`trials_without_accelerator`; --trials overrides")  # fmt: skip
-        for s, n in enumerate(args.data_sizes):
-            if n > 2 * available["train"] and counts[network][s]:
-                print(f"note: {data['name']} has no {n} training images of two digits; {n} is skipped")
-                counts[network][s] = 0
-    return Settings(
-        args.seed, test, args.data_sizes, counts, args.output, args.engine, args.precision, data
-    )
+        limits = dict(zip(data_sizes, trials_without_accelerator, strict=False))
+        limited = network == "convolutional" and not args.own_trials and not has_accelerator()
+        counts[network] = []
+        for n, t in zip(args.data_sizes, args.trials, strict=True):
+            if t and n > train:
+                print(f"note: {data['name']} can't fill {n} training images of two digits; {n} is skipped")
+            counts[network].append(0 if n > train else min(t, limits.get(n, 0)) if limited else t)
+        if limited:
+            print("note: no accelerator, so convolutional takes trials_without_accelerator; --trials overrides")
+    chosen = (args.seed, min(args.test_size, int(test)), args.data_sizes, counts)
+    return Settings(*chosen, args.output, choose_engine(args.engine), args.precision, data)
 
 
 def describe_device():
@@ -1338,14 +1232,14 @@ def describe_device():
 
     if has_accelerator():
         return f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}"
-    model = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError, IndexError):
-        model = Path("/proc/cpuinfo").read_text().split("model name")[1].split("\n")[0].strip("\t :")
-    return f"CPU, {model}, {os.cpu_count()} cores"
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"CPU, {(models or [platform.processor() or platform.machine()])[0]}, {os.cpu_count()} cores"
 
 
 def run(args):
-    """One run: data, plan, both networks, run.json. Raises BadInput."""
+    """One run: data, plan, networks, run.json. Raises BadInput."""
     clock = time.perf_counter()
     try:
         args.output.mkdir(parents=True, exist_ok=True)
@@ -1354,31 +1248,29 @@ def run(args):
     data = load_data(args.dataset, args.mnist_dir)
     data |= {split: canonical_order(data[split]) for split in ("train", "test")}
     seconds = {"data": time.perf_counter() - clock}
-    stand_in = "THESE ARE SCIKIT-LEARN'S 8x8 DIGITS, NOT MNIST. Files start with digits-."
+    stand_in = "THESE ARE SCIKIT-LEARN'S 8x8 DIGITS, NOT MNIST; FILES ARE NAMED digits-..."
     if data["name"] != "mnist":
         print(stand_in)
     settings = plan(args, data)
-    engine = choose_engine(args.engine)
-    print(f"dataset {data['name']}, {settings.test_size} test images; {describe_device()}; "
-          f"engine {engine}, {args.precision}; output {args.output}/")  # fmt: skip
+    print(f"dataset {data['name']}, {settings.test_size} test images; {describe_device()}; engine {settings.engine}, "
+          f"{args.precision}; output {args.output}/")  # fmt: skip
     for network in args.networks:
-        print(f"{network}: {planned_pairs(settings, network):,} pairs of images, trials "
-              + ", ".join(f"{t} x {n}" for n, t in zip(args.data_sizes, settings.trials[network])))  # fmt: skip # noqa: B905
+        plans = [f"{t} x {n}" for n, t in zip(args.data_sizes, settings.trials[network], strict=True) if t]
+        print(f"{network}: {settings.pairs(network):,} pairs of images, trials x sizes {', '.join(plans) or 'none'}")
     for network in args.networks:
         seconds[network] = run_network(settings, network)
-        print(f"wrote {settings.output / settings.prefix(network)}_results.npz")
-    packages = ("numpy", "scipy", "jax", "jaxlib", "neural-tangents")
+    seconds["total"] = time.perf_counter() - clock
+    packages = ("numpy", "scipy", "numba", "jax", "jaxlib", "neural-tangents")
+    constants = {name: getattr(settings, name) for name in ("seed", "test_size", "data_sizes", "trials")}
+    constants |= {name: globals()[name] for name in ("sparsity_patterns", "selections", "depth_factor",
+                  "convolutional_depth", "k_thresh_margin", "percentile", "diagonal_boost")}  # fmt: skip
     record = {
-        "constants": {"seed": args.seed, "test_size": settings.test_size,
-                      "data_sizes": args.data_sizes, "trials": settings.trials},
-        "dataset": data["name"], "device": describe_device(), "engine": engine,
+        "constants": constants, "dataset": data["name"], "device": describe_device(), "engine": settings.engine,
         "precision": args.precision, "seconds": seconds,
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in packages},
+        "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages},
     }  # fmt: skip
-    record["seconds"]["total"] = time.perf_counter() - clock
-    save(settings.output / "run.json", lambda f: f.write((json.dumps(record, indent=2) + "\n").encode()))
-    print(f"done in {record['seconds']['total']:.0f} s")
+    save(args.output / "run.json", lambda file: file.write((json.dumps(record, indent=2) + "\n").encode()))
+    print(f"done in {seconds['total']:.0f} s")
     if data["name"] != "mnist":
         print(stand_in)
 

@@ -2,8 +2,8 @@
 
 import gzip
 import shutil
+import socket
 import sys
-import threading
 
 import numpy as np
 import pytest
@@ -82,15 +82,13 @@ def test_missing_mnist_dir(tmp_path):
         training.load_data("mnist", tmp_path / "nowhere")
 
 
-def test_no_network_is_noticed(monkeypatch):
-    """A name look-up that never returns ends in ConnectionError all the same."""
-
-    def hang(*_, **__):
-        threading.Event().wait()
-
-    monkeypatch.setattr(training.urllib.request, "urlopen", hang)
-    with pytest.raises(ConnectionError, match="no answer in 1 s"):
-        training.check_connection(training.MNIST_URL, seconds=1)
+def test_no_network_is_noticed():
+    """A server that never answers, and one that isn't there, end in ConnectionError."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        with pytest.raises(ConnectionError, match="no answer in 1 s"):
+            training.check_connection(f"http://127.0.0.1:{silent.getsockname()[1]}/", seconds=1)
+    with pytest.raises(ConnectionError, match="refused"):
+        training.check_connection("http://127.0.0.1:9/")
 
 
 @pytest.mark.parametrize("flatten", [True, False])

@@ -3,13 +3,20 @@
 import numpy as np
 
 
-def convolutional_ntk_twin(x1, x2, depth):
-    """NTK of one pair of images [h, w], numpy.longdouble; formulas as in training.py, no plane and no cone."""
+def convolutional_ntk_twin(x1, x2, depth, cone=None):
+    """NTK of one pair of images [h, w], numpy.longdouble; formulas as in training.py, no plane and no cone.
+
+    cone: three bounds; entries of displacement beyond a stage's bound become NaN at its start.
+    """
     pi = np.longdouble("3.14159265358979323846264338327950288")
     x1, x2 = np.longdouble(x1), np.longdouble(x2)
     pairs = [(x1, x2), (x1, x1), (x2, x2)]
     states = [[np.multiply.outer(x, y)] * 2 for x, y in pairs]
-    for _ in range(3):
+    for stage in range(3):
+        if cone:
+            y, x, v, u = np.indices(states[0][0].shape)
+            outside = np.maximum(abs(y - v), abs(x - u)) > cone[stage]
+            states[0] = [np.where(outside, np.nan, k) for k in states[0]]
         for _ in range(depth // 3):
             boxed = [[box(k) / 9 for k in state] for state in states]
             v1, v2 = (np.einsum("ijij->ij", a) for a, _ in boxed[1:])
