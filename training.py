@@ -597,15 +597,17 @@ def numba_cone(images, variances, pair, layers, own, constants, a, b):
             for dx in range(-reach[1], reach[1] + 1):
                 p = (max(0, -dy), max(0, -dx) * lanes)  # the plane's first pixel in the first image
                 q = (max(0, dy), max(0, dx) * lanes)  # and in the second
-                plane = state[:, dy + reach[0], dx + reach[1]] if stage else state[:, 0, 0]
+                at = (dy + reach[0], dx + reach[1]) if stage else (0, 0)
+                plane_a, plane_b = state[0, at[0], at[1]], state[1, at[0], at[1]]
                 if stage == 0:
                     rows, n = h - abs(dy), (w - abs(dx)) * lanes
                     first, second = x1[p[0] : p[0] + rows, p[1] : p[1] + n], x2[q[0] : q[0] + rows, q[1] : q[1] + n]
-                    plane[:, 1 : rows + 1, :n] = first * second
+                    plane_a[1 : rows + 1, :n] = first * second
+                    plane_b[1 : rows + 1, :n] = plane_a[1 : rows + 1, :n]
                 # 1/s = 0 makes 1 - c = 0: an image with itself has correlation exactly 1 at d = 0.
                 exact = np.zeros_like(inverse1) if own and dy == 0 and dx == 0 else inverse1
                 tables = (s1, exact, s2, inverse2)
-                numba_plane(plane[0], plane[1], (dy, dx), p, q, size, lanes, depth, tables, constants, pooled, bound)
+                numba_plane(plane_a, plane_b, (dy, dx), p, q, size, lanes, depth, tables, constants, pooled, bound)
         state = pooled
     a[:], b[:] = state[0, 0, 0, 1], state[1, 0, 0, 1]
 
