@@ -24,6 +24,7 @@ import functools
 import gzip
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import math
 import os
@@ -43,6 +44,7 @@ from pathlib import Path
 import numba
 import numpy as np
 import scipy.linalg
+import scipy.sparse.linalg
 from tqdm import tqdm
 
 # JAX, neural-tangents, scikit-learn and TensorFlow are imported by the functions that need them: `--help` and a wrong
@@ -59,12 +61,16 @@ trials = [16, 8, 4, 4, 4, 4]  # trials of each size
 # Where JAX finds no accelerator the convolutional network takes the smaller of this and `trials`, size by size.
 trials_without_accelerator = [4, 2, 1, 0, 0, 0]
 
+conventions = ("", "_sound")  # suffixes of results: as in the original, and sounder (see trial_quantities)
+dense_limit = 1024  # larger sparsified matrices are kept sparse, with sparse solves and Lanczos eigenvalues
 sparsity_patterns = 3  # random sparsity patterns tried on each trial's kernel
 pattern_draws = 100  # patterns drawn for each size to plot their sparsity alone
 
 selections = {"fully-connected": (8, 9), "convolutional": (1, 0)}  # digits; the second one is class +1
 depth_factor = 0.1  # depth of the fully-connected network in units of L_conv
 convolutional_depth = 96  # convolutions of the convolutional network, a third before each pooling
+sweep_factors = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]  # depth factors of --depth-sweep, fully connected
+sweep_depths = [12, 24, 48, 96]  # and depths, convolutional
 k_thresh_margin = 1e-5  # fully connected: k_thresh is the NTK at inner product 1 - margin
 reference_size = 16  # convolutional: its first trial gives k_thresh and the sparsifying thresholds
 percentile = 90  # of |K| inside a class, for the sparsifying thresholds
@@ -380,9 +386,11 @@ def fully_connected_ntk(x1, x2=None, *, depth, engine="auto"):
         context = double_precision()
     q1, diagonal = fully_connected_diagonal(x1, depth)
     q2 = q1 if symmetric else fully_connected_diagonal(x2, depth)[0]
-    kernel = erf_scale / x1.shape[1] * (x1 @ x2.T)
-    if symmetric:
-        kernel = np.tril(kernel, -1)
+    kernel = x1 @ x2.T
+    kernel *= erf_scale / x1.shape[1]
+    if symmetric:  # half of it will do: where K0 = 0 everything stays 0
+        for i in range(len(x1)):
+            kernel[i, i:] = 0
     rows = max(1, 2**15 // len(x2))  # so that a block of rows stays in the cache for all layers
     with context:
         for start in range(0, len(x1), rows):
@@ -394,7 +402,10 @@ def fully_connected_ntk(x1, x2=None, *, depth, engine="auto"):
                 k = erf_scale * (2 / np.pi) * xp.arcsin(2 * k / xp.sqrt(norm))
                 theta = k + theta
             kernel[block, columns] = theta
-    return np.tril(kernel, -1) + np.tril(kernel, -1).T + np.diag(diagonal) if symmetric else kernel
+    if symmetric:
+        kernel += kernel.T
+        np.fill_diagonal(kernel, diagonal)
+    return kernel
 
 
 def fully_connected_diagonal(x, depth):
@@ -871,30 +882,40 @@ def same_class(n):
     return first[:, None] == first
 
 
-def sparsity_pattern(n, rng):
+def sparsity_pattern(n, rng, replacement=True):
     """Random symmetric pattern of O(log n) entries a row, bool [n, n].
 
     Each row draws Binomial(n, p) columns, p = min(2 ln(n)/n, 1), with replacement as the original does; the lower
-    triangle is kept and mirrored, entries between the classes are dropped, the diagonal is set.
+    triangle is kept and mirrored, entries between the classes are dropped, the diagonal is set. Without replacement
+    that many distinct columns are drawn, which is to keep every entry with probability p.
     """
-    counts = rng.binomial(n, min(2 * np.log(n) / n, 1), size=n)
-    pattern = np.zeros((n, n), dtype=bool)
-    pattern[np.repeat(np.arange(n), counts), rng.integers(n, size=counts.sum())] = True
+    p = min(2 * np.log(n) / n, 1)
+    if replacement:
+        counts = rng.binomial(n, p, size=n)
+        pattern = np.zeros((n, n), dtype=bool)
+        pattern[np.repeat(np.arange(n), counts), rng.integers(n, size=counts.sum())] = True
+    else:
+        pattern = rng.random((n, n), dtype=np.float32) < p
     pattern = np.tril(pattern)
     pattern = (pattern | pattern.T) & same_class(n)
     np.fill_diagonal(pattern, True)
     return pattern
 
 
-def class_thresholds(kernel, percentile=90):
+def class_thresholds(kernel, percentile=90, zeros=True):
     """The percentile of |K| inside each class's block, off the diagonal; two numbers.
 
-    The original takes it over the whole matrix with zeros outside the block: the 90th keeps 46 % of it at n = 16.
+    The original takes it over the whole matrix with zeros outside the block (zeros=True): the 90th then keeps 46 % of
+    the block's entries at n = 16. With zeros=False it is the percentile of the block's own entries.
     """
-    inside = np.abs(kernel) * same_class(len(kernel))
-    np.fill_diagonal(inside, 0)
-    first = np.arange(len(kernel)) < len(kernel) // 2
-    return tuple(np.percentile(inside * block[:, None], percentile) for block in (first, ~first))
+    n = len(kernel)
+    thresholds = []
+    for block in (slice(0, n // 2), slice(n // 2, n)):
+        inside = np.abs(kernel[block, block])
+        inside = inside[~np.eye(len(inside), dtype=bool)]
+        outside = np.zeros(n * n - inside.size if zeros else 0)
+        thresholds.append(np.percentile(np.concatenate([inside, outside]), percentile))
+    return tuple(thresholds)
 
 
 def sparsify_unbiased(kernel, pattern):
@@ -922,81 +943,138 @@ def sparsify_biased(kernel, pattern, thresholds):
 
 
 def sparsity(matrix):
-    """Largest number of non-zero entries in a column."""
-    return np.count_nonzero(matrix, axis=0).max()
+    """Largest number of non-zero entries in a column of a matrix, dense or sparse."""
+    return (matrix != 0).sum(axis=0).max()
+
+
+def extreme_eigenvalues(matrix):
+    """(lowest, smallest magnitude, largest magnitude) of the eigenvalues of a symmetric matrix, dense or sparse."""
+    if not scipy.sparse.issparse(matrix):
+        eigenvalues = scipy.linalg.eigvalsh(matrix)
+        return eigenvalues[0], np.abs(eigenvalues).min(), np.abs(eigenvalues).max()
+    lanczos = functools.partial(
+        scipy.sparse.linalg.eigsh, matrix, k=1, return_eigenvectors=False, v0=np.ones(matrix.shape[0])
+    )
+    return lanczos(which="SA")[0], abs(lanczos(sigma=0)[0]), abs(lanczos(which="LM")[0])
 
 
 def condition_number(matrix):
     """Largest over smallest |eigenvalue| of a symmetric matrix; inf if it is singular."""
-    magnitudes = np.abs(scipy.linalg.eigvalsh(matrix))
-    return magnitudes.max() / magnitudes.min() if magnitudes.min() > 0 else np.inf
+    _, smallest, largest = extreme_eigenvalues(matrix)
+    return largest / smallest if smallest > 0 else np.inf
 
 
 def solve(matrix, y):
-    """matrix^-1 y of a symmetric matrix [n, n], scaled to unit norm [n]; NaN if it is singular."""
+    """matrix^-1 y of a symmetric matrix [n, n], dense or sparse, scaled to unit norm [n]; NaN if it is singular."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", scipy.linalg.LinAlgWarning)  # the condition number is reported anyway
+        warnings.simplefilter("ignore")  # the condition number is reported anyway
         try:
-            weights = scipy.linalg.solve(matrix, y, assume_a="sym")
+            if scipy.sparse.issparse(matrix):
+                weights = scipy.sparse.linalg.spsolve(matrix.tocsc(), y)
+            else:
+                weights = scipy.linalg.solve(matrix, y, assume_a="sym")
         except scipy.linalg.LinAlgError:
             return np.full(len(y), np.nan)
     return weights / np.linalg.norm(weights)
 
 
-def accuracy(outputs, label):
-    """Share of test images classified rightly by sign(output - median of the outputs)."""
-    return np.mean(np.where(outputs > np.median(outputs), 1, -1) == label) if np.isfinite(outputs).all() else np.nan
+def accuracy(outputs, label, threshold=None):
+    """Share of test images classified rightly by sign(output - threshold), by default the median of the outputs."""
+    if not np.isfinite(outputs).all():
+        return np.nan
+    return np.mean(np.where(outputs > (np.median(outputs) if threshold is None else threshold), 1, -1) == label)
 
 
-def post_selection_measurements(kernel_test_normalized):
+def post_selection_measurements(kernel_test_normalized, rescale=True):
     """Measurements to prepare |k*> of every test image, n/P with P = sum_i k_i^2. [test, n] -> [test]
 
-    As the original does, k* is divided once more, by the largest entry of the whole test block.
+    As the original does, k* is divided once more, by the largest entry of the whole test block, a number that no
+    algorithm knows beforehand; rescale=False leaves that out.
     """
-    k = kernel_test_normalized / np.abs(kernel_test_normalized).max()
+    k = kernel_test_normalized / (np.abs(kernel_test_normalized).max() if rescale else 1)
     return k.shape[1] / np.sum(k**2, axis=1)
 
 
-def readout_measurements(kernel_test_normalized, weights):
-    """Measurements to read out o = <k*|w>, both of unit norm, 1/o^2 - 1 for every test image. [test, n] -> [test]"""
+def readout_measurements(kernel_test_normalized, weights, at_median=False):
+    """Measurements to read out o = <k*|w>, both of unit norm, for every test image. [test, n] -> [test]
+
+    1/o^2 - 1, the cost of the sign of o; at_median: (1 - o^2)/(o - t)^2, that of the sign of o - t with the median t
+    of all o, which is the threshold that the accuracy uses.
+    """
     norms = np.linalg.norm(kernel_test_normalized, axis=1) * np.linalg.norm(weights)
-    return 1 / (kernel_test_normalized @ weights / norms) ** 2 - 1
+    overlap = kernel_test_normalized @ weights / norms
+    with np.errstate(divide="ignore"):  # inf at the threshold itself
+        return (1 - overlap**2) / (overlap - (np.median(overlap) if at_median else 0)) ** 2
 
 
 def trial_quantities(network, kernels, patterns, thresholds):
-    """What the paper plots, of one trial: kernels and labels by file name -> values named as in `results_shapes`."""
+    """What the paper plots, of one trial, and beside it the same by sounder conventions.
+
+    kernels: the trial's arrays by file name. patterns, thresholds: of the conventions "" (the original's) and "_sound"
+    (patterns drawn without replacement, percentiles of the block's own entries), lists of matrices and pairs of
+    numbers. Returns values named as in `results_shapes`.
+    """
     kernel, y, test_label = kernels["kernel_train"], kernels["train_label"], kernels["test_label"]
-    normalized = kernels["kernel_test_normalized"]
+    test, normalized = kernels["kernel_test"], kernels["kernel_test_normalized"]
+    # A threshold that is known before the test images are: the largest off-diagonal entry of the training matrix.
+    largest = max(np.abs(np.delete(row, i)).max() for i, row in enumerate(kernel))
+    by_training = np.clip(test / largest, -1, 1) if largest > 0 else np.sign(test)
+    exact, diagonal = test @ solve(kernel, y), normalized @ (y / np.diag(kernel))
     found = {
         "condition_number_exact": condition_number(kernel),
-        "accuracy_exact": accuracy(kernels["kernel_test"] @ solve(kernel, y), test_label),
-        "accuracy_diagonal": accuracy(normalized @ (y / np.diag(kernel)), test_label),
+        "off_diagonal_ratio": largest / np.abs(np.diag(kernel)).min(),
+        "accuracy_exact": accuracy(exact, test_label),
+        "accuracy_exact_at_zero": accuracy(exact, test_label, 0),
+        "accuracy_diagonal": accuracy(diagonal, test_label),
+        "accuracy_diagonal_at_zero": accuracy(diagonal, test_label, 0),
         "post_selection_measurements": post_selection_measurements(normalized),
+        "post_selection_measurements_k_thresh": post_selection_measurements(normalized, rescale=False),
+        "post_selection_measurements_training": post_selection_measurements(by_training, rescale=False),
+        "clipped_share_k_thresh": np.mean(np.abs(normalized) == 1),
+        "clipped_share_training": np.mean(np.abs(by_training) == 1),
         "readout_measurements_diagonal": readout_measurements(normalized, y),
+        "readout_measurements_diagonal_at_median": readout_measurements(normalized, y, at_median=True),
     }
-    per_pattern = {"sparsity": [], "condition_number": [], "accuracy_sparse": [], "readout_measurements_sparse": []}
-    for pattern in patterns:
-        if network == "fully-connected":
-            sparsified = sparsify_unbiased(kernel, pattern)
-        else:
-            sparsified = sparsify_biased(kernel, pattern, thresholds)
-        weights = solve(sparsified, y)
-        per_pattern["sparsity"].append(sparsity(sparsified))
-        per_pattern["condition_number"].append(condition_number(sparsified))
-        per_pattern["accuracy_sparse"].append(accuracy(normalized @ weights, test_label))
-        per_pattern["readout_measurements_sparse"].append(readout_measurements(normalized, weights))
-    return found | per_pattern
+    for convention, several in patterns.items():
+        for pattern in several:
+            if network == "fully-connected":
+                sparsified = sparsify_unbiased(kernel, pattern)
+            else:
+                sparsified = sparsify_biased(kernel, pattern, thresholds[convention])
+            if len(y) > dense_limit:
+                sparsified = scipy.sparse.csr_array(sparsified)
+            weights = solve(sparsified, y)
+            lowest, smallest, highest = extreme_eigenvalues(sparsified)
+            for name, value in {
+                "sparsity": sparsity(sparsified),
+                "condition_number": highest / smallest if smallest > 0 else np.inf,
+                "smallest_eigenvalue": lowest,
+                "positive_definite": lowest > 0,
+                "accuracy_sparse": accuracy(normalized @ weights, test_label),
+                "accuracy_sparse_at_zero": accuracy(normalized @ weights, test_label, 0),
+                "readout_measurements_sparse": readout_measurements(normalized, weights),
+                "readout_measurements_sparse_at_median": readout_measurements(normalized, weights, at_median=True),
+            }.items():
+                found.setdefault(name + convention, []).append(value)
+    return found
 
 
 def results_shapes(sizes, most_trials, test_images):
     """Shapes of the arrays in `{prefix}_results.npz`, without data_sizes and trials [sizes]; NaN for missing trials."""
     s, t, p, x = sizes, most_trials, sparsity_patterns, test_images
-    shapes = {"pattern_sparsity": (s, pattern_draws)}
-    shapes |= dict.fromkeys(["depth", "separability"], (s, t))
-    shapes |= dict.fromkeys(["condition_number_exact", "accuracy_exact", "accuracy_diagonal"], (s, t))
-    shapes |= dict.fromkeys(["sparsity", "condition_number", "accuracy_sparse"], (s, t, p))
-    shapes |= dict.fromkeys(["post_selection_measurements", "readout_measurements_diagonal"], (s, t, x))
-    return shapes | {"readout_measurements_sparse": (s, t, p, x)}
+    per_trial = ["depth", "separability", "off_diagonal_ratio", "condition_number_exact", "clipped_share_k_thresh",
+                 "clipped_share_training"]  # fmt: skip
+    per_trial += [f"accuracy_{which}{at}" for which in ("exact", "diagonal") for at in ("", "_at_zero")]
+    per_image = [f"post_selection_measurements{which}" for which in ("", "_k_thresh", "_training")]
+    per_image += [f"readout_measurements_diagonal{at}" for at in ("", "_at_median")]
+    shapes = dict.fromkeys(per_trial, (s, t)) | dict.fromkeys(per_image, (s, t, x))
+    for convention in conventions:
+        per_pattern = ["sparsity", "condition_number", "smallest_eigenvalue", "positive_definite", "accuracy_sparse"]
+        shapes |= dict.fromkeys([n + convention for n in [*per_pattern, "accuracy_sparse_at_zero"]], (s, t, p))
+        shapes[f"pattern_sparsity{convention}"] = (s, pattern_draws)
+        for at in ("", "_at_median"):
+            shapes[f"readout_measurements_sparse{at}{convention}"] = (s, t, p, x)
+    return shapes
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -1048,52 +1126,61 @@ def load_array(path, shape):
     return None
 
 
+def trial_images(settings, network, size, trial):
+    """Training images, their labels, test images and their labels of one trial."""
+    drawn = []
+    for split, count in (("train", size), ("test", settings.test_size)):
+        rng = random_generator(settings.seed, network, size, trial, split)
+        flatten = network == "fully-connected"
+        drawn += process_data(settings.data[split], selections[network], count // 2, flatten, rng)
+    return drawn
+
+
+def compute_kernels(settings, network, train, test, depth, names, progress):
+    """The NTK matrices in `names`, of kernel_train [n, n] and kernel_test [test, n], by name."""
+    n, kernels = len(train), {}
+    if network == "fully-connected":
+        for name in names:
+            x1, x2 = (train, None) if name == "kernel_train" else (test, train)
+            kernels[name] = fully_connected_ntk(x1, x2, depth=depth, engine=settings.engine)
+            progress(n * (n + 1) // 2 if x2 is None else n * len(test))
+        return kernels
+    # One list of pairs serves both matrices. In each pair a training image comes first; half of kernel_train will do.
+    cells = {"kernel_train": np.tril_indices(n), "kernel_test": tuple(np.indices((len(test), n)).reshape(2, -1))}
+    pairs = [[j, i + n * (name == "kernel_test")] for name in names for i, j in [cells[name]]]
+    values = np.empty(sum(len(i) for i, _ in pairs))
+    images = np.concatenate([train, test]) if "kernel_test" in names else train
+    how = (depth, settings.engine, settings.precision)
+    for block, ntk in convolutional_pairs(images, np.concatenate(pairs, axis=1), *how):
+        values[block] = ntk
+        progress(len(block))
+    for name, part in zip(names, np.split(values, np.cumsum([len(i) for i, _ in pairs])[:-1]), strict=True):
+        kernels[name] = np.empty((n if name == "kernel_train" else len(test), n))
+        kernels[name][cells[name]] = part
+        if name == "kernel_train":
+            kernels[name].T[cells[name]] = part
+    return kernels
+
+
 def trial_kernels(settings, network, size, trial, k_thresh, progress):
     """One trial's five arrays by file name, read or computed and saved, with its depth and separability.
 
     k_thresh: what kernel_test is divided by (fully connected: found here). None for the convolutional network's
     reference trial, which it comes from: then only kernel_train.
     """
-    images, found = {}, {}
-    for split, count in (("train", size), ("test", settings.test_size)):
-        rng = random_generator(settings.seed, network, size, trial, split)
-        flatten = network == "fully-connected"
-        images[split], found[f"{split}_label"] = process_data(
-            settings.data[split], selections[network], count // 2, flatten, rng
-        )
-    train, test = images.values()
-    delta = separability(train)
-    depth = convolutional_depth
+    train, train_label, test, test_label = trial_images(settings, network, size, trial)
+    found = {"train_label": train_label, "test_label": test_label}
+    delta, depth = separability(train), convolutional_depth
     if network == "fully-connected":
         depth = fully_connected_depth(size, delta)
         k_thresh = fully_connected_threshold(train.shape[1], depth)
-
-    paths = {n: settings.path(network, f"seed{settings.seed}_data{size}_trial{trial}_{n}.npy") for n in trial_files}
+    names = ("train_label", "test_label", "kernel_train", "kernel_test", "kernel_test_normalized")
+    paths = {n: settings.path(network, f"seed{settings.seed}_data{size}_trial{trial}_{n}.npy") for n in names}
     shapes = {"kernel_train": (size, size)} | ({"kernel_test": (len(test), size)} if k_thresh else {})
-    kernels = {name: load_array(paths[name], shape) for name, shape in shapes.items()}
-    missing = [name for name, kernel in kernels.items() if kernel is None]
-    if network == "fully-connected":
-        for name in missing:
-            x1, x2 = (train, None) if name == "kernel_train" else (test, train)
-            kernels[name] = fully_connected_ntk(x1, x2, depth=depth, engine=settings.engine)
-        progress(size * (size + 1) // 2 + size * len(test))
-    elif missing:
-        # One list of pairs serves both matrices; a training image comes first, and half of kernel_train will do.
-        cells = {"kernel_train": np.tril_indices(size), "kernel_test": np.indices((len(test), size)).reshape(2, -1)}
-        pairs = [[j, i + size * (name == "kernel_test")] for name in missing for i, j in [cells[name]]]
-        values = np.empty(sum(len(i) for i, _ in pairs))
-        images = np.concatenate([train, test]) if "kernel_test" in missing else train
-        how = (depth, settings.engine, settings.precision)
-        for block, ntk in convolutional_pairs(images, np.concatenate(pairs, axis=1), *how):
-            values[block] = ntk
-            progress(len(block))
-        for name, part in zip(missing, np.split(values, np.cumsum([len(i) for i, _ in pairs])[:-1]), strict=True):
-            kernels[name] = np.empty(shapes[name])
-            kernels[name][tuple(cells[name])] = part
-        if "kernel_train" in missing:
-            i, j = cells["kernel_train"]
-            kernels["kernel_train"][j, i] = kernels["kernel_train"][i, j]
-    found |= kernels
+    found |= {name: load_array(paths[name], shape) for name, shape in shapes.items()}
+    missing = [name for name in shapes if found[name] is None]
+    if missing:
+        found |= compute_kernels(settings, network, train, test, depth, missing, progress)
     if k_thresh:
         found["kernel_test_normalized"] = np.clip(found["kernel_test"] / k_thresh, -1, 1)
     for name in found:
@@ -1102,15 +1189,27 @@ def trial_kernels(settings, network, size, trial, k_thresh, progress):
     return found | {"depth": depth, "separability": delta}
 
 
-trial_files = ("train_label", "test_label", "kernel_train", "kernel_test", "kernel_test_normalized")
-
-
 def fully_connected_threshold(dimension, depth):
     """k_thresh = k(1 - 1e-5): the NTK of two unit vectors with that inner product, at `depth`."""
     x1, x2 = np.zeros((2, 1, dimension))
     x1[0, 0] = 1
     x2[0, :2] = 1 - k_thresh_margin, np.sqrt(1 - (1 - k_thresh_margin) ** 2)
     return fully_connected_ntk(x1, x2, depth=depth)[0, 0]
+
+
+def convolutional_thresholds(reference):
+    """k_thresh and each convention's class thresholds, from the training matrix of the reference trial."""
+    k_thresh = np.abs(reference - np.diag(np.diag(reference))).max()
+    return k_thresh, {c: class_thresholds(reference, percentile, zeros=c == "") for c in conventions}
+
+
+def trial_patterns(settings, network, size, trial):
+    """The random sparsity patterns of one trial, a list for each convention."""
+    draw = functools.partial(random_generator, settings.seed, network, size, trial)
+    return {
+        c: [sparsity_pattern(size, draw(f"pattern {i}{c}"), c == "") for i in range(sparsity_patterns)]
+        for c in conventions
+    }
 
 
 def run_network(settings, network):
@@ -1124,16 +1223,15 @@ def run_network(settings, network):
     with tqdm(total=settings.pairs(network), unit=" pairs", unit_scale=True, desc=network, disable=None) as bar:
         if network == "convolutional" and any(counts):
             reference = trial_kernels(settings, network, reference_size, 0, None, bar.update)["kernel_train"]
-            k_thresh = np.abs(reference - np.diag(np.diag(reference))).max()
-            thresholds = class_thresholds(reference, percentile)
+            k_thresh, thresholds = convolutional_thresholds(reference)
         for s, (size, count) in enumerate(zip(settings.data_sizes, counts, strict=True)):
-            draw = functools.partial(random_generator, settings.seed, network, size)
-            patterns = [sparsity_pattern(size, draw(i, "sparsity")) for i in range(pattern_draws)]
-            results["pattern_sparsity"][s] = [sparsity(pattern) for pattern in patterns]
+            for c, i in itertools.product(conventions, range(pattern_draws if count else 0)):
+                rng = random_generator(settings.seed, network, size, i, f"sparsity{c}")
+                results[f"pattern_sparsity{c}"][s, i] = sparsity(sparsity_pattern(size, rng, c == ""))
             for trial in range(count):
                 kernels = trial_kernels(settings, network, size, trial, k_thresh, bar.update)
                 computed = time.perf_counter()
-                patterns = [sparsity_pattern(size, draw(trial, f"pattern {i}")) for i in range(sparsity_patterns)]
+                patterns = trial_patterns(settings, network, size, trial)
                 found = kernels | trial_quantities(network, kernels, patterns, thresholds)
                 for name in results.keys() & found.keys():
                     results[name][s, trial] = found[name]
@@ -1144,6 +1242,46 @@ def run_network(settings, network):
     save(path, functools.partial(np.savez, data_sizes=settings.data_sizes, trials=counts, **results))
     print(f"wrote {path}")
     return seconds
+
+
+def run_depth_sweep(settings, network):
+    """Quantities against depth, written to `{prefix}_depth_sweep.npz`. Returns the seconds it took.
+
+    Fully connected: depths of `sweep_factors` times L_conv; convolutional: `sweep_depths`. The arrays, [sizes, depths,
+    trials] and more, are named like those of the results; kernels are not kept.
+    """
+    counts, start = settings.trials[network], time.perf_counter()
+    settings_of_sweep = sweep_factors if network == "fully-connected" else sweep_depths
+    names = ("depth", "off_diagonal_ratio", "condition_number_exact", "accuracy_exact", "accuracy_diagonal")
+    shape = (len(settings.data_sizes), len(settings_of_sweep), max(counts))
+    results = {name: np.full(shape, np.nan) for name in names}
+    names = ("condition_number", "smallest_eigenvalue", "accuracy_sparse")
+    results |= {name: np.full((*shape, sparsity_patterns), np.nan) for name in names}
+    plan = [(s, d, t) for s in range(shape[0]) for d in range(shape[1]) for t in range(counts[s])]
+    for s, d, trial in tqdm(plan, desc=f"{network}, depth sweep", unit=" trials", disable=None):
+        size = settings.data_sizes[s]
+        train, train_label, test, test_label = trial_images(settings, network, size, trial)
+        compute = functools.partial(compute_kernels, settings, network, progress=lambda pairs: None)
+        if network == "fully-connected":
+            depth, thresholds = fully_connected_depth(size, separability(train), sweep_factors[d]), None
+            k_thresh = fully_connected_threshold(train.shape[1], depth)
+        else:
+            depth = sweep_depths[d]
+            images, *_ = trial_images(settings, network, reference_size, 0)
+            reference = compute(train=images, test=images[:0], depth=depth, names=["kernel_train"])
+            k_thresh, thresholds = convolutional_thresholds(reference["kernel_train"])
+        kernels = compute(train=train, test=test, depth=depth, names=["kernel_train", "kernel_test"])
+        kernels |= {"train_label": train_label, "test_label": test_label}
+        kernels["kernel_test_normalized"] = np.clip(kernels["kernel_test"] / k_thresh, -1, 1)
+        patterns = {"": trial_patterns(settings, network, size, trial)[""]}
+        found = trial_quantities(network, kernels, patterns, thresholds) | {"depth": depth}
+        for name in results:
+            results[name][s, d, trial] = found[name]
+    path = settings.path(network, "depth_sweep.npz")
+    about = {"data_sizes": settings.data_sizes, "trials": counts, "depth_settings": settings_of_sweep}
+    save(path, functools.partial(np.savez, **about, **results))
+    print(f"wrote {path}")
+    return time.perf_counter() - start
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -1176,6 +1314,7 @@ def parse_arguments(argv):
          "cross-check", "auto: jax where JAX finds an accelerator, else numba"),
         ("--precision", dict(choices=("float64", "float32"), default="float64"),
          "of the convolutional kernels' evaluation", "float64"),
+        ("--depth-sweep", dict(action="store_true"), "vary the depth instead of running the plan", "off"),
     ]  # fmt: skip
     for flag, how, text, default in options:
         default = " ".join(map(str, default)) if isinstance(default, list) else default
@@ -1260,7 +1399,7 @@ def run(args):
         plans = [f"{t} x {n}" for n, t in zip(args.data_sizes, settings.trials[network], strict=True) if t]
         print(f"{network}: {settings.pairs(network):,} pairs of images, trials x sizes {', '.join(plans) or 'none'}")
     for network in args.networks:
-        seconds[network] = run_network(settings, network)
+        seconds[network] = (run_depth_sweep if args.depth_sweep else run_network)(settings, network)
     seconds["total"] = time.perf_counter() - clock
     packages = ("numpy", "scipy", "numba", "jax", "jaxlib", "neural-tangents")
     constants = {name: getattr(settings, name) for name in ("seed", "test_size", "data_sizes", "trials")}
@@ -1271,7 +1410,8 @@ def run(args):
         "precision": args.precision, "seconds": seconds,
         "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages},
     }  # fmt: skip
-    save(args.output / "run.json", lambda file: file.write((json.dumps(record, indent=2) + "\n").encode()))
+    name = "run_depth_sweep.json" if args.depth_sweep else "run.json"
+    save(args.output / name, lambda file: file.write((json.dumps(record, indent=2) + "\n").encode()))
     print(f"done in {seconds['total']:.0f} s")
     if data["name"] != "mnist":
         print(stand_in)

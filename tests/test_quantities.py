@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 import training
 
@@ -98,6 +99,42 @@ def test_readout_measurements():
     assert training.readout_measurements(k, np.array([3.0, 0])) == pytest.approx([3, 0])
 
 
+def test_sounder_conventions():
+    """Entries kept with probability p; percentiles of the block alone; thresholds and divisors that are known."""
+    patterns = [training.sparsity_pattern(64, np.random.default_rng(i), replacement=False) for i in range(100)]
+    lower = np.tri(64, k=-1, dtype=bool) & training.same_class(64)
+    p = 2 * np.log(64) / 64
+    kept = np.mean([pattern[lower].mean() for pattern in patterns])
+    assert abs(kept - p) < 4 * np.sqrt(p * (1 - p) / (100 * lower.sum()))
+    kernel = np.zeros((6, 6))
+    kernel[np.tril_indices(3, -1)] = kernel.T[np.tril_indices(3, -1)] = [1, 2, -3]
+    kernel[3:, 3:] = 10 * kernel[:3, :3]
+    assert training.class_thresholds(kernel, 50, zeros=False) == (2, 20)
+    assert training.class_thresholds(kernel, 50) == (0, 0)
+    assert training.accuracy(np.array([-1.0, 1, 2, 3]), np.array([-1, 1, 1, 1]), threshold=0) == 1
+    k = np.array([[0.5, 0.1], [-0.2, 0.2]])
+    assert training.post_selection_measurements(k, rescale=False) == pytest.approx([2 / 0.26, 2 / 0.08])
+    # Overlaps 0.6, 0.8 and 1, whose median is 0.8.
+    k = np.array([[3.0, 4], [4, 3], [1, 0]])
+    found = training.readout_measurements(k, np.array([2.0, 0]), at_median=True)[[0, 2]]
+    assert found == pytest.approx([0.64 / 0.04, 0])
+
+
+def test_sparse_and_dense_agree():
+    """The sparse path, Lanczos and sparse LU, against dense eigenvalues and solves at n = 256."""
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(256, 256))
+    kernel = kernel @ kernel.T / 256
+    for shift in (0.5, 5.0):  # indefinite and positive definite
+        matrix = training.sparsify_unbiased(kernel, training.sparsity_pattern(256, rng)) + (shift - 2) * np.eye(256)
+        sparse = scipy.sparse.csr_array(matrix)
+        y = rng.normal(size=256)
+        assert training.extreme_eigenvalues(sparse) == pytest.approx(training.extreme_eigenvalues(matrix), rel=1e-10)
+        assert training.condition_number(sparse) == pytest.approx(training.condition_number(matrix), rel=1e-10)
+        assert training.solve(sparse, y) == pytest.approx(training.solve(matrix, y), rel=1e-10, abs=1e-12)
+        assert training.sparsity(sparse) == training.sparsity(matrix)
+
+
 def test_trial_quantities_by_hand():
     """A diagonal kernel: every approximation is exact, and every count follows from k* alone."""
     kernels = {
@@ -107,11 +144,43 @@ def test_trial_quantities_by_hand():
         "train_label": np.array([1, 1, -1, -1]),
         "test_label": np.array([1, -1]),
     }
-    found = training.trial_quantities("fully-connected", kernels, [np.eye(4, dtype=bool)] * 3, None)
-    assert found["condition_number_exact"] == 1 and found["condition_number"] == [1] * 3
-    assert found["sparsity"] == [1] * 3
-    assert found["accuracy_exact"] == found["accuracy_diagonal"] == 1 and found["accuracy_sparse"] == [1] * 3
-    assert found["post_selection_measurements"] == pytest.approx([4 / 1.25, 8])
+    patterns = {convention: [np.eye(4, dtype=bool)] * 3 for convention in training.conventions}
+    found = training.trial_quantities("fully-connected", kernels, patterns, None)
     overlap = np.array([1.5 / np.sqrt(1.25) / 2, -1 / np.sqrt(0.5) / 2])
+    median = overlap.mean()
+    for convention in training.conventions:
+        for name, expected in [
+            ("sparsity", 1),
+            ("condition_number", 1),
+            ("smallest_eigenvalue", 2),
+            ("positive_definite", 1),
+            ("accuracy_sparse", 1),
+            ("accuracy_sparse_at_zero", 1),
+        ]:
+            assert found[name + convention] == [expected] * 3, name
+        readout = np.array([1 / overlap**2 - 1] * 3)
+        assert np.array(found[f"readout_measurements_sparse{convention}"]) == pytest.approx(readout)
+        readout = np.array([(1 - overlap**2) / (overlap - median) ** 2] * 3)
+        assert np.array(found[f"readout_measurements_sparse_at_median{convention}"]) == pytest.approx(readout)
+    assert found["condition_number_exact"] == 1 and found["off_diagonal_ratio"] == 0
+    for which in ("exact", "diagonal"):
+        assert found[f"accuracy_{which}"] == found[f"accuracy_{which}_at_zero"] == 1
+    assert found["post_selection_measurements"] == pytest.approx([4 / 1.25, 8])
+    assert found["post_selection_measurements_k_thresh"] == pytest.approx([4 / 1.25, 8])
+    assert found["clipped_share_k_thresh"] == 1 / 8
     assert found["readout_measurements_diagonal"] == pytest.approx(1 / overlap**2 - 1)
-    assert np.array(found["readout_measurements_sparse"]) == pytest.approx(np.array([1 / overlap**2 - 1] * 3))
+
+
+def test_results_hold_every_quantity():
+    """results_shapes names exactly what trial_quantities finds, the pattern draws, depth and separability."""
+    rng = np.random.default_rng(0)
+    kernel = np.eye(8) + 0.1
+    kernels = {"kernel_train": kernel, "train_label": np.repeat([1, -1], 4), "test_label": np.array([1, -1])}
+    kernels |= {name: rng.normal(size=(2, 8)) for name in ("kernel_test", "kernel_test_normalized")}
+    patterns = {c: [training.sparsity_pattern(8, rng)] * training.sparsity_patterns for c in training.conventions}
+    found = training.trial_quantities("convolutional", kernels, patterns, dict.fromkeys(training.conventions, (0, 0)))
+    shapes = training.results_shapes(1, 1, 2)
+    others = {"depth", "separability"} | {f"pattern_sparsity{c}" for c in training.conventions}
+    assert shapes.keys() == found.keys() | others
+    for name in found:
+        assert np.shape(found[name]) == shapes[name][2 if name not in others else 0 :] or np.ndim(found[name]) == 0

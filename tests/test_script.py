@@ -57,8 +57,8 @@ def test_files_and_results(finished):
             assert list(results["data_sizes"]) == [4, 16, 8] and list(results["trials"]) == [2, 1, 0]
             for name, shape in training.results_shapes(3, 2, 6).items():
                 assert results[name].shape == shape, name
-                if name == "pattern_sparsity":
-                    assert np.isfinite(results[name]).all()
+                if name.startswith("pattern_sparsity"):
+                    assert np.isfinite(results[name][:2]).all() and not np.isfinite(results[name][2]).any()
                     continue
                 done = np.isfinite(results[name]).reshape(3, 2, -1)
                 assert done[0].all() and done[1, 0].all(), name
@@ -125,6 +125,23 @@ def test_a_trial_is_the_same_whichever_others_run(finished, script, tmp_path):
     result = script("--dataset", dataset, "--output", tmp_path, *arguments, environment=environment)
     assert result.returncode == 0 and victim.name in result.stdout
     assert victim.read_bytes() == (folder / victim.name).read_bytes()
+
+
+@pytest.mark.parametrize("network", training.networks)
+def test_depth_sweep(script, tmp_path, network):
+    arguments = ("--depth-sweep", "--networks", network, "--data-sizes", 4, 8, "--trials", 1, 0, "--test-size", 4)
+    result = script("--dataset", "digits", "--output", tmp_path, *arguments)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "run_depth_sweep.json").exists() and not list(tmp_path.glob("*.npy"))
+    with np.load(tmp_path / f"digits-{network}_depth_sweep.npz") as results:
+        depths = results["depth"][0, :, 0]
+        assert len(depths) == len(results["depth_settings"]) and (np.diff(depths) > 0).all()
+        for name in ("off_diagonal_ratio", "condition_number_exact", "accuracy_exact", "smallest_eigenvalue"):
+            assert np.isfinite(results[name][0]).all() and np.isnan(results[name][1]).all()
+        if network == "fully-connected":  # deeper, closer to diagonal
+            assert (np.diff(results["off_diagonal_ratio"][0, :, 0]) < 0).all()
+        else:
+            assert list(depths) == training.sweep_depths
 
 
 def test_no_network(script, tmp_path):
