@@ -1406,12 +1406,16 @@ def run(args):
     constants |= {name: globals()[name] for name in ("sparsity_patterns", "selections", "depth_factor",
                   "convolutional_depth", "k_thresh_margin", "percentile", "diagonal_boost")}  # fmt: skip
     record = {
-        "constants": constants, "dataset": data["name"], "device": describe_device(), "engine": settings.engine,
-        "precision": args.precision, "seconds": seconds,
+        "dataset": data["name"], "device": describe_device(), "engine": settings.engine, "precision": args.precision,
         "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages},
+        "constants": constants, "seconds": seconds,
     }  # fmt: skip
-    name = "run_depth_sweep.json" if args.depth_sweep else "run.json"
-    save(args.output / name, lambda file: file.write((json.dumps(record, indent=2) + "\n").encode()))
+    path = args.output / ("run_depth_sweep.json" if args.depth_sweep else "run.json")
+    earlier = {}
+    with contextlib.suppress(OSError, ValueError, KeyError):  # the record of a network that this run leaves alone
+        earlier = json.loads(path.read_text())["networks"]
+    record["networks"] = earlier | {network: dict(record) for network in args.networks}
+    save(path, lambda file: file.write((json.dumps(record, indent=2) + "\n").encode()))
     print(f"done in {seconds['total']:.0f} s")
     if data["name"] != "mnist":
         print(stand_in)

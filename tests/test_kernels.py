@@ -1,11 +1,15 @@
 """Both kernels against neural-tangents, a slow twin and finite networks."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 import scipy.special
-from conftest import off_diagonal, relative_error
+from conftest import ROOT, off_diagonal, relative_error
 from twin import convolutional_ntk_twin
 
 import training
@@ -125,9 +129,40 @@ def test_convolutional_block_remainders(engine, precision):
     """A pair's kernel does not depend on which other pairs share its block."""
     x1, x2 = small_images(3), small_images(33, seed=1)
     whole = training.convolutional_ntk(x1, x2, depth=3, engine=engine, precision=precision)
-    for n1, n2 in [(1, 1), (1, 7), (1, 8), (1, 9), (2, 15), (1, 16), (1, 17), (3, 11), (1, 31), (1, 32), (1, 33)]:
+    for n1, n2 in [(1, 1), (1, 7), (1, 8), (1, 9), (2, 15), (1, 16), (1, 17), (3, 11), (1, 32), (1, 33), (3, 33)]:
         part = training.convolutional_ntk(x1[:n1], x2[:n2], depth=3, engine=engine, precision=precision)
         assert np.array_equal(part, whole[:n1, :n2])
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_convolutional_on_several_devices(devices, tmp_path):
+    """JAX with one and with two devices gives the numbers of this process, to rounding."""
+    program = (
+        "import sys, jax, numpy, training, test_kernels\n"
+        "kernel = training.convolutional_ntk(test_kernels.small_images(12), depth=6, engine='jax')\n"
+        "numpy.save(sys.argv[1], kernel)\n"
+        "print(jax.local_device_count())"
+    )
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
+    command = [sys.executable, "-c", program, str(tmp_path / "kernel.npy")]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout == f"{devices}\n"
+    expected = training.convolutional_ntk(small_images(12), depth=6, engine="jax")
+    assert relative_error(np.load(tmp_path / "kernel.npy"), expected) < 1e-14
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_numba_on_several_threads(threads):
+    """The Numba engine gives the same bits on every number of threads."""
+    x = small_images(20)
+    before = numba.get_num_threads()
+    expected = training.convolutional_ntk(x, depth=6, engine="numba")
+    try:
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+        assert np.array_equal(training.convolutional_ntk(x, depth=6, engine="numba"), expected)
+    finally:
+        numba.set_num_threads(before)
 
 
 @pytest.mark.parametrize("engine", FAST_ENGINES)
