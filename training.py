@@ -601,7 +601,10 @@ def numba_cone(images, variances, pair, layers, own, constants, a, b):
         pooled = np.zeros(shape, images.dtype)
         if own and 0 < stage < 3:
             for lane in range(lanes):
-                variances[stage][pair[0, lane]] = state[0, reach[0], reach[1], 1:, lane::lanes]
+                for y in range(size[0]):
+                    for x in range(size[1]):
+                        variance = state[0, reach[0], reach[1], y + 1, x * lanes + lane]
+                        variances[stage][pair[0, lane], y, x] = variance
         s1, inverse1 = deviations(gather_lanes(variances[min(stage, 2)], pair[0]), depth, lanes, images.dtype)
         s2, inverse2 = deviations(gather_lanes(variances[min(stage, 2)], pair[1]), depth, lanes, images.dtype)
         for dy in range(-reach[0], reach[0] + 1):
@@ -611,16 +614,16 @@ def numba_cone(images, variances, pair, layers, own, constants, a, b):
                 at = (dy + reach[0], dx + reach[1]) if stage else (0, 0)
                 plane_a, plane_b = state[0, at[0], at[1]], state[1, at[0], at[1]]
                 if stage == 0:
-                    rows, n = h - abs(dy), (w - abs(dx)) * lanes
-                    first, second = x1[p[0] : p[0] + rows, p[1] : p[1] + n], x2[q[0] : q[0] + rows, q[1] : q[1] + n]
-                    plane_a[1 : rows + 1, :n] = first * second
-                    plane_b[1 : rows + 1, :n] = plane_a[1 : rows + 1, :n]
+                    for y in range(h - abs(dy)):
+                        for i in range((w - abs(dx)) * lanes):
+                            plane_a[y + 1, i] = plane_b[y + 1, i] = x1[p[0] + y, p[1] + i] * x2[q[0] + y, q[1] + i]
                 # 1/s = 0 makes 1 - c = 0: an image with itself has correlation exactly 1 at d = 0.
                 exact = np.zeros_like(inverse1) if own and dy == 0 and dx == 0 else inverse1
                 tables = (s1, exact, s2, inverse2)
                 numba_plane(plane_a, plane_b, (dy, dx), p, q, size, lanes, depth, tables, constants, pooled, bound)
         state = pooled
-    a[:], b[:] = state[0, 0, 0, 1], state[1, 0, 0, 1]
+    for lane in range(lanes):
+        a[lane], b[lane] = state[0, 0, 0, 1, lane], state[1, 0, 0, 1, lane]
 
 
 @numba.njit(cache=True)
@@ -629,7 +632,9 @@ def gather_lanes(images, index):
     _, h, w = images.shape
     gathered = np.empty((h, w * len(index)), images.dtype)
     for lane in range(len(index)):
-        gathered[:, lane :: len(index)] = images[index[lane]]
+        for y in range(h):
+            for x in range(w):
+                gathered[y, x * len(index) + lane] = images[index[lane], y, x]
     return gathered
 
 
@@ -641,13 +646,16 @@ def deviations(variance, layers, lanes, dtype):
     """
     h, n = variance.shape
     v = np.zeros((h + 1, n))
-    v[1:] = variance
+    for y in range(h):
+        for i in range(n):
+            v[y + 1, i] = variance[y, i]
     s, inverse = np.empty((layers, h, n), dtype), np.empty((layers, h, n), dtype)
     row, last = np.zeros(n + 2 * lanes), np.empty(n)
     for layer in range(layers):
-        last[:] = 0
+        last.fill(0)
         for y in range(h):
-            row[lanes : lanes + n] = v[y + 1] if layer == 0 else v[y + 1] / 8
+            for i in range(n):
+                row[i + lanes] = v[y + 1, i] if layer == 0 else v[y + 1, i] / 8
             box_row(row, last, v, y, n, lanes)
         for y in range(h):
             for i in range(n):
@@ -667,10 +675,12 @@ def numba_plane(A, B, d, p, q, size, lanes, layers, tables, constants, pooled, b
     a, b = np.zeros(n + 2 * lanes, A.dtype), np.zeros(n + 2 * lanes, A.dtype)
     last_a, last_b = np.empty(n, A.dtype), np.empty(n, A.dtype)
     for layer in range(layers + 1):
-        last_a[:] = last_b[:] = 0
+        last_a.fill(0)
+        last_b.fill(0)
         for y in range(h):
             if layer == 0:  # the stage starts after a ReLU
-                a[lanes : lanes + n], b[lanes : lanes + n] = A[y + 1, :n], B[y + 1, :n]
+                for i in range(n):
+                    a[i + lanes], b[i + lanes] = A[y + 1, i], B[y + 1, i]
             else:
                 relu_row(A, B, y, n, p, q, layer - 1, tables, lanes, constants, a, b)
             if layer < layers:
