@@ -1267,19 +1267,24 @@ def run_depth_sweep(settings, network):
     results = {name: np.full(shape, np.nan) for name in names}
     names = ("condition_number", "smallest_eigenvalue", "accuracy_sparse")
     results |= {name: np.full((*shape, sparsity_patterns), np.nan) for name in names}
+    compute = functools.partial(compute_kernels, settings, network, progress=lambda pairs: None)
+
+    @functools.cache
+    def thresholds_at(depth):  # the reference trial's, once for all sizes and trials
+        images, *_ = trial_images(settings, network, reference_size, 0)
+        reference = compute(train=images, test=images[:0], depth=depth, names=["kernel_train"])
+        return convolutional_thresholds(reference["kernel_train"])
+
     plan = [(s, d, t) for s in range(shape[0]) for d in range(shape[1]) for t in range(counts[s])]
     for s, d, trial in tqdm(plan, desc=f"{network}, depth sweep", unit=" trials", disable=None):
         size = settings.data_sizes[s]
         train, train_label, test, test_label = trial_images(settings, network, size, trial)
-        compute = functools.partial(compute_kernels, settings, network, progress=lambda pairs: None)
         if network == "fully-connected":
             depth, thresholds = fully_connected_depth(size, separability(train), sweep_factors[d]), None
             k_thresh = fully_connected_threshold(train.shape[1], depth)
         else:
             depth = sweep_depths[d]
-            images, *_ = trial_images(settings, network, reference_size, 0)
-            reference = compute(train=images, test=images[:0], depth=depth, names=["kernel_train"])
-            k_thresh, thresholds = convolutional_thresholds(reference["kernel_train"])
+            k_thresh, thresholds = thresholds_at(depth)
         kernels = compute(train=train, test=test, depth=depth, names=["kernel_train", "kernel_test"])
         kernels |= {"train_label": train_label, "test_label": test_label}
         kernels["kernel_test_normalized"] = np.clip(kernels["kernel_test"] / k_thresh, -1, 1)
