@@ -20,32 +20,67 @@ goes on. analysis.ipynb draws the results. README.md says how long it takes wher
 
 import argparse
 import contextlib
+import ctypes
 import functools
 import gzip
 import hashlib
 import importlib.metadata
+import io
 import itertools
 import json
-import math
 import os
 import platform
+import shlex
+import signal
+import socket
 import struct
 import subprocess
 import sys
-import tempfile
 import time
-import types
 import urllib.parse
 import warnings
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numba
-import numpy as np
-import scipy.linalg
-import scipy.sparse.linalg
-from tqdm import tqdm
+
+def stop(number, _):
+    """On Ctrl-C and SIGTERM: say how to go on, and leave. An exception could get lost in a library's callback, and
+    whatever is on the disk survives even kill -9.
+    """
+    line = f"training.py: stopped by {signal.Signals(number).name}; to go on: python {shlex.join(sys.argv)}\n"
+    os.write(2, ("\n" * sys.stderr.isatty() + line).encode())  # below the progress bar
+    os._exit(128 + number)
+
+
+if __name__ == "__main__":  # before the imports that take time
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    sys.stdout.reconfigure(line_buffering=True)  # so that a log is complete whatever ends the run
+
+import filelock  # noqa: E402
+import numpy as np  # noqa: E402
+import scipy.linalg  # noqa: E402
+import scipy.sparse.linalg  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+from kernels import (  # noqa: E402
+    BadInput,
+    broadcast,
+    choose_engine,
+    convolutional_ntk,  # noqa: F401
+    convolutional_pairs,
+    engines,
+    formulas,
+    fully_connected_blocks,
+    fully_connected_ntk,
+    gather,
+    has_accelerator,
+    is_leader,
+    mirror,
+    nonlinearity,
+    process_count,
+)
 
 # JAX, neural-tangents, scikit-learn and TensorFlow are imported by the functions that need them: `--help` and a wrong
 # option should not wait for them.
@@ -65,6 +100,7 @@ conventions = ("", "_sound")  # suffixes of results: as in the original, and sou
 dense_limit = 1024  # larger sparsified matrices are kept sparse, with sparse solves and Lanczos eigenvalues
 sparsity_patterns = 3  # random sparsity patterns tried on each trial's kernel
 pattern_draws = 100  # patterns drawn for each size to plot their sparsity alone
+condition_limit = 1e12  # results flag matrices of a larger condition number
 
 selections = {"fully-connected": (8, 9), "convolutional": (1, 0)}  # digits; the second one is class +1
 depth_factor = 0.1  # depth of the fully-connected network in units of L_conv
@@ -76,13 +112,10 @@ reference_size = 16  # convolutional: its first trial gives k_thresh and the spa
 percentile = 90  # of |K| inside a class, for the sparsifying thresholds
 diagonal_boost = (0.76, 0.9)  # convolutional: 0.76 ln(n)^0.9 times the diagonal is added to the diagonal
 
-# W_std^2 of the fully-connected network, 1/E[erf(z)^2] with z ~ N(0, 1), makes erf normalised; mu is the
-# coefficient of nonlinearity, 1 - E[z sigma(z)]^2, of the normalised sigma. Both in closed form.
-erf_scale = 1 / (2 / np.pi * np.arcsin(2 / 3))
-nonlinearity = 1 - (2 / 3) / np.arcsin(2 / 3)
-
 networks = tuple(selections)
-engines = ("auto", "numba", "jax", "neural-tangents")
+flush_seconds = 20  # from one flush of unfinished kernels to the disk to the next
+patience = 60  # seconds that the processes of a run wait for one that does not answer
+run_again = "run it again, all processes of it: what is finished is kept"
 MNIST_FILES = {  # SHA-256 sums as TensorFlow Datasets registers them for mnist:3.*.*
     "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
     "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
@@ -90,10 +123,6 @@ MNIST_FILES = {  # SHA-256 sums as TensorFlow Datasets registers them for mnist:
     "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
 }
 MNIST_URL = "https://storage.googleapis.com/cvdf-datasets/mnist/train-labels-idx1-ubyte.gz"
-
-
-class BadInput(ValueError):
-    """An input that its message names, with its value and the remedy; `main` prints the one line."""
 
 
 def random_generator(seed, network, size, trial, purpose):
@@ -122,11 +151,11 @@ def load_data(dataset="auto", mnist_dir=None):
     """
     if dataset not in ("auto", "mnist", "digits"):
         raise BadInput(f"--dataset {dataset}: unknown; use auto, mnist or digits")
-    mnist_dir = mnist_dir or os.environ.get("MNIST_DIR")
     if dataset == "digits":
         return load_digits()
-    if mnist_dir:
-        return load_mnist_files(Path(mnist_dir))
+    for option, folder in (("--mnist-dir", mnist_dir), ("MNIST_DIR", os.environ.get("MNIST_DIR"))):
+        if folder:
+            return load_mnist_files(Path(folder), option)
     try:
         return load_mnist_tfds()
     except ConnectionError as error:
@@ -137,18 +166,20 @@ def load_data(dataset="auto", mnist_dir=None):
         return load_digits()
 
 
-def load_mnist_files(folder):
-    """Read the four gzipped IDX files of MNIST from `folder`, checked against their SHA-256 sums."""
+def load_mnist_files(folder, option="--mnist-dir"):
+    """Read the four gzipped IDX files of MNIST from `folder`, which `option` named, checked by SHA-256 sums."""
     arrays = {}
     for name, checksum in MNIST_FILES.items():
         try:
             compressed = (folder / name).read_bytes()
         except OSError as error:
             what = f"can't read {name} ({error.strerror})"
-            raise BadInput(f"--mnist-dir {folder}: {what}; it must hold {', '.join(MNIST_FILES)}") from error
+            raise BadInput(f"{option} {folder}: {what}; it must hold {', '.join(MNIST_FILES)}") from error
+        if compressed[:2] != b"\x1f\x8b":
+            raise BadInput(f"{option} {folder}: {name} is not a gzip file; download it again, and leave it packed")
         if hashlib.sha256(compressed).hexdigest() != checksum:
             what = f"{name} is corrupted ({len(compressed)} bytes, its SHA-256 sum is not {checksum[:8]}...)"
-            raise BadInput(f"--mnist-dir {folder}: {what}; download it again")
+            raise BadInput(f"{option} {folder}: {what}; download it again")
         content = gzip.decompress(compressed)
         rank = content[3]  # IDX: two zero bytes, type, rank, big-endian sizes, then the data
         shape = struct.unpack(f">{rank}I", content[4 : 4 + 4 * rank])
@@ -173,19 +204,19 @@ def load_mnist_tfds():
         check_connection(MNIST_URL)  # TFDS itself would retry for minutes
         print("note: downloading MNIST through TensorFlow Datasets", file=sys.stderr)
     program = """if True:
-        import sys, numpy, tensorflow_datasets as tfds
+        import os, numpy, tensorflow_datasets as tfds
+        pipe = os.fdopen(os.dup(1), "wb")
+        os.dup2(2, 1)  # whatever else prints
         tfds.disable_progress_bar()
         data = tfds.as_numpy(tfds.load("mnist:3.*.*", batch_size=-1))
-        numpy.savez(sys.argv[1], **{s + k: data[s][k] for s in ("train", "test") for k in ("image", "label")})
+        numpy.savez(pipe, **{s + k: data[s][k] for s in ("train", "test") for k in ("image", "label")})
     """
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, "-c", program, f"{scratch}/mnist.npz"]
-        result = subprocess.run(command, env=environment, capture_output=True, text=True)
-        if result.returncode != 0:
-            reason = (result.stderr.strip().splitlines() or ["no message"])[-1]
-            raise ConnectionError(f"TensorFlow Datasets failed ({reason})")
-        arrays = dict(np.load(f"{scratch}/mnist.npz"))
+    result = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True)
+    if result.returncode != 0:
+        reason = (result.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
+        raise ConnectionError(f"TensorFlow Datasets failed ({reason})")
+    arrays = np.load(io.BytesIO(result.stdout))
     splits = {
         split: {"image": arrays[f"{split}image"], "label": arrays[f"{split}label"]} for split in ("train", "test")
     }
@@ -225,6 +256,14 @@ def canonical_order(data_chunk):
     image = np.ascontiguousarray(data_chunk["image"])
     order = np.argsort(image.reshape(len(image), -1).view(f"S{image[0].size}").ravel(), kind="stable")
     return {"image": image[order], "label": data_chunk["label"][order]}
+
+
+def data_sum(data):
+    """SHA-256 sum of all images and labels, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    for split, key in itertools.product(("train", "test"), ("image", "label")):
+        digest.update(np.ascontiguousarray(data[split][key]))
+    return digest.hexdigest()
 
 
 def process_data(data_chunk, selection, class_size, flatten_images, rng):
@@ -267,618 +306,6 @@ def fully_connected_depth(n, delta, factor=depth_factor):
     A delta of two identical images, below the precision of float64, counts as that precision.
     """
     return round(factor * 8 * np.log(n / max(delta, np.finfo(float).eps)) / nonlinearity)
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Engines: what evaluates the kernels
-# ----------------------------------------------------------------------------------------------------------------------
-
-
-def has_accelerator():
-    """Whether JAX finds a GPU or TPU."""
-    import jax
-
-    return jax.default_backend() != "cpu"
-
-
-def choose_engine(engine):
-    """The engine that `auto` stands for on this machine; any other name is checked and returned."""
-    if engine not in engines:
-        raise BadInput(f"--engine {engine}: unknown; use {', '.join(engines)}")
-    return engine if engine != "auto" else "jax" if has_accelerator() else "numba"
-
-
-def double_precision():
-    """A context in which JAX has float64, whatever the caller configured."""
-    import jax
-
-    return jax.enable_x64(True)
-
-
-def import_neural_tangents():
-    """Import neural-tangents 0.6.5 under a JAX that is newer than it, 0.10 to 0.12. Returns (nt, nt.stax).
-
-    It imports names that have left `jax.core`, `jax.util` and `jax.interpreters.ad`; its infinite-width kernels need
-    them to exist, no more. Its package `experimental`, which is there for TensorFlow alone, is left empty.
-    """
-    import jax
-    import jax._src.core
-    import jax._src.util
-    import jax.core
-    import jax.extend.core
-    import jax.interpreters.ad
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        for name in ("AbstractValue Jaxpr JaxprEqn Literal Primitive ShapedArray Value Var eval_context").split():
-            homes = [home for home in (jax.extend.core, jax._src.core) if hasattr(home, name)]
-            if not hasattr(jax.core, name) and homes:
-                setattr(jax.core, name, getattr(homes[0], name))
-        if not hasattr(jax, "util"):
-            sys.modules["jax.util"] = jax.util = jax._src.util
-        if not hasattr(jax.interpreters.ad, "zeros_like_p"):
-            jax.interpreters.ad.zeros_like_p = object()
-        experimental = "neural_tangents.experimental"
-        sys.modules.setdefault(experimental, types.ModuleType(experimental))
-        import neural_tangents
-        from neural_tangents import stax
-    return neural_tangents, stax
-
-
-def oracle_ntk(layers, x1, x2=None, batch_size=4):
-    """The NTK of the network of stax `layers` by `nt.batch`, float64 [n1, n2]; x2=None: x1 with itself."""
-    nt, stax = import_neural_tangents()
-    numbers = [len(x) for x in (x1, x2) if x is not None]
-    batch_size = max(b for b in range(1, batch_size + 1) if all(n % b == 0 for n in numbers))
-    with double_precision():
-        kernel_fn = nt.batch(stax.serial(*layers)[2], batch_size=batch_size, device_count=0)
-        return np.array(kernel_fn(x1, x2, "ntk"), dtype=np.float64)
-
-
-def check_images(x1, x2, rank):
-    """Both arguments' images as float64 [n, ...] of one shape (x2=None: x1 twice); else BadInput."""
-    checked = []
-    for name, x in (("x1", x1), ("x2", x1 if x2 is None else x2)):
-        x = np.asarray(x)
-        if x.dtype not in (np.float32, np.float64):
-            raise BadInput(f"{name} of dtype {x.dtype}: use float64 or float32")
-        if x.ndim != rank or 0 in x.shape:
-            raise BadInput(f"{name} of shape {x.shape}: use {'[n, pixels]' if rank == 2 else '[n, height, width, 1]'}")
-        if not np.isfinite(x).all():
-            raise BadInput(f"{name} holds NaN or infinite values; leave those images out")
-        checked.append(x.astype(np.float64))
-    if checked[0].shape[1:] != checked[1].shape[1:]:
-        raise BadInput(f"x1 and x2 of shapes {checked[0].shape} and {checked[1].shape}: use images of one size")
-    return checked
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# The NTK of the fully-connected network: depth times (Dense, normalised erf), then Dense(1)
-# ----------------------------------------------------------------------------------------------------------------------
-
-
-def fully_connected_ntk(x1, x2=None, *, depth, engine="auto"):
-    """NTK of the fully-connected erf network.
-
-    x1 [n1, d], x2 [n2, d] (None: x1 with itself, half computed), `depth` hidden layers. The engine jax computes with
-    JAX, auto and numba with NumPy, which takes seconds for the whole plan. Returns float64 [n1, n2].
-    Raises BadInput, a ValueError, for another rank or dtype, NaN, unknown engines and negative depths.
-
-    Closed form (Williams, Neural Computation 10, 1998; Jacot et al., arXiv:1806.07572), s = 1/E[erf^2], q variances:
-        K0 = s x.x'/d,  Theta0 = K0
-        Theta <- s Theta (4/pi) / sqrt((1+2q)(1+2q') - 4K^2)
-        K <- s (2/pi) arcsin(2K / sqrt((1+2q)(1+2q'))),  Theta <- K + Theta
-    The diagonal has a recursion of its own, K = q = q': the correlation's map has a slope above 1 at correlation 1,
-    where rounding errors grow with every layer and would make the matrix's diagonal useless by depth 150.
-    """
-    if not isinstance(depth, (int, np.integer)) or depth < 0:
-        raise BadInput(f"depth {depth}: use a whole number of layers, 0 or more")
-    symmetric = x2 is None
-    x1, x2 = check_images(x1, x2, rank=2)
-    if engine != "auto" and choose_engine(engine) == "neural-tangents":
-        _, stax = import_neural_tangents()
-        hidden, last = (stax.Dense(width, W_std=np.sqrt(erf_scale), b_std=None) for width in (512, 1))
-        return oracle_ntk([hidden, stax.Erf()] * int(depth) + [last], x1, None if symmetric else x2)
-    xp, context = np, contextlib.nullcontext()
-    if engine == "jax":
-        import jax.numpy as xp
-
-        context = double_precision()
-    q1, diagonal = fully_connected_diagonal(x1, depth)
-    q2 = q1 if symmetric else fully_connected_diagonal(x2, depth)[0]
-    kernel = x1 @ x2.T
-    kernel *= erf_scale / x1.shape[1]
-    if symmetric:  # half of it will do: where K0 = 0 everything stays 0
-        for i in range(len(x1)):
-            kernel[i, i:] = 0
-    rows = max(1, 2**15 // len(x2))  # so that a block of rows stays in the cache for all layers
-    with context:
-        for start in range(0, len(x1), rows):
-            block, columns = slice(start, start + rows), slice(0, start + rows if symmetric else None)
-            k = theta = xp.asarray(kernel[block, columns])
-            for v1, v2 in zip(q1[:-1, block], q2[:-1, columns], strict=True):
-                norm = xp.asarray((1 + 2 * v1)[:, None] * (1 + 2 * v2))
-                theta = erf_scale * (4 / np.pi) * theta / xp.sqrt(norm - 4 * k**2)
-                k = erf_scale * (2 / np.pi) * xp.arcsin(2 * k / xp.sqrt(norm))
-                theta = k + theta
-            kernel[block, columns] = theta
-    if symmetric:
-        kernel += kernel.T
-        np.fill_diagonal(kernel, diagonal)
-    return kernel
-
-
-def fully_connected_diagonal(x, depth):
-    """Variances q [depth + 1, n] of every layer and the diagonal of the NTK [n], of images x [n, d]."""
-    q = [erf_scale * np.sum(x**2, axis=1) / x.shape[1]]
-    theta = q[0]
-    for _ in range(depth):
-        theta = erf_scale * (4 / np.pi) * theta / np.sqrt(1 + 4 * q[-1])
-        q.append(erf_scale * (2 / np.pi) * np.arcsin(2 * q[-1] / (1 + 2 * q[-1])))
-        theta = q[-1] + theta
-    return np.array(q), theta
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# The NTK of the convolutional network: three stages of 3x3 convolutions with ReLU, each ended by 2x2 average pooling,
-# then pooling once more, Dense(2), erf, Dense(1)
-# ----------------------------------------------------------------------------------------------------------------------
-#
-# Of a pair of images x, x' the state is, for every pair of pixels (p, q), the covariance A and B = A + Theta, after
-# ReLU. W_std^2 = 2 cancels ReLU's factor 1/2, so that, with the sum over nine offsets box(A)[p, q] = sum_o A[p+o, q+o],
-# zero outside the image, a layer is
-#     K = box(A)/9,  T = box(B)/9,  c = K / (s s'),  s = sqrt(v[p]),  s' = sqrt(v'[q])
-#     kappa0 = (pi - arccos c)/pi,  kappa1 = sqrt(1 - c^2)/pi + c kappa0
-#     A <- s s' kappa1(c),  B <- kappa0(c) T + A
-# (Cho and Saul, NIPS 2009; Arora et al., arXiv:1904.11955). A stage starts from A = B = x x' or from the pooled state.
-# The variances obey v <- box(v)/9 inside a stage and start it as the diagonal of x's own pooled state. Exact, and fast:
-#
-# 1. Displacement planes. box couples (p, q) only with equal displacement q - p, so between poolings every plane
-#    {(p, p + d)} evolves on its own.
-# 2. The cone. Of the third stage only pixels 0 to 3 survive the two poolings, so |d| <= 3 matters there, <= 7 in the
-#    second stage and <= 15 in the first: 961 of 3025 planes at 28x28.
-# 3. Half of the training Gram, and one pass per image over the pair (x, x) for its variances, with c = 1 exactly at
-#    d = 0, where arccos would lose half of the digits.
-
-
-def convolutional_ntk(x1, x2=None, *, depth=96, engine="auto", precision="float64"):
-    """NTK of the convolutional network.
-
-    x1 [n1, h, w, 1], x2 [n2, h, w, 1] (None: x1 with itself, half computed), 16 <= h, w <= 31, so that four poolings
-    leave one pixel; `depth` convolutions, a third of them before each of the first three poolings.
-    Returns float64 [n1, n2], computed in `precision`.
-    Raises BadInput, a ValueError, for another shape or dtype, NaN, unknown names and other depths.
-    """
-    symmetric = x2 is None
-    x1, x2 = check_images(x1, x2, rank=4)
-    i, j = np.tril_indices(len(x1)) if symmetric else np.indices((len(x1), len(x2))).reshape(2, -1)
-    images, pairs = (x1, [i, j]) if symmetric else (np.concatenate([x1, x2]), [i, j + len(x1)])
-    kernel = np.empty((len(x1), len(x2)))
-    for block, values in convolutional_pairs(images, np.array(pairs), depth, engine, precision):
-        kernel[i[block], j[block]] = values
-        if symmetric:
-            kernel[j[block], i[block]] = values
-    return kernel
-
-
-def convolutional_pairs(images, pairs, depth, engine, precision):
-    """Yield (positions in pairs, their NTK) block by block, for pairs [2, m] of indices into `images` [n, h, w, 1].
-
-    One call may serve several Gram matrices: the images' own passes run once, and small matrices share blocks.
-    """
-    if not isinstance(depth, (int, np.integer)) or depth < 3 or depth % 3:
-        raise BadInput(f"depth {depth}: use a positive multiple of 3")
-    if images.shape[3] != 1 or any(size // 16 != 1 for size in images.shape[1:3]):
-        remedy = "use [height, width, 1] with 16 to 31 pixels, which four poolings take to one"
-        raise BadInput(f"images of shape {images.shape[1:]}: {remedy}")
-    if precision not in ("float64", "float32"):
-        raise BadInput(f"--precision {precision}: unknown; use float64 or float32")
-    engine = choose_engine(engine)
-    if engine == "neural-tangents":
-        rows, columns = map(np.unique, pairs)
-        x2 = None if np.array_equal(rows, columns) else images[columns]
-        kernel = oracle_ntk(oracle_convolutional(depth), images[rows], x2)
-        yield np.arange(len(pairs[0])), kernel[np.searchsorted(rows, pairs[0]), np.searchsorted(columns, pairs[1])]
-        return
-    evaluator = {"numba": NumbaConvolution, "jax": JaxConvolution}[engine]
-    evaluate = evaluator(images[..., 0].astype(precision), int(depth) // 3)
-    own = evaluate.own_a
-    itself = pairs[0] == pairs[1]
-    yield np.flatnonzero(itself), dense_head(own, evaluate.own_b, own, own)[pairs[0, itself]]
-    others = np.flatnonzero(~itself)
-    for start in range(0, len(others), evaluate.pairs_at_once):
-        block = others[start : start + evaluate.pairs_at_once]
-        i, j = pairs[:, block]
-        yield block, dense_head(*evaluate(i, j), own[i], own[j])
-
-
-def oracle_convolutional(depth):
-    """The layers of the convolutional network in neural-tangents' stax."""
-    _, stax = import_neural_tangents()
-    weights = dict(W_std=np.sqrt(2), b_std=None)
-    pool = stax.AvgPool((2, 2), strides=(2, 2))
-    stage = [stax.Conv(512, (3, 3), padding="SAME", **weights), stax.Relu()] * (int(depth) // 3) + [pool]
-    return [*stage * 3, pool, stax.Flatten(), stax.Dense(2, **weights), stax.Erf(), stax.Dense(1, **weights)]
-
-
-def dense_head(a, b, own1, own2):
-    """The NTK after Dense(2), erf (not normalised), Dense(1), from the pooled A and B and both images' own A."""
-    a, b, own1, own2 = (np.asarray(v, np.float64) for v in (a, b, own1, own2))
-    norm = (1 + 4 * own1) * (1 + 4 * own2)
-    return 4 / np.pi * np.arcsin(4 * a / np.sqrt(norm)) + 16 / np.pi * b / np.sqrt(norm - 16 * a**2)
-
-
-# 1 - c below 8 units of rounding counts as 0. Background pixels of two images have c = 1; rounding makes 1 - c = 1e-16
-# of it, and the square root in arccos then an error of 1e-8 (in float32, 3e-4).
-correlation_one = 8
-
-
-def arccos_polynomial(precision):
-    """Constants of arccos(c) = sqrt(1 - c) W(sqrt(1 + c)), 0 <= c <= 1: a centre, then W's coefficients in powers of
-    sqrt(1 + c) - centre, highest first.
-
-    arccos(c)/sqrt(1 - c) as a function of c needs degree 20 for float64 because of its branch point at c = -1. The
-    square root, which kappa1 needs anyway, moves that away: degree 11 (float32: 5) is exact to rounding.
-    """
-    centre, half = (1 + np.sqrt(2)) / 2, (np.sqrt(2) - 1) / 2
-
-    def w(t):  # with c = cos(2 phi), sqrt(1 + c) = sqrt(2) cos(phi) and sqrt(1 - c) = sqrt(2) sin(phi)
-        root = centre + half * t
-        return 2 * np.arctan2(np.sqrt(2 - root**2), root) / np.sqrt(2 - root**2)
-
-    chebyshev = np.polynomial.chebyshev.chebinterpolate(w, 11 if precision == "float64" else 5)
-    powers = np.polynomial.chebyshev.cheb2poly(chebyshev) / half ** np.arange(len(chebyshev))
-    return tuple(np.dtype(precision).type(value) for value in (centre, *powers[::-1]))
-
-
-class Convolution:
-    """The convolutional recursion of pairs of images.
-
-    images [m, h, w] in the precision to compute in, `layers` a stage. own_a, own_b [m]: the pooled A and B of every
-    image with itself. Called with index arrays (i, j) it returns those of the pairs, in blocks of pairs_at_once.
-    """
-
-    def __init__(self, images, layers):
-        self.images, self.layers = images, layers
-        # Of every image, at the start of each stage; those of the second and third come out of the own pass.
-        self.variances = [np.zeros((len(images), *(s >> stage for s in images.shape[1:]))) for stage in range(3)]
-        self.variances[0][:] = images.astype(np.float64) ** 2
-        everyone = np.arange(len(images))
-        self.own_a, self.own_b = self(everyone, everyone, own=True)
-
-    def __call__(self, i, j, own=False):
-        # The last block is filled up with its last pair, so that all are of one size.
-        full = np.arange(-(-len(i) // self.lanes) * self.lanes).clip(max=len(i) - 1)
-        a, b = self.blocks(i[full], j[full], own)
-        return a[: len(i)], b[: len(i)]
-
-
-# ---- on CPUs: Numba, every plane through all layers of its stage in the cache ----
-
-
-class NumbaConvolution(Convolution):
-    """On all cores of a CPU, a block of lanes each. A pair gets the same bits whatever its block and thread."""
-
-    lanes = 16  # pairs side by side: whole vectors of 64 bytes, and a plane still fits into the L2 cache
-
-    def __init__(self, images, layers):
-        number = images.dtype.type
-        tiny = correlation_one * np.finfo(number).eps
-        self.constants = (*map(number, (2, 1, 1 / 8, 1 / (8 * np.pi), tiny)), *arccos_polynomial(images.dtype.name))
-        self.pairs_at_once = 4 * self.lanes * numba.get_num_threads()
-        super().__init__(images, layers)
-
-    def blocks(self, i, j, own):
-        """Pooled A and B of the pairs (i, j), whole blocks of lanes; with `own` also their variances."""
-        pairs = np.stack([i.reshape(-1, self.lanes), j.reshape(-1, self.lanes)], axis=1)
-        a, b = numba_blocks(self.images, tuple(self.variances), pairs, self.layers, own, self.constants)
-        return a.ravel(), b.ravel()
-
-
-@numba.njit(cache=True, parallel=True)
-def numba_blocks(images, variances, pairs, layers, own, constants):
-    """Pooled A and B [blocks, lanes] of image pairs [blocks, 2, lanes], each block by one thread to the end."""
-    blocks, _, lanes = pairs.shape
-    a, b = np.empty((blocks, lanes)), np.empty((blocks, lanes))
-    for block in numba.prange(blocks):
-        numba_cone(images, variances, pairs[block], layers, own, constants, a[block], b[block])
-    return a, b
-
-
-@numba.njit(cache=True)
-def numba_cone(images, variances, pair, layers, own, constants, a, b):
-    """One block of pairs [2, lanes] through the three stages, into a, b [lanes]; with `own` also into variances."""
-    lanes = pair.shape[1]
-    x1, x2 = gather_lanes(images, pair[0]), gather_lanes(images, pair[1])
-    h, w = images.shape[1:]
-    state = np.zeros((2, 1, 1, h + 1, w * lanes), images.dtype)
-    for stage in range(4):  # the fourth: the second of the two poolings at the end, without layers
-        size, depth = (h >> stage, w >> stage), layers if stage < 3 else 0
-        # Planes of A and B in this stage and the next, [2, displacements, 1 + rows, columns * lanes].
-        reach = (min((16 >> stage) - 1, size[0] - 1), min((16 >> stage) - 1, size[1] - 1))
-        bound = (min((8 >> stage) - 1, size[0] // 2 - 1), min((8 >> stage) - 1, size[1] // 2 - 1))
-        shape = (2, 2 * bound[0] + 1, 2 * bound[1] + 1, size[0] // 2 + 1, size[1] // 2 * lanes)
-        pooled = np.zeros(shape, images.dtype)
-        if own and 0 < stage < 3:
-            for lane in range(lanes):
-                for y in range(size[0]):
-                    for x in range(size[1]):
-                        variance = state[0, reach[0], reach[1], y + 1, x * lanes + lane]
-                        variances[stage][pair[0, lane], y, x] = variance
-        s1, inverse1 = deviations(gather_lanes(variances[min(stage, 2)], pair[0]), depth, lanes, images.dtype)
-        s2, inverse2 = deviations(gather_lanes(variances[min(stage, 2)], pair[1]), depth, lanes, images.dtype)
-        for dy in range(-reach[0], reach[0] + 1):
-            for dx in range(-reach[1], reach[1] + 1):
-                p = (max(0, -dy), max(0, -dx) * lanes)  # the plane's first pixel in the first image
-                q = (max(0, dy), max(0, dx) * lanes)  # and in the second
-                at = (dy + reach[0], dx + reach[1]) if stage else (0, 0)
-                plane_a, plane_b = state[0, at[0], at[1]], state[1, at[0], at[1]]
-                if stage == 0:
-                    for y in range(h - abs(dy)):
-                        for i in range((w - abs(dx)) * lanes):
-                            plane_a[y + 1, i] = plane_b[y + 1, i] = x1[p[0] + y, p[1] + i] * x2[q[0] + y, q[1] + i]
-                # 1/s = 0 makes 1 - c = 0: an image with itself has correlation exactly 1 at d = 0.
-                exact = np.zeros_like(inverse1) if own and dy == 0 and dx == 0 else inverse1
-                tables = (s1, exact, s2, inverse2)
-                numba_plane(plane_a, plane_b, (dy, dx), p, q, size, lanes, depth, tables, constants, pooled, bound)
-        state = pooled
-    for lane in range(lanes):
-        a[lane], b[lane] = state[0, 0, 0, 1, lane], state[1, 0, 0, 1, lane]
-
-
-@numba.njit(cache=True)
-def gather_lanes(images, index):
-    """Some images side by side, lane by lane: [m, h, w], [lanes] -> [h, w * lanes]."""
-    _, h, w = images.shape
-    gathered = np.empty((h, w * len(index)), images.dtype)
-    for lane in range(len(index)):
-        for y in range(h):
-            for x in range(w):
-                gathered[y, x * len(index) + lane] = images[index[lane], y, x]
-    return gathered
-
-
-@numba.njit(cache=True, error_model="numpy")
-def deviations(variance, layers, lanes, dtype):
-    """s and 1/s before each ReLU of a stage, [layers, h, w * lanes] each, from the variances at its start.
-
-    Scaled like the planes, see `relu_row`. Where there is no variance 1/s = 0, and no NaN comes of it.
-    """
-    h, n = variance.shape
-    v = np.zeros((h + 1, n))
-    for y in range(h):
-        for i in range(n):
-            v[y + 1, i] = variance[y, i]
-    s, inverse = np.empty((layers, h, n), dtype), np.empty((layers, h, n), dtype)
-    row, last = np.zeros(n + 2 * lanes), np.empty(n)
-    for layer in range(layers):
-        last.fill(0)
-        for y in range(h):
-            for i in range(n):
-                row[i + lanes] = v[y + 1, i] if layer == 0 else v[y + 1, i] / 8
-            box_row(row, last, v, y, n, lanes)
-        for y in range(h):
-            for i in range(n):
-                deviation = math.sqrt(v[y + 1, i])
-                s[layer, y, i] = deviation
-                inverse[layer, y, i] = 1 / deviation if deviation > 0 else 0.0
-    return s, inverse
-
-
-@numba.njit(cache=True)
-def numba_plane(A, B, d, p, q, size, lanes, layers, tables, constants, pooled, bound):
-    """Plane d, in rows 1, 2, ... of A and B, through all layers of a stage and into the next stage's planes.
-
-    One sweep a layer: each row goes through ReLU into a line buffer, whose 3 x 3 box sums replace the row.
-    """
-    h, n = size[0] - abs(d[0]), (size[1] - abs(d[1])) * lanes
-    a, b = np.zeros(n + 2 * lanes, A.dtype), np.zeros(n + 2 * lanes, A.dtype)
-    last_a, last_b = np.empty(n, A.dtype), np.empty(n, A.dtype)
-    for layer in range(layers + 1):
-        last_a.fill(0)
-        last_b.fill(0)
-        for y in range(h):
-            if layer == 0:  # the stage starts after a ReLU
-                for i in range(n):
-                    a[i + lanes], b[i + lanes] = A[y + 1, i], B[y + 1, i]
-            else:
-                relu_row(A, B, y, n, p, q, layer - 1, tables, lanes, constants, a, b)
-            if layer < layers:
-                box_row(a, last_a, A, y, n, lanes)
-                box_row(b, last_b, B, y, n, lanes)
-            else:
-                share = (8 / 9) ** layers / 16  # of an entry in the average; relu_row divides by 8, not 9
-                pool_row(a, b, p[0] + y, p[1] // lanes, d, n, size, lanes, pooled, bound, share)
-
-
-@numba.njit(cache=True, fastmath={"contract", "nsz"}, forceinline=True)
-def relu_row(A, B, y, n, p, q, layer, tables, lanes, constants, a, b):
-    """Row y of a plane, box sums, through a ReLU into the buffers a and b.
-
-    Divides by 8, which is exact, instead of 9: every layer makes the state 9/8 too large, the pooling repairs it. A
-    rounded 1/9 would let k drift away from the variances, and near c = 1 every digit of e = 1 - |c| counts. With
-    w = s s', k = c w:  w kappa1 = max(k, 0) + w sqrt(e) (sqrt(1 + |c|) - |c| W)/pi, a small correction at c = 1.
-    """
-    s1, inverse1, s2, inverse2 = tables
-    two, one, eighth, eighth_of_pi, tiny, centre = constants[:6]
-    # max(., 0) tells the compiler that no index wraps around: without it the loop is not vectorised.
-    lanes, py, px, qy, qx = max(lanes, 0), max(p[0] + y, 0), max(p[1], 0), max(q[0] + y, 0), max(q[1], 0)
-    for i in range(n):
-        k = A[y + 1, i]
-        w = s1[layer, py, px + i] * s2[layer, qy, qx + i]
-        e = (w - abs(k)) * (inverse1[layer, py, px + i] * inverse2[layer, qy, qx + i])
-        if e < tiny:
-            e = one - one
-        root = math.sqrt(two - e)
-        angle = constants[6]
-        for m in range(7, len(constants)):
-            angle = angle * (root - centre) + constants[m]
-        u = math.sqrt(e) * eighth_of_pi
-        slope, new = eighth - u * angle, k * eighth
-        if k < 0:  # in the first layer only
-            slope, new = u * angle, one - one
-        new += w * u * (root - (one - e) * angle)
-        a[i + lanes] = new
-        b[i + lanes] = slope * B[y + 1, i] + new
-
-
-@numba.njit(cache=True, fastmath={"contract", "nsz"}, forceinline=True)
-def box_row(row, last, plane, y, n, lanes):
-    """Add row y, in a buffer with a pixel of zeros on either side, to the box sums in rows 1, 2, ... of plane.
-
-    Row y of the result is complete when row y + 1 has been added; it replaces the input, which is used up.
-    """
-    lanes = max(lanes, 0)
-    for i in range(n):
-        total = row[i] + row[i + lanes] + row[i + 2 * lanes]
-        plane[y, i] += total
-        plane[y + 1, i] = last[i] + total
-        last[i] = total
-
-
-@numba.njit(cache=True, error_model="numpy")
-def pool_row(a, b, y, x, d, n, size, lanes, pooled, bound, share):
-    """Add a row of plane d, from pixel (y, x) of the first image on, to the planes after 2 x 2 pooling.
-
-    Pixels p and p + d become p // 2 and (p + d) // 2 along each axis; what lies beyond the cone is left out.
-    """
-    Y, D = y // 2, (y + d[0]) // 2 - y // 2
-    if max(Y, Y + D) >= size[0] // 2 or abs(D) > bound[0]:
-        return
-    for i in range(n // lanes):
-        X, E = (x + i) // 2, (x + i + d[1]) // 2 - (x + i) // 2
-        if max(X, X + E) < size[1] // 2 and abs(E) <= bound[1]:
-            row, column = Y - max(0, -D) + 1, (X - max(0, -E)) * lanes
-            for j in range(lanes):
-                pooled[0, D + bound[0], E + bound[1], row, column + j] += a[(i + 1) * lanes + j] * share
-                pooled[1, D + bound[0], E + bound[1], row, column + j] += b[(i + 1) * lanes + j] * share
-
-
-# ---- on accelerators: JAX, one fused kernel a layer over all planes ----
-
-
-class JaxConvolution(Convolution):
-    """On all local devices that JAX finds, the pairs of a block shared out to them."""
-
-    def __init__(self, images, layers):
-        import jax
-
-        devices = jax.local_devices()
-        entries = np.prod([len(plane_line(size, 15)) for size in images.shape[1:]])
-        # A and B, twice as the loop writes what it does not read, and room for what XLA does not fuse.
-        memory = (devices[0].memory_stats() or {}).get("bytes_limit", 2**29)
-        lanes = int(np.clip(memory // (12 * entries * images.dtype.itemsize), 1, 512))
-        self.pairs_at_once = self.lanes = (1 << lanes.bit_length() - 1) * len(devices)
-        super().__init__(images, layers)
-
-    def blocks(self, i, j, own):
-        """Pooled A and B of the pairs (i, j), whole blocks of lanes; with `own` also their variances."""
-        run = jax_cone(*self.images.shape[1:], self.images.dtype.name, own)
-        a, b = np.empty((2, len(i)))
-        for start in range(0, len(i), self.lanes):
-            block = slice(start, start + self.lanes)
-            x1, x2 = (np.moveaxis(self.images[index[block]], 0, -1) for index in (i, j))
-            variances = [
-                [np.moveaxis(v[index[block]], 0, -1).astype(x1.dtype) for index in (i, j)] for v in self.variances
-            ]
-            with double_precision():
-                a[block], b[block], *found = run(x1, x2, variances, self.layers)
-            for stage, v in enumerate(found, start=1):
-                self.variances[stage][i[block]] = np.moveaxis(v, -1, 0)
-        return a, b
-
-
-GAP = (-1, -1)  # between planes; index -1 finds the row of zeros appended to an image
-
-
-def plane_line(size, bound):
-    """Pixel pairs (p, q) along one axis of the planes d = q - p = -bound ... bound, a GAP after each.
-
-    The outer product of the lines of both axes is one picture that holds a stage's whole cone, and box is an ordinary
-    3x3 box filter on it: the gaps, kept at zero, keep the planes apart.
-    """
-    line = []
-    for d in range(-min(bound, size - 1), min(bound, size - 1) + 1):
-        line += [(p, p + d) for p in range(max(0, -d), size - max(0, d))] + [GAP]
-    return line
-
-
-def pooling_sources(line, pooled, width):
-    """Positions in `line`, [len(pooled), width^2], whose average is each entry of the pooled line."""
-    position = {pair: i for i, pair in enumerate(line)}
-    offsets = [(a, b) for a in range(width) for b in range(width)]
-    sources = [[(width * p + a, width * q + b) for a, b in offsets] for p, q in pooled]
-    return np.array([[position.get(pair, position[GAP]) for pair in pairs] for pairs in sources])
-
-
-@functools.cache
-def jax_cone(height, width, precision, own):
-    """The compiled pass of a block of pairs through the three stages.
-
-    Takes x, x' [h, w, pairs], the variances (v, v') at the start of each stage and the layers a stage, a run-time
-    number. Returns pooled A and B [pairs]. With `own`, x = x': the variances come from the state itself, and those of
-    the second and third stage are returned too.
-    """
-    import jax
-    import jax.numpy as jnp
-
-    centre, *polynomial = arccos_polynomial(precision)
-    lines = [[plane_line(s >> stage, (15, 7, 3)[stage]) for s in (height, width)] for stage in range(3)]
-    lines.append([[(0, 0)], [(0, 0)]])  # the single pair of pixels left
-
-    def box(a):
-        for axis in (0, 1):
-            a = jnp.pad(a, [(1, 1) if i == axis else (0, 0) for i in range(3)])
-            a = sum(jax.lax.slice_in_dim(a, i, i + a.shape[axis] - 2, axis=axis) for i in range(3))
-        return a
-
-    def look_up(image, stage, which):  # [h, w, pairs] at the pixels of x (0) or x' (1) of all planes
-        y, x = (np.array(line)[:, which] for line in lines[stage])
-        return jnp.pad(image, [(0, 1), (0, 1), (0, 0)])[y][:, x]
-
-    def pool(a, stage):
-        for axis in (0, 1):
-            by = 4 if stage == 2 else 2  # two poolings follow the third stage
-            sources = pooling_sources(lines[stage][axis], lines[stage + 1][axis], by)
-            a = jnp.take(a, sources, axis=axis).mean(axis=axis + 1)
-        return a
-
-    def run_stage(a, b, v1, v2, stage, layers):
-        y, x = (np.array([p == q for p, q in line]) for line in lines[stage])
-        identical = own & (y[:, None] & x)[..., None]
-
-        def layer(_, state):
-            a, b, v1, v2 = state
-            v1, v2 = box(v1) / 9, box(v2) / 9
-            s = look_up(jnp.sqrt(v1), stage, 0) * look_up(jnp.sqrt(v2), stage, 1)
-            c = jnp.where(identical, 1, box(a) / 9 * jnp.where(s > 0, 1 / s, 0))
-            e = 1 - jnp.abs(c)
-            e = jnp.where(e < correlation_one * jnp.finfo(e.dtype).eps, 0, e)
-            root = jnp.sqrt(2 - e)
-            angle = polynomial[0]
-            for coefficient in polynomial[1:]:
-                angle = angle * (root - centre) + coefficient
-            angle = jnp.sqrt(e) * angle / np.pi
-            kappa0 = jnp.where(c < 0, angle, 1 - angle)
-            a = s * (jnp.sqrt(e) * root / np.pi + c * kappa0)
-            return a, jnp.where(s > 0, kappa0 * box(b) / 9, 0) + a, v1, v2
-
-        a, b, *_ = jax.lax.fori_loop(0, layers, layer, (a, b, v1, v2))
-        return pool(a, stage), pool(b, stage)
-
-    def cone(x1, x2, variances, layers):
-        a = b = look_up(x1, 0, 0) * look_up(x2, 0, 1)
-        for stage in range(3):
-            if own and stage:
-                y, x = (line.index((0, 0)) for line in lines[stage])  # where the plane d = 0 begins
-                variances[stage] = [a[y : y + (height >> stage), x : x + (width >> stage)]] * 2
-            a, b = run_stage(a, b, *variances[stage], stage, layers)
-        return a[0, 0], b[0, 0], *([variances[1][0], variances[2][0]] if own else [])
-
-    mesh = jax.sharding.Mesh(np.array(jax.local_devices()), ("pairs",))
-    shared, numbers, by_pair = (jax.sharding.PartitionSpec(*axes) for axes in ([], ["pairs"], [None, None, "pairs"]))
-    outputs = (numbers, numbers, *[by_pair] * (2 * own))
-    return jax.jit(jax.shard_map(cone, mesh=mesh, in_specs=(by_pair,) * 3 + (shared,), out_specs=outputs))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -962,16 +389,32 @@ def extreme_eigenvalues(matrix):
     if not scipy.sparse.issparse(matrix):
         eigenvalues = scipy.linalg.eigvalsh(matrix)
         return eigenvalues[0], np.abs(eigenvalues).min(), np.abs(eigenvalues).max()
-    lanczos = functools.partial(
-        scipy.sparse.linalg.eigsh, matrix, k=1, return_eigenvectors=False, v0=np.ones(matrix.shape[0])
-    )
-    return lanczos(which="SA")[0], abs(lanczos(sigma=0)[0]), abs(lanczos(which="LM")[0])
+
+    def lanczos(**which):
+        try:
+            start = np.ones(matrix.shape[0])
+            return scipy.sparse.linalg.eigsh(matrix, k=1, return_eigenvectors=False, v0=start, **which)[0]
+        except scipy.sparse.linalg.ArpackNoConvergence:
+            return np.nan
+        except RuntimeError:  # the matrix has no LU decomposition
+            return 0.0
+
+    return lanczos(which="SA"), abs(lanczos(sigma=0)), abs(lanczos(which="LM"))
 
 
-def condition_number(matrix):
-    """Largest over smallest |eigenvalue| of a symmetric matrix; inf if it is singular."""
-    _, smallest, largest = extreme_eigenvalues(matrix)
-    return largest / smallest if smallest > 0 else np.inf
+def condition_number(matrix, eigenvalues=None):
+    """Largest over smallest |eigenvalue| of a symmetric matrix, or from its `extreme_eigenvalues`; inf if singular."""
+    _, smallest, largest = extreme_eigenvalues(matrix) if eigenvalues is None else eigenvalues
+    return np.inf if smallest == 0 else largest / smallest
+
+
+def numerical_flags(matrix, eigenvalues):
+    """What is doubtful about a symmetric matrix, by its `extreme_eigenvalues`: the sum of 1, it is not positive
+    definite, 2, it is singular to rounding, and 4, its condition number is above 1e12.
+    """
+    lowest, smallest, largest = eigenvalues
+    singular = not smallest > matrix.shape[0] * np.finfo(float).eps * largest
+    return 1 * (not lowest > 0) + 2 * singular + 4 * (not condition_number(matrix, eigenvalues) <= condition_limit)
 
 
 def solve(matrix, y):
@@ -1030,8 +473,10 @@ def trial_quantities(network, kernels, patterns, thresholds):
     largest = max(np.abs(np.delete(row, i)).max() for i, row in enumerate(kernel))
     by_training = np.clip(test / largest, -1, 1) if largest > 0 else np.sign(test)
     exact, diagonal = test @ solve(kernel, y), normalized @ (y / np.diag(kernel))
+    eigenvalues = extreme_eigenvalues(kernel)
     found = {
-        "condition_number_exact": condition_number(kernel),
+        "condition_number_exact": condition_number(kernel, eigenvalues),
+        "numerical_flags_exact": numerical_flags(kernel, eigenvalues),
         "off_diagonal_ratio": largest / np.abs(np.diag(kernel)).min(),
         "accuracy_exact": accuracy(exact, test_label),
         "accuracy_exact_at_zero": accuracy(exact, test_label, 0),
@@ -1054,12 +499,13 @@ def trial_quantities(network, kernels, patterns, thresholds):
             if len(y) > dense_limit:
                 sparsified = scipy.sparse.csr_array(sparsified)
             weights = solve(sparsified, y)
-            lowest, smallest, highest = extreme_eigenvalues(sparsified)
+            eigenvalues = extreme_eigenvalues(sparsified)
             for name, value in {
                 "sparsity": sparsity(sparsified),
-                "condition_number": highest / smallest if smallest > 0 else np.inf,
-                "smallest_eigenvalue": lowest,
-                "positive_definite": lowest > 0,
+                "condition_number": condition_number(sparsified, eigenvalues),
+                "numerical_flags": numerical_flags(sparsified, eigenvalues),
+                "smallest_eigenvalue": eigenvalues[0],
+                "positive_definite": eigenvalues[0] > 0,
                 "accuracy_sparse": accuracy(normalized @ weights, test_label),
                 "accuracy_sparse_at_zero": accuracy(normalized @ weights, test_label, 0),
                 "readout_measurements_sparse": readout_measurements(normalized, weights),
@@ -1072,15 +518,16 @@ def trial_quantities(network, kernels, patterns, thresholds):
 def results_shapes(sizes, most_trials, test_images):
     """Shapes of the arrays in `{prefix}_results.npz`, without data_sizes and trials [sizes]; NaN for missing trials."""
     s, t, p, x = sizes, most_trials, sparsity_patterns, test_images
-    per_trial = ["depth", "separability", "off_diagonal_ratio", "condition_number_exact", "clipped_share_k_thresh",
-                 "clipped_share_training"]  # fmt: skip
+    per_trial = ["depth", "separability", "off_diagonal_ratio", "condition_number_exact", "numerical_flags_exact",
+                 "clipped_share_k_thresh", "clipped_share_training"]  # fmt: skip
     per_trial += [f"accuracy_{which}{at}" for which in ("exact", "diagonal") for at in ("", "_at_zero")]
     per_image = [f"post_selection_measurements{which}" for which in ("", "_k_thresh", "_training")]
     per_image += [f"readout_measurements_diagonal{at}" for at in ("", "_at_median")]
     shapes = dict.fromkeys(per_trial, (s, t)) | dict.fromkeys(per_image, (s, t, x))
     for convention in conventions:
-        per_pattern = ["sparsity", "condition_number", "smallest_eigenvalue", "positive_definite", "accuracy_sparse"]
-        shapes |= dict.fromkeys([n + convention for n in [*per_pattern, "accuracy_sparse_at_zero"]], (s, t, p))
+        per_pattern = ["sparsity", "condition_number", "numerical_flags", "smallest_eigenvalue", "positive_definite"]
+        per_pattern += ["accuracy_sparse", "accuracy_sparse_at_zero"]
+        shapes |= dict.fromkeys([name + convention for name in per_pattern], (s, t, p))
         shapes[f"pattern_sparsity{convention}"] = (s, pattern_draws)
         for at in ("", "_at_median"):
             shapes[f"readout_measurements_sparse{at}{convention}"] = (s, t, p, x)
@@ -1088,8 +535,13 @@ def results_shapes(sizes, most_trials, test_images):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Running: trials, files, results
+# Running: files that survive
 # ----------------------------------------------------------------------------------------------------------------------
+#
+# An NTK matrix grows in `NAME.npy.partial`, mapped into memory, NaN where it is unfinished: what has been written there
+# survives the end of the process, kill -9 included. Complete and checked, it gets its final name. Behind the matrix
+# stands a line of JSON that says what it was computed from (`tail -n 1 FILE`; np.load does not see it), so that the two
+# can't part. Small files are written to a temporary name, then renamed.
 
 
 @dataclass
@@ -1115,25 +567,156 @@ class Settings:
         pairs = [n * (n + 1) // 2 + n * self.test_size for n in self.data_sizes]
         return sum(t * p for t, p in zip(self.trials[network], pairs, strict=True))
 
+    def precision_of(self, network):
+        """Precision of the network's kernels: those of the fully-connected one take seconds in float64."""
+        return self.precision if network == "convolutional" else "float64"
+
+    def origin(self, network, size, trial, depth):
+        """What decides a trial's kernels, for the files that hold them."""
+        oracle = self.engine == "neural-tangents"
+        return {
+            "dataset": self.data["name"], "dataset_sha256": self.data["sha256"], "digits": list(selections[network]),
+            "network": network, "size": size, "trial": trial, "seed": self.seed, "depth": depth,
+            "precision": self.precision_of(network),
+            "formulas": f"neural-tangents {importlib.metadata.version('neural-tangents')}" if oracle else formulas,
+        }  # fmt: skip
+
+
+@contextlib.contextmanager
+def writing(path):
+    """Turn the system's refusal to write into one line that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        what = f"can't write {path.name} ({error.strerror or error})"
+        remedy = "make room or name another folder, then run it again: what is finished is kept"
+        raise BadInput(f"--output {path.parent}: {what}; {remedy}") from error
+
+
+@contextlib.contextmanager
+def hold(folder):
+    """Make the folder and keep other runs out of it. Raises BadInput where that fails; the lock dies with its owner."""
+    path = folder / "run.lock"
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(f"--output {folder}: is a file; name a folder")
+    with writing(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path, timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout as error:
+            owner = path.read_text().strip() or "another run"
+            raise BadInput(f"--output {folder}: in use by {owner}; wait for it, or name another folder") from error
+        path.write_text(f"process {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+    with lock:
+        yield
+
+
+def put_aside(path, reason):
+    """Rename a file that can't be used, and say so."""
+    names = (path.with_name(f"{path.name}.{k}.old") for k in itertools.count(1))
+    aside = next(name for name in names if not name.exists())
+    with writing(aside):
+        path.rename(aside)
+    tqdm.write(f"note: {path.name} {reason}; it is kept as {aside.name} and computed again")
+
 
 def save(path, write):
     """Call write(file) on a temporary file, then rename it: `path` exists complete or not at all."""
+    content = io.BytesIO()  # NumPy's own errors on a full disk don't say that it is full
+    write(content)
     temporary = path.with_name(path.name + ".partial")
-    with open(temporary, "wb") as file:
-        write(file)
-    os.replace(temporary, path)
+    with writing(path):
+        try:
+            with open(temporary, "wb") as file:
+                file.write(content.getbuffer())
+                os.fsync(file.fileno())
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        os.replace(temporary, path)
 
 
-def load_array(path, shape):
-    """The array at `path`, or None if there is none or, said in a note, not one of `shape` and finite numbers."""
+def keep(path, array):
+    """Save a small array unless its file holds just that."""
+    if path.exists():
+        with contextlib.suppress(Exception):  # a damaged file can raise anything
+            if np.array_equal(np.load(path, allow_pickle=False), array):
+                return
+        put_aside(path, "is damaged or of other settings")
+    save(path, functools.partial(np.save, arr=array))
+
+
+def map_matrix(path, shape, origin, mode):
+    """The matrix of that shape and origin at `path`, mapped into memory; None if there is none, or another one, which
+    is put aside.
+    """
     if not path.exists():
         return None
-    with contextlib.suppress(OSError, ValueError, EOFError):
-        array = np.load(path, allow_pickle=False)
-        if array.shape == shape and np.isfinite(array).all():
-            return array
-    tqdm.write(f"note: {path} does not hold {list(shape)} finite numbers; computing it again")
+    try:
+        matrix = np.lib.format.open_memmap(path, mode=mode)
+        with open(path, "rb") as file:
+            file.seek(matrix.offset + matrix.nbytes)
+            line = file.read()
+        found = json.loads(line) if line else {}
+        other = [f"{key} {found.get(key)}, not {value}" for key, value in origin.items() if found.get(key) != value]
+        if not found:
+            reason = "does not say what it was computed from"
+        elif other:
+            reason = f"was computed from other settings ({', '.join(other)})"
+        elif matrix.shape != shape or matrix.dtype != np.float64:
+            reason = f"holds {matrix.dtype} {matrix.shape}, not float64 {shape}"
+        elif mode == "r" and not np.isfinite(matrix).all():
+            reason = "holds NaN or infinite values"
+        else:
+            return matrix
+    except Exception as error:  # a damaged file can raise anything
+        reason = f"can't be read ({error})"
+    put_aside(path, reason)
     return None
+
+
+def open_matrix(path, shape, origin):
+    """The matrix of that shape and origin that `path` holds, or the unfinished one that will get its name, which may be
+    new. Returns a float64 memory map; `finish_matrix` takes it back.
+    """
+    matrix = map_matrix(path, shape, origin, "r")
+    if matrix is not None:
+        return matrix
+    partial = path.with_name(path.name + ".partial")
+    if map_matrix(partial, shape, origin, "r+") is None:
+        with writing(path):
+            try:
+                with open(partial, "wb") as file:  # written, not only sized: a full disk is noticed here and not later
+                    header = {"descr": "<f8", "fortran_order": False, "shape": shape}
+                    np.lib.format.write_array_header_1_0(file, header)
+                    for _ in range(shape[0]):
+                        file.write(np.full(shape[1:], np.nan).data)
+                    file.write(f"\n{json.dumps(origin)}\n".encode())
+                    os.fsync(file.fileno())
+            except OSError:
+                partial.unlink(missing_ok=True)
+                raise
+    return np.lib.format.open_memmap(partial, mode="r+")
+
+
+def finish_matrix(path, matrix):
+    """The completed matrix of `open_matrix` as an array; its file has got its final name, `path`."""
+    finished = np.array(matrix)
+    if Path(matrix.filename).name != path.name:
+        if not np.isfinite(finished).all():
+            raise BadInput(f"{path.name}: the engine gave NaN or infinite values; use another --engine or --precision")
+        if path.stem.endswith("kernel_train") and not np.array_equal(finished, finished.T):
+            raise BadInput(f"{matrix.filename}: the matrix is not symmetric; delete the file and run it again")
+        matrix.flush()
+        with writing(path):
+            os.replace(matrix.filename, path)
+    return finished
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Running: trials and results
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def trial_images(settings, network, size, trial):
@@ -1146,57 +729,110 @@ def trial_images(settings, network, size, trial):
     return drawn
 
 
-def compute_kernels(settings, network, train, test, depth, names, progress):
-    """The NTK matrices in `names`, of kernel_train [n, n] and kernel_test [test, n], by name."""
-    n, kernels = len(train), {}
+def kernel_blocks(settings, network, train, test, depth, pending):
+    """Yield (name, rows, columns, entries) of a trial's NTK matrices, block by block, what `pending` lists of them.
+
+    pending: {"kernel_train": [n, n], "kernel_test": [test, n]} -> the rows [1, m] (fully connected) or the cells [2, m]
+    (convolutional) to compute. All processes of a run go through this together, each doing its share.
+    """
     if network == "fully-connected":
-        for name in names:
-            x1, x2 = (train, None) if name == "kernel_train" else (test, train)
-            kernels[name] = fully_connected_ntk(x1, x2, depth=depth, engine=settings.engine)
-            progress(n * (n + 1) // 2 if x2 is None else n * len(test))
-        return kernels
-    # One list of pairs serves both matrices. In each pair a training image comes first; half of kernel_train will do.
-    cells = {"kernel_train": np.tril_indices(n), "kernel_test": tuple(np.indices((len(test), n)).reshape(2, -1))}
-    pairs = [[j, i + n * (name == "kernel_test")] for name in names for i, j in [cells[name]]]
-    values = np.empty(sum(len(i) for i, _ in pairs))
-    images = np.concatenate([train, test]) if "kernel_test" in names else train
-    how = (depth, settings.engine, settings.precision)
-    for block, ntk in convolutional_pairs(images, np.concatenate(pairs, axis=1), *how):
-        values[block] = ntk
-        progress(len(block))
-    for name, part in zip(names, np.split(values, np.cumsum([len(i) for i, _ in pairs])[:-1]), strict=True):
-        kernels[name] = np.empty((n if name == "kernel_train" else len(test), n))
-        kernels[name][cells[name]] = part
-        if name == "kernel_train":
-            kernels[name].T[cells[name]] = part
-    return kernels
+        if settings.engine == "jax" or is_leader():  # NumPy takes seconds
+            for name, (rows,) in pending.items():
+                x1, x2 = (train, None) if name == "kernel_train" else (test, train)
+                for block, entries in fully_connected_blocks(x1, x2, depth, settings.engine, rows):
+                    yield name, block, slice(entries.shape[1]), entries
+        return
+    # One list of pairs serves both matrices. In each pair a training image comes first.
+    pairs = [[j, i + len(train) * (name == "kernel_test")] for name, (i, j) in pending.items()]
+    pairs = np.concatenate([np.zeros((2, 0), dtype=int), *pairs], axis=1)
+    ends = np.cumsum([cells.shape[1] for cells in pending.values()])
+    images = np.concatenate([train, test]) if "kernel_test" in pending else train
+    for block, entries in convolutional_pairs(images, pairs, depth, settings.engine, settings.precision):
+        for (name, cells), end in zip(pending.items(), ends, strict=True):
+            inside = (block < end) & (block >= end - cells.shape[1])
+            yield name, *cells[:, block[inside] - end + cells.shape[1]], entries[inside]
 
 
-def trial_kernels(settings, network, size, trial, k_thresh, progress):
+def unfinished(network, name, kernel):
+    """The NaN rows [1, m] or cells [2, m] of an NTK matrix for `kernel_blocks`; half of kernel_train will do."""
+    rows = [row[: i + 1] if name == "kernel_train" else row for i, row in enumerate(kernel)]
+    if network == "fully-connected":
+        return np.flatnonzero([np.isnan(row).any() for row in rows])[None]
+    columns = [np.flatnonzero(np.isnan(row)) for row in rows]
+    return np.stack([np.repeat(np.arange(len(rows)), [len(c) for c in columns]), np.concatenate(columns)])
+
+
+def fill_kernels(settings, network, size, trial, depth, kernels, progress=lambda pairs: None):
+    """Compute what is NaN in a trial's NTK matrices, {"kernel_train": [n, n], "kernel_test": [test, n]}, in place."""
+    train, _, test, _ = trial_images(settings, network, size, trial)
+    pending = {name: unfinished(network, name, kernel) for name, kernel in kernels.items()}
+    pending = {name: todo for name, todo in pending.items() if todo.size}
+    for name in kernels.keys() - pending.keys():
+        progress(size * (size + 1) // 2 if name == "kernel_train" else kernels[name].size)
+    if process_count() > 1 and pending:
+        numbers = [pending[name].shape[1] if name in pending else 0 for name in ("kernel_train", "kernel_test")]
+        broadcast(np.array([networks.index(network), size, trial, depth, *numbers]))
+        for todo in pending.values():
+            broadcast(todo)
+    flushed = time.monotonic()
+    for name, rows, columns, entries in kernel_blocks(settings, network, train, test, depth, pending):
+        kernels[name][rows, columns] = entries
+        progress(entries.size)
+        if time.monotonic() > flushed + flush_seconds:
+            for kernel in kernels.values():
+                if isinstance(kernel, np.memmap):
+                    kernel.flush()
+            flushed = time.monotonic()
+    if kernels["kernel_train"].flags.writeable:
+        mirror(kernels["kernel_train"])
+
+
+def follow(settings):
+    """What processes other than 0 do: their share of all kernels that process 0 computes, until it is done."""
+    while True:
+        network, size, trial, depth, *numbers = broadcast(np.zeros(6, dtype=int))
+        if network < 0:
+            return
+        dimension = 1 if networks[network] == "fully-connected" else 2
+        names = zip(("kernel_train", "kernel_test"), numbers, strict=True)
+        pending = {name: broadcast(np.zeros((dimension, m), dtype=int)) for name, m in names if m}
+        train, _, test, _ = trial_images(settings, networks[network], size, trial)
+        for _ in kernel_blocks(settings, networks[network], train, test, int(depth), pending):
+            pass
+
+
+def trial_kernels(settings, network, size, trial, k_thresh=None, setting=None, progress=lambda pairs: None):
     """One trial's five arrays by file name, read or computed and saved, with its depth and separability.
 
     k_thresh: what kernel_test is divided by (fully connected: found here). None for the convolutional network's
-    reference trial, which it comes from: then only kernel_train.
+    reference trial, which it comes from: then only kernel_train. setting: of the depth sweep, a factor of L_conv (fully
+    connected) or a depth; files of other depths than the plan's have them in their names.
     """
     train, train_label, test, test_label = trial_images(settings, network, size, trial)
-    found = {"train_label": train_label, "test_label": test_label}
-    delta, depth = separability(train), convolutional_depth
+    small = {"train_label": train_label, "test_label": test_label}
+    delta = separability(train)
     if network == "fully-connected":
-        depth = fully_connected_depth(size, delta)
+        factors = [depth_factor, depth_factor if setting is None else setting]
+        usual, depth = (fully_connected_depth(size, delta, factor) for factor in factors)
         k_thresh = fully_connected_threshold(train.shape[1], depth)
-    names = ("train_label", "test_label", "kernel_train", "kernel_test", "kernel_test_normalized")
-    paths = {n: settings.path(network, f"seed{settings.seed}_data{size}_trial{trial}_{n}.npy") for n in names}
+    else:
+        usual, depth = convolutional_depth, setting or convolutional_depth
     shapes = {"kernel_train": (size, size)} | ({"kernel_test": (len(test), size)} if k_thresh else {})
-    found |= {name: load_array(paths[name], shape) for name, shape in shapes.items()}
-    missing = [name for name in shapes if found[name] is None]
-    if missing:
-        found |= compute_kernels(settings, network, train, test, depth, missing, progress)
+    stem = f"seed{settings.seed}_data{size}_trial{trial}" + (f"_depth{depth}" if depth != usual else "")
+
+    def path(name):
+        return settings.path(network, f"{stem}_{name}.npy")
+
+    origin = settings.origin(network, size, trial, depth)
+    origins = {"kernel_train": origin, "kernel_test": origin | {"test_size": len(test)}}
+    kernels = {name: open_matrix(path(name), shape, origins[name]) for name, shape in shapes.items()}
+    fill_kernels(settings, network, size, trial, depth, kernels, progress)
+    kernels = {name: finish_matrix(path(name), kernel) for name, kernel in kernels.items()}
     if k_thresh:
-        found["kernel_test_normalized"] = np.clip(found["kernel_test"] / k_thresh, -1, 1)
-    for name in found:
-        if missing or not paths[name].exists():
-            save(paths[name], functools.partial(np.save, arr=found[name]))
-    return found | {"depth": depth, "separability": delta}
+        small["kernel_test_normalized"] = np.clip(kernels["kernel_test"] / k_thresh, -1, 1)
+    for name, array in small.items():
+        keep(path(name), array)
+    return kernels | small | {"depth": depth, "separability": delta}
 
 
 def fully_connected_threshold(dimension, depth):
@@ -1207,8 +843,11 @@ def fully_connected_threshold(dimension, depth):
     return fully_connected_ntk(x1, x2, depth=depth)[0, 0]
 
 
-def convolutional_thresholds(reference):
-    """k_thresh and each convention's class thresholds, from the training matrix of the reference trial."""
+def reference_thresholds(settings, network, setting=None):
+    """k_thresh and each convention's class thresholds, from the convolutional network's reference trial; else None."""
+    if network == "fully-connected":
+        return None, None
+    reference = trial_kernels(settings, network, reference_size, 0, setting=setting)["kernel_train"]
     k_thresh = np.abs(reference - np.diag(np.diag(reference))).max()
     return k_thresh, {c: class_thresholds(reference, percentile, zeros=c == "") for c in conventions}
 
@@ -1228,18 +867,15 @@ def run_network(settings, network):
     seconds = {"kernels": 0.0, "quantities": 0.0}
     shapes = results_shapes(len(settings.data_sizes), max(counts), settings.test_size)
     results = {name: np.full(shape, np.nan) for name, shape in shapes.items()}
-    k_thresh = thresholds = None
     start = time.perf_counter()
     with tqdm(total=settings.pairs(network), unit=" pairs", unit_scale=True, desc=network, disable=None) as bar:
-        if network == "convolutional" and any(counts):
-            reference = trial_kernels(settings, network, reference_size, 0, None, bar.update)["kernel_train"]
-            k_thresh, thresholds = convolutional_thresholds(reference)
+        k_thresh, thresholds = reference_thresholds(settings, network) if any(counts) else (None, None)
         for s, (size, count) in enumerate(zip(settings.data_sizes, counts, strict=True)):
             for c, i in itertools.product(conventions, range(pattern_draws if count else 0)):
                 rng = random_generator(settings.seed, network, size, i, f"sparsity{c}")
                 results[f"pattern_sparsity{c}"][s, i] = sparsity(sparsity_pattern(size, rng, c == ""))
             for trial in range(count):
-                kernels = trial_kernels(settings, network, size, trial, k_thresh, bar.update)
+                kernels = trial_kernels(settings, network, size, trial, k_thresh, progress=bar.update)
                 computed = time.perf_counter()
                 patterns = trial_patterns(settings, network, size, trial)
                 found = kernels | trial_quantities(network, kernels, patterns, thresholds)
@@ -1248,54 +884,46 @@ def run_network(settings, network):
                 seconds["kernels"] += computed - start
                 start = time.perf_counter()
                 seconds["quantities"] += start - computed
-    path = settings.path(network, "results.npz")
-    save(path, functools.partial(np.savez, data_sizes=settings.data_sizes, trials=counts, **results))
-    print(f"wrote {path}")
+    flags = results["numerical_flags"]
+    if np.nansum(flags):
+        what = "sparsified matrices are not positive definite, singular or of a condition number above 1e12"
+        print(f"note: {network}: {np.sum(flags > 0)} of {np.isfinite(flags).sum()} {what}; see numerical_flags")
+    save_results(settings, network, "results.npz", counts, results)
     return seconds
+
+
+def save_results(settings, network, name, counts, results):
+    """Write the results, with the sizes, the numbers of trials and the precision that they were computed in."""
+    path = settings.path(network, name)
+    about = {"data_sizes": settings.data_sizes, "trials": counts, "precision": settings.precision_of(network)}
+    save(path, functools.partial(np.savez, **about, **results))
+    print(f"wrote {path}")
 
 
 def run_depth_sweep(settings, network):
     """Quantities against depth, written to `{prefix}_depth_sweep.npz`. Returns the seconds it took.
 
     Fully connected: depths of `sweep_factors` times L_conv; convolutional: `sweep_depths`. The arrays, [sizes, depths,
-    trials] and more, are named like those of the results; kernels are not kept.
+    trials] and more, are named like those of the results.
     """
     counts, start = settings.trials[network], time.perf_counter()
-    settings_of_sweep = sweep_factors if network == "fully-connected" else sweep_depths
-    names = ("depth", "off_diagonal_ratio", "condition_number_exact", "accuracy_exact", "accuracy_diagonal")
-    shape = (len(settings.data_sizes), len(settings_of_sweep), max(counts))
+    depths = sweep_factors if network == "fully-connected" else sweep_depths
+    names = ("depth", "off_diagonal_ratio", "condition_number_exact", "numerical_flags_exact", "accuracy_exact",
+             "accuracy_diagonal")  # fmt: skip
+    shape = (len(settings.data_sizes), len(depths), max(counts))
     results = {name: np.full(shape, np.nan) for name in names}
-    names = ("condition_number", "smallest_eigenvalue", "accuracy_sparse")
+    names = ("condition_number", "numerical_flags", "smallest_eigenvalue", "accuracy_sparse")
     results |= {name: np.full((*shape, sparsity_patterns), np.nan) for name in names}
-    compute = functools.partial(compute_kernels, settings, network, progress=lambda pairs: None)
-
-    @functools.cache
-    def thresholds_at(depth):  # the reference trial's, once for all sizes and trials
-        images, *_ = trial_images(settings, network, reference_size, 0)
-        reference = compute(train=images, test=images[:0], depth=depth, names=["kernel_train"])
-        return convolutional_thresholds(reference["kernel_train"])
-
+    references = [reference_thresholds(settings, network, depth) if any(counts) else None for depth in depths]
     plan = [(s, d, t) for s in range(shape[0]) for d in range(shape[1]) for t in range(counts[s])]
     for s, d, trial in tqdm(plan, desc=f"{network}, depth sweep", unit=" trials", disable=None):
-        size = settings.data_sizes[s]
-        train, train_label, test, test_label = trial_images(settings, network, size, trial)
-        if network == "fully-connected":
-            depth, thresholds = fully_connected_depth(size, separability(train), sweep_factors[d]), None
-            k_thresh = fully_connected_threshold(train.shape[1], depth)
-        else:
-            depth = sweep_depths[d]
-            k_thresh, thresholds = thresholds_at(depth)
-        kernels = compute(train=train, test=test, depth=depth, names=["kernel_train", "kernel_test"])
-        kernels |= {"train_label": train_label, "test_label": test_label}
-        kernels["kernel_test_normalized"] = np.clip(kernels["kernel_test"] / k_thresh, -1, 1)
+        size, (k_thresh, thresholds) = settings.data_sizes[s], references[d]
+        kernels = trial_kernels(settings, network, size, trial, k_thresh, depths[d])
         patterns = {"": trial_patterns(settings, network, size, trial)[""]}
-        found = trial_quantities(network, kernels, patterns, thresholds) | {"depth": depth}
+        found = kernels | trial_quantities(network, kernels, patterns, thresholds)
         for name in results:
             results[name][s, d, trial] = found[name]
-    path = settings.path(network, "depth_sweep.npz")
-    about = {"data_sizes": settings.data_sizes, "trials": counts, "depth_settings": settings_of_sweep}
-    save(path, functools.partial(np.savez, **about, **results))
-    print(f"wrote {path}")
+    save_results(settings, network, "depth_sweep.npz", counts, {"depth_settings": depths} | results)
     return time.perf_counter() - start
 
 
@@ -1304,9 +932,24 @@ def run_depth_sweep(settings, network):
 # ----------------------------------------------------------------------------------------------------------------------
 
 
+class Parser(argparse.ArgumentParser):
+    """One that complains in one line."""
+
+    def error(self, message):
+        self.exit(2, f"training.py: error: {message.removeprefix('argument ')}; see --help\n")
+
+
+def whole_number(text):
+    """An int from the command line."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: use whole numbers") from None
+
+
 def parse_arguments(argv):
     """The command line, checked as far as it can be without the data; errors end with status 2."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Kernels, approximations and measurement counts of arXiv:2107.09200.",
         epilog="The defaults are the constants at the top of training.py.",
     )
@@ -1314,22 +957,27 @@ def parse_arguments(argv):
     limits = " ".join(map(str, trials_without_accelerator))
     options = [
         ("--networks", dict(nargs="+", choices=networks, default=networks, metavar="NETWORK"), f"of {names}", names),
-        ("--data-sizes", dict(nargs="+", type=int, metavar="N"), "numbers of training images, even", data_sizes),
-        ("--trials", dict(nargs="+", type=int, metavar="T"), "trials of each size, 0 skips it",
+        ("--data-sizes", dict(nargs="+", type=whole_number, metavar="N"), "numbers of training images, even",
+         data_sizes),
+        ("--trials", dict(nargs="+", type=whole_number, metavar="T"), "trials of each size, 0 skips it",
          f"{' '.join(map(str, trials))}; for the convolutional network without an accelerator at most {limits}"),
-        ("--test-size", dict(type=int, default=test_size, metavar="X"), "test images of a trial, even", test_size),
-        ("--seed", dict(type=int, default=seed), "seed of every random draw, 0 or more", seed),
+        ("--test-size", dict(type=whole_number, metavar="X"), "test images of a trial, even", test_size),
+        ("--seed", dict(type=whole_number, default=seed), "seed of every random draw, 0 or more", seed),
         ("--output", dict(type=Path, default="kernel_output", metavar="DIR"),
          "folder to write to, and to go on from", "kernel_output"),
         ("--dataset", dict(choices=("auto", "mnist", "digits"), default="auto"),
          "MNIST, scikit-learn's 8x8 digits, or the digits only where MNIST can't be had", "auto"),
         ("--mnist-dir", dict(metavar="DIR"), "folder of MNIST's four IDX files",
          "the environment variable MNIST_DIR, else TensorFlow Datasets"),
-        ("--engine", dict(choices=engines, default="auto"), "what evaluates the kernels; neural-tangents is the slow "
-         "cross-check", "auto: jax where JAX finds an accelerator, else numba"),
+        ("--engine", dict(choices=engines, default="auto"), "what evaluates the kernels; gpu: jax, refusing to run on "
+         "a CPU; neural-tangents: the slow cross-check", "auto: jax where JAX finds an accelerator, else numba"),
         ("--precision", dict(choices=("float64", "float32"), default="float64"),
          "of the convolutional kernels' evaluation", "float64"),
         ("--depth-sweep", dict(action="store_true"), "vary the depth instead of running the plan", "off"),
+        ("--coordinator", dict(metavar="HOST:PORT"), "where process 0 of a run of several processes listens",
+         "what Slurm or Open MPI says, else one process"),
+        ("--processes", dict(type=whole_number, metavar="P"), "their number", "likewise"),
+        ("--process-id", dict(type=whole_number, metavar="I"), "this one's, from 0 on", "likewise"),
     ]  # fmt: skip
     for flag, how, text, default in options:
         default = " ".join(map(str, default)) if isinstance(default, list) else default
@@ -1339,7 +987,9 @@ def parse_arguments(argv):
     def complain(option, values, remedy):
         parser.error(f"--{option} {' '.join(map(str, np.atleast_1d(values)))}: {remedy}")
 
-    args.own_trials = args.trials is not None
+    args.own_sizes, args.own_trials, args.own_test_size = (
+        value is not None for value in (args.data_sizes, args.trials, args.test_size)
+    )
     known = dict(zip(data_sizes, trials, strict=True))
     args.data_sizes = args.data_sizes or data_sizes
     for n in args.data_sizes:
@@ -1354,11 +1004,68 @@ def parse_arguments(argv):
         complain("trials", args.trials, f"use one number, 0 or more, for each of {len(args.data_sizes)} sizes")
     if not any(args.trials):
         complain("trials", args.trials, "nothing to do; use at least one that is not 0")
+    args.test_size = args.test_size if args.own_test_size else test_size
     if args.test_size < 2 or args.test_size % 2:
         complain("test-size", args.test_size, "use an even number, 2 or more")
     if args.seed < 0:
         complain("seed", args.seed, "use 0 or more")
+    team = {"coordinator": args.coordinator, "processes": args.processes, "process-id": args.process_id}
+    for option, value in team.items():
+        if value is not None and None in team.values():
+            complain(option, value, f"use {', '.join(f'--{name}' for name in team)} together")
+    if args.coordinator is not None:
+        host, _, port = args.coordinator.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+            complain("coordinator", args.coordinator, "use HOST:PORT, as in 127.0.0.1:12345")
+        if args.processes < 1:
+            complain("processes", args.processes, "use 1 or more")
+        if not 0 <= args.process_id < args.processes:
+            complain("process-id", args.process_id, f"use 0 to {args.processes - 1}, each in one process")
     return args
+
+
+def join_processes(args):
+    """Connect the processes of a run through JAX. Raises BadInput where they don't find each other.
+
+    JAX ends a process that has lost another with a C++ abort, which Python does not see: SIGABRT gets a handler that
+    says what happened in one line.
+    """
+    launched = os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ.get("OMPI_COMM_WORLD_SIZE") or "1"
+    if args.coordinator is None and launched == "1":
+        return
+    where = f"--coordinator {args.coordinator}" if args.coordinator else f"{launched} processes launched"
+    deadline = time.monotonic() + patience
+    while args.process_id:  # others than process 0 wait for it: JAX would abort
+        host, _, port = args.coordinator.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+            break
+        except OSError as error:
+            if time.monotonic() > deadline:
+                remedy = "start process 0 there, or correct the address"
+                raise BadInput(f"{where}: no answer for {patience} s ({error.strerror or error}); {remedy}") from error
+            time.sleep(0.5)
+    import jax
+
+    def on_abort(message):
+        def leave(_):
+            os.write(2, f"training.py: error: {message}\n".encode())
+            os._exit(1)
+
+        join_processes.handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(leave)  # C keeps no reference to it
+        ctypes.CDLL(None).signal(int(signal.SIGABRT), join_processes.handler)
+
+    on_abort(f"{where}: not all processes came within {patience} s; start all of them, with the same options")
+    try:
+        jax.distributed.initialize(args.coordinator, args.processes, args.process_id,
+                                   initialization_timeout=patience, heartbeat_timeout_seconds=patience)  # fmt: skip
+    except (RuntimeError, ValueError) as error:
+        remedy = "name a free port of process 0's host in --coordinator, with --processes and --process-id"
+        raise BadInput(f"{where}: {str(error).splitlines()[0]}; {remedy}") from error
+    on_abort(f"{where}: another process ended; {run_again}")
+    if not is_leader():
+        print(f"process {jax.process_index()} of {process_count()}: computes for process 0, which prints and writes")
+        sys.stdout = open(os.devnull, "w")
 
 
 def plan(args, data):
@@ -1366,7 +1073,11 @@ def plan(args, data):
     digits = [digit for network in args.networks for digit in selections[network]]
     train, test = (2 * min(np.sum(data[s]["label"] == d) for d in digits) for s in ("train", "test"))
     if args.test_size > test:
+        if args.own_test_size:
+            raise BadInput(f"--test-size {args.test_size}: {data['name']} fills {test}; use that or less")
         print(f"note: {data['name']} fills {test} test images, not {args.test_size}")
+    if args.own_sizes and max(args.data_sizes) > train:
+        raise BadInput(f"--data-sizes {max(args.data_sizes)}: {data['name']} fills {train}; use that or less")
     counts = {}
     for network in args.networks:
         limits = dict(zip(data_sizes, trials_without_accelerator, strict=False))
@@ -1387,7 +1098,7 @@ def describe_device():
     import jax
 
     if has_accelerator():
-        return f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}"
+        return f"{jax.device_count()} x {jax.local_devices()[0].device_kind}"
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -1396,25 +1107,51 @@ def describe_device():
 
 def run(args):
     """One run: data, plan, networks, run.json. Raises BadInput."""
-    clock = time.perf_counter()
-    try:
-        args.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"--output {args.output}: {error.strerror}; name a folder") from error
-    data = load_data(args.dataset, args.mnist_dir)
-    data |= {split: canonical_order(data[split]) for split in ("train", "test")}
-    seconds = {"data": time.perf_counter() - clock}
+    choose_engine(args.engine)
+    with hold(args.output) if is_leader() else contextlib.nullcontext():
+        clock = time.perf_counter()
+        if not is_leader():
+            broadcast(np.zeros(1))  # until process 0 has loaded, and perhaps downloaded, the data
+        data = load_data(args.dataset, args.mnist_dir)
+        if is_leader():
+            broadcast(np.zeros(1))
+        data |= {split: canonical_order(data[split]) for split in ("train", "test")}
+        data["sha256"] = data_sum(data)
+        settings = plan(args, data)
+        if process_count() > 1:
+            check_agreement(settings)
+        if is_leader():
+            lead(args, settings, clock)
+        else:
+            follow(settings)
+
+
+def check_agreement(settings):
+    """Raise BadInput unless all processes have the same data, settings and formulas."""
+    same = (settings.data["sha256"], settings.seed, settings.test_size, settings.engine, settings.precision, formulas)
+    digests = gather(np.frombuffer(hashlib.sha256(repr(same).encode()).digest(), np.uint8))
+    others = np.flatnonzero((digests != digests[0]).any(axis=1))
+    if others.size:
+        what = "have other data, options or another version of training.py than process 0"
+        raise BadInput(f"--process-id {' '.join(map(str, others))}: {what}; start all with the same")
+
+
+def lead(args, settings, clock):
+    """What process 0, or the only one, does: say what is to come, compute, write. clock: when the run began."""
+    data, seconds = settings.data, {"data": time.perf_counter() - clock}
     stand_in = "THESE ARE SCIKIT-LEARN'S 8x8 DIGITS, NOT MNIST; FILES ARE NAMED digits-..."
     if data["name"] != "mnist":
         print(stand_in)
-    settings = plan(args, data)
-    print(f"dataset {data['name']}, {settings.test_size} test images; {describe_device()}; engine {settings.engine}, "
-          f"{args.precision}; output {args.output}/")  # fmt: skip
+    together = f" ({process_count()} processes)" if process_count() > 1 else ""
+    print(f"dataset {data['name']}, {settings.test_size} test images; {describe_device()}{together}; engine "
+          f"{settings.engine}, {args.precision}; output {args.output}/")  # fmt: skip
     for network in args.networks:
         plans = [f"{t} x {n}" for n, t in zip(args.data_sizes, settings.trials[network], strict=True) if t]
         print(f"{network}: {settings.pairs(network):,} pairs of images, trials x sizes {', '.join(plans) or 'none'}")
     for network in args.networks:
         seconds[network] = (run_depth_sweep if args.depth_sweep else run_network)(settings, network)
+    if process_count() > 1:
+        broadcast(np.full(6, -1))  # the others may go
     seconds["total"] = time.perf_counter() - clock
     packages = ("numpy", "scipy", "numba", "jax", "jaxlib", "neural-tangents")
     constants = {name: getattr(settings, name) for name in ("seed", "test_size", "data_sizes", "trials")}
@@ -1422,6 +1159,7 @@ def run(args):
                   "convolutional_depth", "k_thresh_margin", "percentile", "diagonal_boost")}  # fmt: skip
     record = {
         "dataset": data["name"], "device": describe_device(), "engine": settings.engine, "precision": args.precision,
+        "processes": process_count(),
         "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages},
         "constants": constants, "seconds": seconds,
     }  # fmt: skip
@@ -1437,14 +1175,24 @@ def run(args):
 
 
 def main(argv=None):
-    """Run the command line. Returns the exit status: 0, or 2 after one line about a bad input."""
+    """Run the command line. Returns the exit status: 0, 2 after one line about a bad input, 1 after one about a lost
+    process.
+    """
     args = parse_arguments(argv)
     try:
+        join_processes(args)
         run(args)
+        return 0
     except BadInput as error:
-        print(f"training.py: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        status, message = 2, str(error)
+    except (RuntimeError, ValueError) as error:
+        if process_count() == 1:
+            raise
+        status, message = 1, f"the processes lost each other ({str(error).splitlines()[0]}); {run_again}"
+    print(f"training.py: error: {message}", file=sys.stderr, flush=True)
+    if process_count() > 1:
+        os._exit(status)  # leaving in order would wait for the other processes
+    return status
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+import kernels
 import training
 
 DEPTH = training.convolutional_depth
@@ -60,11 +61,11 @@ def time_convolutional(engine, precision="float64", repeats=3):
 
 def oracle(layers, x1, x2, batch_size):
     """nt.batch's kernel as a function without arguments that keeps what it compiled."""
-    nt, stax = training.import_neural_tangents()
+    nt, stax = kernels.import_neural_tangents()
     kernel_fn = nt.batch(stax.serial(*layers)[2], batch_size=batch_size, device_count=0)
 
     def evaluate():
-        with training.double_precision():
+        with kernels.double_precision():
             return np.array(kernel_fn(x1, x2, "ntk"))
 
     return evaluate
@@ -73,7 +74,7 @@ def oracle(layers, x1, x2, batch_size):
 def benchmark_convolutional():
     """Rows (engine, precision, seconds per pair) at 28 x 28 and depth 96."""
     x = draw_images(8)
-    layers = training.oracle_convolutional(DEPTH)
+    layers = kernels.oracle_convolutional(DEPTH)
     rows = []
     for batch in (2, 4):
         best = seconds(oracle(layers, x[:4], x[4:], batch), repeats=2) / 16
@@ -92,8 +93,8 @@ def benchmark_convolutional():
 def benchmark_fully_connected():
     """The Gram matrix at n = 512, depth 83."""
     x = draw_images(512 if os.environ.get("MNIST_DIR") else 128, flatten=True, selection=(8, 9))
-    _, stax = training.import_neural_tangents()
-    hidden, last = (stax.Dense(w, W_std=np.sqrt(training.erf_scale), b_std=None) for w in (512, 1))
+    _, stax = kernels.import_neural_tangents()
+    hidden, last = (stax.Dense(w, W_std=np.sqrt(kernels.erf_scale), b_std=None) for w in (512, 1))
     layers = [hidden, stax.Erf()] * 83 + [last]
     rows = [("neural-tangents", seconds(oracle(layers, x, None, len(x) // 4), repeats=2))]
     for engine in ("numba", "jax"):
@@ -118,7 +119,7 @@ def benchmark_sizes():
         test = np.indices((n, 256)).reshape(2, -1)
         pairs = np.concatenate([[i, j], [test[0], test[1] + n]], axis=1)
         start = time.perf_counter()
-        blocks = training.convolutional_pairs(images, pairs, DEPTH, engine, "float64")
+        blocks = kernels.convolutional_pairs(images, pairs, DEPTH, engine, "float64")
         next(blocks)
         own, times = time.perf_counter() - start, []
         for _ in range(4):  # the shortest of four, because what disturbs comes in bursts
@@ -142,7 +143,7 @@ def benchmark_sizes():
 def in_process(code, **environment):
     """Run code in a fresh interpreter; returns the number it prints and its peak memory in MiB."""
     prelude = f"import sys; sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parent.parent)]}\n"
-    prelude += "import benchmark, itertools, numpy as np, os, time, training\n"
+    prelude += "import benchmark, itertools, kernels, numpy as np, os, time, training\n"
     variables = os.environ | {name: str(value) for name, value in environment.items()}
     code = prelude + code + "\nprint(benchmark.peak_memory())"
     result = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True)
@@ -192,7 +193,7 @@ images = data[np.arange(768) % len(data)]
 i, j = np.tril_indices(512)
 test = np.indices((512, 256)).reshape(2, -1)
 pairs = np.concatenate([[i, j], [test[0], test[1] + 512]], axis=1)
-blocks = training.convolutional_pairs(images, pairs, benchmark.DEPTH, "auto", "float64")
+blocks = kernels.convolutional_pairs(images, pairs, benchmark.DEPTH, "auto", "float64")
 print(sum(len(block) for block, _ in itertools.islice(blocks, 4)))
 """
     fully_connected = """

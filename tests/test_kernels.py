@@ -12,9 +12,10 @@ import scipy.special
 from conftest import ROOT, off_diagonal, relative_error
 from twin import convolutional_ntk_twin
 
+import kernels
 import training
 
-FAST_ENGINES = [e for e in training.engines if e not in ("auto", "neural-tangents")]
+FAST_ENGINES = [e for e in kernels.engines if e not in ("auto", "gpu", "neural-tangents")]
 FROZEN = np.load(Path(__file__).with_name("frozen_kernels.npz"))
 
 
@@ -50,8 +51,8 @@ def test_fully_connected_at_depth_840(real_data):
     assert np.isfinite(kernel).all() and (kernel > 0).all()
     assert np.array_equal(kernel, kernel.T)
     # With every q at its fixed point 1, Theta <- 1 + slope Theta is a geometric series.
-    slope = training.erf_scale * (4 / np.pi) / np.sqrt(5)
-    unit = np.ones((1, 1)) / np.sqrt(training.erf_scale)
+    slope = kernels.erf_scale * (4 / np.pi) / np.sqrt(5)
+    unit = np.ones((1, 1)) / np.sqrt(kernels.erf_scale)
     series = (slope**841 - 1) / (slope - 1)
     assert relative_error(training.fully_connected_ntk(unit, depth=840), series) < 1e-9
 
@@ -187,7 +188,7 @@ def test_cone_is_exact(images):
     for cone in [(14, 7, 3), (15, 6, 3), (15, 7, 2)]:
         assert np.isnan(convolutional_ntk_twin(x1, x2, 3, cone=cone))
     for stage, bound in enumerate((15, 7, 3)):  # what the engines compute, see also the agreement with the twin
-        planes = {q - p for p, q in training.plane_line(28 >> stage, bound)}
+        planes = {q - p for p, q in kernels.plane_line(28 >> stage, bound)}
         assert planes == set(range(-bound, bound + 1))
 
 
@@ -221,8 +222,8 @@ def test_fully_connected_against_finite_networks(digits):
 
     def forward(weights, image):
         for w in weights[:-1]:
-            image = erf(jnp.sqrt(training.erf_scale / len(w)) * image @ w)
-        return (jnp.sqrt(training.erf_scale / width) * image @ weights[-1])[0]
+            image = erf(jnp.sqrt(kernels.erf_scale / len(w)) * image @ w)
+        return (jnp.sqrt(kernels.erf_scale / width) * image @ weights[-1])[0]
 
     mean, error = empirical_ntk(forward, shapes, jnp.array(x, jnp.float32), 60)
     expected = training.fully_connected_ntk(x, depth=depth)
@@ -265,8 +266,8 @@ def test_closed_form_constants():
     """erf_scale and mu against quadrature of their definitions."""
     z, weight = np.polynomial.hermite_e.hermegauss(200)
     weight = weight / weight.sum()
-    assert relative_error(1 / np.sum(weight * scipy.special.erf(z) ** 2), training.erf_scale) < 1e-12
-    sigma = np.sqrt(training.erf_scale) * scipy.special.erf(z)
+    assert relative_error(1 / np.sum(weight * scipy.special.erf(z) ** 2), kernels.erf_scale) < 1e-12
+    sigma = np.sqrt(kernels.erf_scale) * scipy.special.erf(z)
     assert relative_error(1 - np.sum(weight * z * sigma) ** 2, training.nonlinearity) < 1e-10
     assert abs(training.nonlinearity - 0.0864172) < 1e-7
 
