@@ -45,9 +45,9 @@ def has_accelerator():
 
     try:
         return jax.default_backend() != "cpu"
-    except RuntimeError as error:
-        platforms = os.environ.get("JAX_PLATFORMS", "")
-        raise BadInput(f"JAX_PLATFORMS {platforms}: {str(error).splitlines()[0]}; unset it, or use cpu") from error
+    except (RuntimeError, AssertionError) as error:
+        what = (str(error).splitlines() or ["JAX finds no such device"])[0]
+        raise BadInput(f"JAX_PLATFORMS {os.environ.get('JAX_PLATFORMS')}: {what}; unset it, or use cpu") from error
 
 
 def choose_engine(engine):
@@ -172,10 +172,12 @@ def fully_connected_ntk(x1, x2=None, *, depth, engine="auto"):
     The diagonal has a recursion of its own, K = q = q': the correlation's map has a slope above 1 at correlation 1,
     where rounding errors grow with every layer and would make the matrix's diagonal useless by depth 150.
     """
-    kernel = np.empty((len(x1), len(x1 if x2 is None else x2)))
-    for rows, values in fully_connected_blocks(x1, x2, depth, engine):
+    symmetric = x2 is None
+    x1, x2 = check_images(x1, x2, rank=2)
+    kernel = np.empty((len(x1), len(x2)))
+    for rows, values in fully_connected_blocks(x1, None if symmetric else x2, depth, engine):
         kernel[rows, : values.shape[1]] = values
-    return kernel if x2 is not None else mirror(kernel)
+    return mirror(kernel) if symmetric else kernel
 
 
 def mirror(kernel):
@@ -186,14 +188,13 @@ def mirror(kernel):
 
 
 def fully_connected_blocks(x1, x2, depth, engine, wanted=None):
-    """Yield (rows, their NTK) block by block; x2=None: of x1 with itself, columns up to the block's last row.
-
-    wanted: indices of the rows to compute, by default all; the blocks are the same whichever are.
+    """Yield (rows, their NTK) block by block, of float64 images; x2=None: of x1 with itself, columns up to the block's
+    last row. wanted: indices of the rows to compute, by default all; the blocks are the same whichever are.
     """
     if not isinstance(depth, (int, np.integer)) or depth < 0:
         raise BadInput(f"depth {depth}: use a whole number of layers, 0 or more")
     symmetric = x2 is None
-    x1, x2 = check_images(x1, x2, rank=2)
+    x2 = x1 if symmetric else x2
     n1, n2 = len(x1), len(x2)
     if engine != "auto" and choose_engine(engine) == "neural-tangents":
         _, stax = import_neural_tangents()

@@ -390,16 +390,18 @@ def extreme_eigenvalues(matrix):
         eigenvalues = scipy.linalg.eigvalsh(matrix)
         return eigenvalues[0], np.abs(eigenvalues).min(), np.abs(eigenvalues).max()
 
+    start = np.random.default_rng(0).random(matrix.shape[0])
+
     def lanczos(**which):
         try:
-            start = np.ones(matrix.shape[0])
             return scipy.sparse.linalg.eigsh(matrix, k=1, return_eigenvectors=False, v0=start, **which)[0]
         except scipy.sparse.linalg.ArpackNoConvergence:
             return np.nan
         except RuntimeError:  # the matrix has no LU decomposition
             return 0.0
 
-    return lanczos(which="SA"), abs(lanczos(sigma=0)), abs(lanczos(which="LM"))
+    closest = lanczos(sigma=0)  # to zero
+    return min(lanczos(which="SA"), closest), abs(closest), abs(lanczos(which="LM"))
 
 
 def condition_number(matrix, eigenvalues=None):
@@ -1196,4 +1198,8 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    ended = main()
+    if process_count() == 1:  # all is written: leave with that status whatever comes
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(ended)

@@ -272,6 +272,19 @@ def test_closed_form_constants():
     assert abs(training.nonlinearity - 0.0864172) < 1e-7
 
 
+@pytest.mark.parametrize("engine", ["numba", "jax"])
+def test_fully_connected_blocks_leave_out_what_is_not_wanted(engine):
+    """Blocks of rows come out the same, bit by bit, whichever others are computed."""
+    x = small_images(400)[..., 0].reshape(400, -1)
+    whole = list(kernels.fully_connected_blocks(x, None, 5, engine))
+    some = list(kernels.fully_connected_blocks(x, None, 5, engine, wanted=[0, 100, 101]))
+    assert len(some) == min(2, len(whole))
+    matrix = training.fully_connected_ntk(x, depth=5, engine=engine)
+    for rows, values in some:
+        assert np.array_equal(np.tril(values, rows.start), np.tril(matrix[rows, : rows.stop], rows.start))
+    assert not list(kernels.fully_connected_blocks(x, None, 5, engine, wanted=[]))
+
+
 def test_float64_does_not_depend_on_the_callers_configuration(images):
     import jax
 

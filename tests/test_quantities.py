@@ -135,6 +135,40 @@ def test_sparse_and_dense_agree():
         assert training.sparsity(sparse) == training.sparsity(matrix)
 
 
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize(
+    "diagonal, flags",
+    [((2.0, 1, 3), 0), ((2.0, -1, 3), 1), ((2.0, 0, 3), 1 + 2 + 4), ((2.0, 1e-15, 3), 2 + 4), ((2.0, 1e-12, 3), 4)],
+)
+def test_numerical_flags(diagonal, flags, sparse):
+    """Indefinite, singular, singular to rounding (300 eps = 7e-14 for the larger one), ill-conditioned, none of it."""
+    matrix = np.diag(np.tile(diagonal, 100 if sparse else 1))
+    matrix = scipy.sparse.csr_array(matrix) if sparse else matrix
+    if sparse and diagonal[1] == 1e-12:
+        matrix.data[4:] = np.abs(matrix.data[4:]).clip(min=1)  # one small eigenvalue, for Lanczos
+    assert training.numerical_flags(matrix, training.extreme_eigenvalues(matrix)) == flags
+
+
+@pytest.mark.parametrize("network", training.networks)
+def test_useless_matrices_are_reported(network):
+    """A kernel of ones is singular, twice as much off the diagonal indefinite: flags and NaN, no exception."""
+    y, label = np.repeat([1, -1], 4), np.repeat([1, -1], 2)
+    pattern = training.same_class(8)
+    for kernel, exact in ((np.ones((8, 8)), 2 + 4), (2 * np.ones((8, 8)) - np.eye(8), 1)):
+        test = np.random.default_rng(0).random((4, 8))
+        kernels = {"kernel_train": kernel, "train_label": y, "test_label": label}
+        kernels |= {"kernel_test": test, "kernel_test_normalized": test}
+        thresholds = {c: (0.5, 0.5) for c in training.conventions}
+        found = training.trial_quantities(network, kernels, {c: [pattern] for c in training.conventions}, thresholds)
+        assert int(found["numerical_flags_exact"]) & exact == exact
+        for convention in training.conventions:
+            flags = int(found[f"numerical_flags{convention}"][0])
+            if network == "fully-connected":
+                assert flags & exact == exact
+            assert (flags & 1 == 0) == found[f"positive_definite{convention}"][0]
+        assert found.keys() <= training.results_shapes(1, 1, 4).keys()
+
+
 def test_trial_quantities_by_hand():
     """A diagonal kernel: every approximation is exact, and every count follows from k* alone."""
     kernels = {
