@@ -9,10 +9,14 @@ too, and `neural-tangents`, the slow oracle. training.py draws its experiment fr
 matrix block by block; README.md says how long a block takes.
 """
 
+import ctypes
 import functools
 import math
 import os
+import signal
+import socket
 import sys
+import time
 import types
 import warnings
 
@@ -22,6 +26,8 @@ import numpy as np
 # JAX and neural-tangents are imported by the functions that need them: who asks for `--help` should not wait for them.
 
 engines = ("auto", "numba", "jax", "gpu", "neural-tangents")
+patience = 60  # seconds that the processes of a run wait for one that does not answer
+run_again = "run it again, all processes of it: what is finished is kept"
 formulas = 1  # version of the formulas below; training.py computes kernels of another version again
 
 # W_std^2 of the fully-connected network, 1/E[erf(z)^2] with z ~ N(0, 1), makes erf normalised; mu is the
@@ -88,6 +94,51 @@ def gather(array):
         return np.asarray(multihost_utils.process_allgather(array))
 
 
+def join_processes(coordinator, processes, process_id):
+    """Connect the processes of a run through `jax.distributed`: this one of `processes`, the others at `coordinator`,
+    HOST:PORT; all three None: what Slurm or Open MPI started, or a single process.
+
+    Raises BadInput where they don't find each other. JAX ends a process that has lost another by a C++ abort, which
+    Python does not see: SIGABRT gets a handler that says what happened in one line and leaves with status 1.
+    """
+    launched = os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ.get("OMPI_COMM_WORLD_SIZE") or "1"
+    if coordinator is None and launched == "1":
+        return
+    where = f"--coordinator {coordinator}" if coordinator else f"{launched} processes launched"
+    deadline = time.monotonic() + patience
+    while process_id:  # others than process 0 wait for it: JAX would abort
+        host, _, port = coordinator.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+            break
+        except OSError as error:
+            if time.monotonic() > deadline:
+                remedy = "start process 0 there, or correct the address"
+                raise BadInput(f"{where}: no answer for {patience} s ({error.strerror or error}); {remedy}") from error
+            time.sleep(0.5)
+    import jax
+
+    def on_abort(message):
+        def leave(_):
+            os.write(2, f"training.py: error: {message}\n".encode())
+            os._exit(1)
+
+        join_processes.handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(leave)  # C keeps no reference to it
+        ctypes.CDLL(None).signal(int(signal.SIGABRT), join_processes.handler)
+
+    on_abort(f"{where}: not all processes came within {patience} s; start all of them, with the same options")
+    try:
+        jax.distributed.initialize(coordinator, processes, process_id,
+                                   initialization_timeout=patience, heartbeat_timeout_seconds=patience)  # fmt: skip
+    except (RuntimeError, ValueError) as error:
+        remedy = "name a free port of process 0's host in --coordinator, with --processes and --process-id"
+        raise BadInput(f"{where}: {str(error).splitlines()[0]}; {remedy}") from error
+    on_abort(f"{where}: another process ended; {run_again}")
+    if not is_leader():
+        print(f"process {jax.process_index()} of {process_count()}: computes for process 0, which prints and writes")
+        sys.stdout = open(os.devnull, "w")
+
+
 def double_precision():
     """A context in which JAX has float64, whatever the caller configured."""
     import jax
@@ -125,15 +176,21 @@ def import_neural_tangents():
     return neural_tangents, stax
 
 
-def oracle_ntk(layers, x1, x2=None):
-    """The NTK of the network of stax `layers` by `nt.batch`, float64 [n1, n2]; x2=None: x1 with itself."""
+def oracle(layers):
+    """The network of stax `layers` by `nt.batch`: a function of images x1, x2=None (x1 with itself) that returns its
+    NTK, float64 [n1, n2].
+    """
     nt, stax = import_neural_tangents()
-    # nt.batch takes whole batches: the last image is repeated.
-    padded = [x if x is None else x[np.arange(-(-len(x) // 4) * 4).clip(max=len(x) - 1)] for x in (x1, x2)]
-    with double_precision():
-        kernel_fn = nt.batch(stax.serial(*layers)[2], batch_size=4, device_count=0)
-        kernel = np.array(kernel_fn(*padded, "ntk"), dtype=np.float64)
-    return kernel[: len(x1), : len(x1 if x2 is None else x2)]
+    kernel_fn = nt.batch(stax.serial(*layers)[2], batch_size=4, device_count=0)
+
+    def ntk(x1, x2=None):
+        # nt.batch takes whole batches: the last image is repeated.
+        padded = [x if x is None else x[np.arange(-(-len(x) // 4) * 4).clip(max=len(x) - 1)] for x in (x1, x2)]
+        with double_precision():
+            kernel = np.array(kernel_fn(*padded, "ntk"), dtype=np.float64)
+        return kernel[: len(x1), : len(x1 if x2 is None else x2)]
+
+    return ntk
 
 
 def check_images(x1, x2, rank):
@@ -199,7 +256,7 @@ def fully_connected_blocks(x1, x2, depth, engine, wanted=None):
     if engine != "auto" and choose_engine(engine) == "neural-tangents":
         _, stax = import_neural_tangents()
         hidden, last = (stax.Dense(width, W_std=np.sqrt(erf_scale), b_std=None) for width in (512, 1))
-        yield slice(n1), oracle_ntk([hidden, stax.Erf()] * int(depth) + [last], x1, None if symmetric else x2)
+        yield slice(n1), oracle([hidden, stax.Erf()] * int(depth) + [last])(x1, None if symmetric else x2)
         return
     q1, diagonal = fully_connected_diagonal(x1, depth)
     q2 = q1 if symmetric else fully_connected_diagonal(x2, depth)[0]
@@ -331,12 +388,12 @@ def convolutional_pairs(images, pairs, depth, engine, precision):
         raise BadInput(f"--precision {precision}: unknown; use float64 or float32")
     engine = choose_engine(engine)
     if engine == "neural-tangents":
-        layers = oracle_convolutional(depth)
-        tiles = pairs // 16  # of 16 x 16 images, a minute or so
+        ntk = oracle(oracle_convolutional(depth))
+        tiles = pairs // 8  # of 8 x 8 images, half a minute or so
         for tile in np.unique(tiles, axis=1).T:
             block = np.flatnonzero((tiles == tile[:, None]).all(axis=0))
             (rows, i), (columns, j) = (np.unique(index, return_inverse=True) for index in pairs[:, block])
-            yield block, oracle_ntk(layers, images[rows], images[columns])[i, j]
+            yield block, ntk(images[rows], images[columns])[i, j]
         return
     evaluator = {"numba": NumbaConvolution, "jax": JaxConvolution}[engine]
     evaluate = evaluator(images[..., 0].astype(precision), int(depth) // 3)

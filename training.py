@@ -20,7 +20,6 @@ goes on. analysis.ipynb draws the results. README.md says how long it takes wher
 
 import argparse
 import contextlib
-import ctypes
 import functools
 import gzip
 import hashlib
@@ -32,7 +31,6 @@ import os
 import platform
 import shlex
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -58,17 +56,17 @@ if __name__ == "__main__":  # before the imports that take time
     signal.signal(signal.SIGTERM, stop)
     sys.stdout.reconfigure(line_buffering=True)  # so that a log is complete whatever ends the run
 
-import filelock  # noqa: E402
-import numpy as np  # noqa: E402
-import scipy.linalg  # noqa: E402
-import scipy.sparse.linalg  # noqa: E402
-from tqdm import tqdm  # noqa: E402
+import filelock
+import numpy as np
+import scipy.linalg
+import scipy.sparse.linalg
+from tqdm import tqdm
 
-from kernels import (  # noqa: E402
+from kernels import (
     BadInput,
     broadcast,
     choose_engine,
-    convolutional_ntk,  # noqa: F401
+    convolutional_ntk,  # noqa: F401, for those who import this module
     convolutional_pairs,
     engines,
     formulas,
@@ -77,9 +75,11 @@ from kernels import (  # noqa: E402
     gather,
     has_accelerator,
     is_leader,
+    join_processes,
     mirror,
     nonlinearity,
     process_count,
+    run_again,
 )
 
 # JAX, neural-tangents, scikit-learn and TensorFlow are imported by the functions that need them: `--help` and a wrong
@@ -114,8 +114,6 @@ diagonal_boost = (0.76, 0.9)  # convolutional: 0.76 ln(n)^0.9 times the diagonal
 
 networks = tuple(selections)
 flush_seconds = 20  # from one flush of unfinished kernels to the disk to the next
-patience = 60  # seconds that the processes of a run wait for one that does not answer
-run_again = "run it again, all processes of it: what is finished is kept"
 MNIST_FILES = {  # SHA-256 sums as TensorFlow Datasets registers them for mnist:3.*.*
     "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
     "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
@@ -610,8 +608,10 @@ def hold(folder):
             owner = path.read_text().strip() or "another run"
             raise BadInput(f"--output {folder}: in use by {owner}; wait for it, or name another folder") from error
         path.write_text(f"process {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
-    with lock:
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def put_aside(path, reason):
@@ -628,15 +628,22 @@ def save(path, write):
     content = io.BytesIO()  # NumPy's own errors on a full disk don't say that it is full
     write(content)
     temporary = path.with_name(path.name + ".partial")
+    write_safely(temporary, lambda file: file.write(content.getbuffer()))
+    with writing(path):
+        os.replace(temporary, path)
+
+
+def write_safely(path, write):
+    """Call write(file) and wait until the disk has it all; where that fails, leave no file."""
     with writing(path):
         try:
-            with open(temporary, "wb") as file:
-                file.write(content.getbuffer())
+            with open(path, "wb") as file:
+                write(file)
+                file.flush()
                 os.fsync(file.fileno())
         except OSError:
-            temporary.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
             raise
-        os.replace(temporary, path)
 
 
 def keep(path, array):
@@ -682,23 +689,19 @@ def open_matrix(path, shape, origin):
     """The matrix of that shape and origin that `path` holds, or the unfinished one that will get its name, which may be
     new. Returns a float64 memory map; `finish_matrix` takes it back.
     """
-    matrix = map_matrix(path, shape, origin, "r")
-    if matrix is not None:
-        return matrix
     partial = path.with_name(path.name + ".partial")
-    if map_matrix(partial, shape, origin, "r+") is None:
-        with writing(path):
-            try:
-                with open(partial, "wb") as file:  # written, not only sized: a full disk is noticed here and not later
-                    header = {"descr": "<f8", "fortran_order": False, "shape": shape}
-                    np.lib.format.write_array_header_1_0(file, header)
-                    for _ in range(shape[0]):
-                        file.write(np.full(shape[1:], np.nan).data)
-                    file.write(f"\n{json.dumps(origin)}\n".encode())
-                    os.fsync(file.fileno())
-            except OSError:
-                partial.unlink(missing_ok=True)
-                raise
+    for known, mode in ((path, "r"), (partial, "r+")):
+        matrix = map_matrix(known, shape, origin, mode)
+        if matrix is not None:
+            return matrix
+
+    def write(file):  # NaN written, not only the size set: a full disk is noticed here and not later
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": shape})
+        for _ in range(shape[0]):
+            file.write(np.full(shape[1:], np.nan).data)
+        file.write(f"\n{json.dumps(origin)}\n".encode())
+
+    write_safely(partial, write)
     return np.lib.format.open_memmap(partial, mode="r+")
 
 
@@ -738,15 +741,15 @@ def kernel_blocks(settings, network, train, test, depth, pending):
     (convolutional) to compute. All processes of a run go through this together, each doing its share.
     """
     if network == "fully-connected":
-        if settings.engine == "jax" or is_leader():  # NumPy takes seconds
-            for name, (rows,) in pending.items():
-                x1, x2 = (train, None) if name == "kernel_train" else (test, train)
-                for block, entries in fully_connected_blocks(x1, x2, depth, settings.engine, rows):
-                    yield name, block, slice(entries.shape[1]), entries
+        for name, (rows,) in pending.items() if settings.engine == "jax" or is_leader() else ():  # NumPy needs seconds
+            x1, x2 = (train, None) if name == "kernel_train" else (test, train)
+            for block, entries in fully_connected_blocks(x1, x2, depth, settings.engine, rows):
+                yield name, block, slice(entries.shape[1]), entries
+    if network == "fully-connected" or not pending:
         return
     # One list of pairs serves both matrices. In each pair a training image comes first.
     pairs = [[j, i + len(train) * (name == "kernel_test")] for name, (i, j) in pending.items()]
-    pairs = np.concatenate([np.zeros((2, 0), dtype=int), *pairs], axis=1)
+    pairs = np.concatenate(pairs, axis=1)
     ends = np.cumsum([cells.shape[1] for cells in pending.values()])
     images = np.concatenate([train, test]) if "kernel_test" in pending else train
     for block, entries in convolutional_pairs(images, pairs, depth, settings.engine, settings.precision):
@@ -764,14 +767,14 @@ def unfinished(network, name, kernel):
     return np.stack([np.repeat(np.arange(len(rows)), [len(c) for c in columns]), np.concatenate(columns)])
 
 
-def fill_kernels(settings, network, size, trial, depth, kernels, progress=lambda pairs: None):
+def fill_kernels(settings, network, size, trial, depth, kernels, progress):
     """Compute what is NaN in a trial's NTK matrices, {"kernel_train": [n, n], "kernel_test": [test, n]}, in place."""
     train, _, test, _ = trial_images(settings, network, size, trial)
-    pending = {name: unfinished(network, name, kernel) for name, kernel in kernels.items()}
+    pending = {name: unfinished(network, name, kernel) for name, kernel in kernels.items() if kernel.flags.writeable}
     pending = {name: todo for name, todo in pending.items() if todo.size}
     for name in kernels.keys() - pending.keys():
         progress(size * (size + 1) // 2 if name == "kernel_train" else kernels[name].size)
-    if process_count() > 1 and pending:
+    if process_count() > 1:  # an order even for nothing: those who wait for one give up after half an hour
         numbers = [pending[name].shape[1] if name in pending else 0 for name in ("kernel_train", "kernel_test")]
         broadcast(np.array([networks.index(network), size, trial, depth, *numbers]))
         for todo in pending.values():
@@ -781,9 +784,8 @@ def fill_kernels(settings, network, size, trial, depth, kernels, progress=lambda
         kernels[name][rows, columns] = entries
         progress(entries.size)
         if time.monotonic() > flushed + flush_seconds:
-            for kernel in kernels.values():
-                if isinstance(kernel, np.memmap):
-                    kernel.flush()
+            for name in pending:
+                kernels[name].flush()
             flushed = time.monotonic()
     if kernels["kernel_train"].flags.writeable:
         mirror(kernels["kernel_train"])
@@ -884,6 +886,8 @@ def run_network(settings, network):
                 for name in results.keys() & found.keys():
                     results[name][s, trial] = found[name]
                 seconds["kernels"] += computed - start
+                if computed - start > 60 and not sys.stderr.isatty():  # logs show no progress bar
+                    print(f"{network}, n = {size}, trial {trial + 1} of {count}: {computed - start:.0f} s")
                 start = time.perf_counter()
                 seconds["quantities"] += start - computed
     flags = results["numerical_flags"]
@@ -1026,50 +1030,6 @@ def parse_arguments(argv):
     return args
 
 
-def join_processes(args):
-    """Connect the processes of a run through JAX. Raises BadInput where they don't find each other.
-
-    JAX ends a process that has lost another with a C++ abort, which Python does not see: SIGABRT gets a handler that
-    says what happened in one line.
-    """
-    launched = os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ.get("OMPI_COMM_WORLD_SIZE") or "1"
-    if args.coordinator is None and launched == "1":
-        return
-    where = f"--coordinator {args.coordinator}" if args.coordinator else f"{launched} processes launched"
-    deadline = time.monotonic() + patience
-    while args.process_id:  # others than process 0 wait for it: JAX would abort
-        host, _, port = args.coordinator.rpartition(":")
-        try:
-            socket.create_connection((host, int(port)), timeout=5).close()
-            break
-        except OSError as error:
-            if time.monotonic() > deadline:
-                remedy = "start process 0 there, or correct the address"
-                raise BadInput(f"{where}: no answer for {patience} s ({error.strerror or error}); {remedy}") from error
-            time.sleep(0.5)
-    import jax
-
-    def on_abort(message):
-        def leave(_):
-            os.write(2, f"training.py: error: {message}\n".encode())
-            os._exit(1)
-
-        join_processes.handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(leave)  # C keeps no reference to it
-        ctypes.CDLL(None).signal(int(signal.SIGABRT), join_processes.handler)
-
-    on_abort(f"{where}: not all processes came within {patience} s; start all of them, with the same options")
-    try:
-        jax.distributed.initialize(args.coordinator, args.processes, args.process_id,
-                                   initialization_timeout=patience, heartbeat_timeout_seconds=patience)  # fmt: skip
-    except (RuntimeError, ValueError) as error:
-        remedy = "name a free port of process 0's host in --coordinator, with --processes and --process-id"
-        raise BadInput(f"{where}: {str(error).splitlines()[0]}; {remedy}") from error
-    on_abort(f"{where}: another process ended; {run_again}")
-    if not is_leader():
-        print(f"process {jax.process_index()} of {process_count()}: computes for process 0, which prints and writes")
-        sys.stdout = open(os.devnull, "w")
-
-
 def plan(args, data):
     """The run's Settings: what the data can fill and what can be finished without an accelerator."""
     digits = [digit for network in args.networks for digit in selections[network]]
@@ -1119,6 +1079,8 @@ def run(args):
             broadcast(np.zeros(1))
         data |= {split: canonical_order(data[split]) for split in ("train", "test")}
         data["sha256"] = data_sum(data)
+        stand_in = "THESE ARE SCIKIT-LEARN'S 8x8 DIGITS, NOT MNIST; FILES ARE NAMED digits-...\n"
+        print(stand_in if data["name"] != "mnist" else "", end="")
         settings = plan(args, data)
         if process_count() > 1:
             check_agreement(settings)
@@ -1126,6 +1088,7 @@ def run(args):
             lead(args, settings, clock)
         else:
             follow(settings)
+        print(stand_in if data["name"] != "mnist" else "", end="")
 
 
 def check_agreement(settings):
@@ -1141,9 +1104,6 @@ def check_agreement(settings):
 def lead(args, settings, clock):
     """What process 0, or the only one, does: say what is to come, compute, write. clock: when the run began."""
     data, seconds = settings.data, {"data": time.perf_counter() - clock}
-    stand_in = "THESE ARE SCIKIT-LEARN'S 8x8 DIGITS, NOT MNIST; FILES ARE NAMED digits-..."
-    if data["name"] != "mnist":
-        print(stand_in)
     together = f" ({process_count()} processes)" if process_count() > 1 else ""
     print(f"dataset {data['name']}, {settings.test_size} test images; {describe_device()}{together}; engine "
           f"{settings.engine}, {args.precision}; output {args.output}/")  # fmt: skip
@@ -1172,8 +1132,6 @@ def lead(args, settings, clock):
     record["networks"] = earlier | {network: dict(record) for network in args.networks}
     save(path, lambda file: file.write((json.dumps(record, indent=2) + "\n").encode()))
     print(f"done in {seconds['total']:.0f} s")
-    if data["name"] != "mnist":
-        print(stand_in)
 
 
 def main(argv=None):
@@ -1182,7 +1140,7 @@ def main(argv=None):
     """
     args = parse_arguments(argv)
     try:
-        join_processes(args)
+        join_processes(args.coordinator, args.processes, args.process_id)
         run(args)
         return 0
     except BadInput as error:

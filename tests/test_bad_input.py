@@ -149,7 +149,7 @@ def test_no_coordinator():
     """With less patience than the script's own."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]  # free when the server is gone
-    program = "import sys, training; training.patience = 2; sys.exit(training.main(sys.argv[1:]))"
+    program = "import sys, kernels, training; kernels.patience = 2; sys.exit(training.main(sys.argv[1:]))"
     where = f"127.0.0.1:{port}"
     result = subprocess.run(
         [sys.executable, "-c", program, "--coordinator", where, "--processes", "2", "--process-id", "1"],
