@@ -62,7 +62,9 @@ def choose_engine(engine):
         raise BadInput(f"--engine {engine}: unknown; use {', '.join(engines)}")
     if engine == "gpu" and not has_accelerator():
         raise BadInput("--engine gpu: JAX finds no GPU or TPU; install requirements-gpu.txt, or use --engine numba")
-    return {"auto": "jax" if engine == "auto" and has_accelerator() else "numba", "gpu": "jax"}.get(engine, engine)
+    if engine == "auto":
+        return "jax" if has_accelerator() else "numba"
+    return "jax" if engine == "gpu" else engine
 
 
 def process_count():

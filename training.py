@@ -14,8 +14,9 @@ faster than log n.
 
 Writes into kernel_output/, for every trial t of every training-set size N, `{prefix}_seed{seed}_data{N}_trial{t}_
 {train_label|test_label|kernel_train|kernel_test|kernel_test_normalized}.npy`, then `{prefix}_results.npz` for each
-network, and `run.json`. Kernels that are already there are not computed again, so that a run that was interrupted
-goes on. analysis.ipynb draws the results. README.md says how long it takes where.
+network, and `run.json`. The kernels come from kernels.py. What is already there is not computed again: a run that was
+interrupted, by whatever, goes on where it ended. analysis.ipynb draws the results. README.md says how long it takes
+where, and how to run on several machines.
 """
 
 import argparse

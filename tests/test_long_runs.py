@@ -222,6 +222,22 @@ def test_files_that_can_not_be_used(copy, undisturbed, script):
     assert contents(copy) == contents(undisturbed)
 
 
+def test_a_matrix_is_checked_before_it_gets_its_name(tmp_path):
+    path = tmp_path / "some_kernel_train.npy"
+    for spoil, words in ((np.nan, "NaN or infinite"), (2, "not symmetric")):
+        matrix = training.open_matrix(path, (3, 3), {"size": 3})
+        assert np.isnan(matrix).all() and matrix.shape == (3, 3)
+        matrix[:] = 1
+        matrix[0, 1] = spoil
+        with pytest.raises(ValueError, match=words):
+            training.finish_matrix(path, matrix)
+        assert not path.exists()
+        matrix[:] = np.nan
+    matrix[:] = 1
+    assert np.array_equal(training.finish_matrix(path, matrix), np.ones((3, 3)))
+    assert np.array_equal(np.load(path), np.ones((3, 3))) and label(path) == {"size": 3}
+
+
 def test_another_test_size_keeps_the_training_matrix(copy, undisturbed, script):
     result = script(*QUICK[:-3], "6", *QUICK[-2:], "--output", copy)
     assert result.returncode == 0, result.stderr
