@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+import kernels
 import training
 
 SCRIPT = str(ROOT / "training.py")
@@ -282,7 +283,7 @@ def test_file_size_limit(undisturbed, tmp_path, script, kilobytes):
     expected = contents(undisturbed)
     assert all(expected[name] == content for name, content in contents(tmp_path).items())
     result = script(*QUICK, "--output", tmp_path)
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == 0 and "note: " not in result.stdout, result.stdout + result.stderr
     found = contents(tmp_path)
     assert found == {name: expected[name] for name in found} and len(found) == 16
 
@@ -307,7 +308,7 @@ def test_full_disk(tmp_path, script, undisturbed):
         assert all(expected[name] == content for name, content in contents(disk).items())
         subprocess.run(["mount", "-o", "remount,size=1m", str(disk)], check=True)
         result = script(*QUICK, "--output", disk)
-        assert result.returncode == 0, result.stderr
+        assert result.returncode == 0 and "note: " not in result.stdout, result.stdout + result.stderr
         found = contents(disk)
         assert found == {name: expected[name] for name in found} and len(found) == 16
     finally:
@@ -424,6 +425,16 @@ def test_a_lost_process_ends_the_run(tmp_path, victim, script):
     result = script(*arguments)
     assert result.returncode == 0 and "note" not in result.stdout.replace("note: no", ""), result.stderr
     assert not list(tmp_path.glob("*.partial")) and not list(tmp_path.glob("*.old"))
+
+
+def test_an_abort_of_jax_is_explained():
+    """In C++, where Python has no say."""
+    where = f"127.0.0.1:{free_port()}"
+    program = f"import kernels, os; kernels.join_processes({where!r}, 1, 0); os.abort()"
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert result.returncode == 1
+    line = f"training.py: error: --coordinator {where}: another process ended; {kernels.run_again}"
+    assert result.stderr.splitlines()[-1] == line
 
 
 def test_processes_that_disagree(tmp_path):
