@@ -285,6 +285,25 @@ def test_fully_connected_blocks_leave_out_what_is_not_wanted(engine):
     assert not list(kernels.fully_connected_blocks(x, None, 5, engine, wanted=[]))
 
 
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_jax_engine_lowers_for_gpus(precision):
+    """Without a GPU at hand: XLA's input for one can be made, of both networks."""
+    import jax.export
+
+    with jax.enable_x64(True):
+        block = jax.ShapeDtypeStruct((28, 28, 8 * jax.device_count()), precision)
+        variances = [[jax.ShapeDtypeStruct((28 >> s, 28 >> s, block.shape[2]), precision)] * 2 for s in range(3)]
+        for own in (False, True):
+            cone = kernels.jax_cone(28, 28, precision, own)
+            exported = jax.export.export(cone, platforms=["cuda"])(block, block, variances, np.int64(32))
+            assert exported.platforms == ("cuda",) and len(exported.out_avals) == (4 if own else 2)
+        rows, columns = (jax.ShapeDtypeStruct((n,), float) for n in (8 * jax.device_count(), 16))
+        evaluate, _ = kernels.jax_dense()
+        k = jax.ShapeDtypeStruct((*rows.shape, *columns.shape), float)
+        exported = jax.export.export(evaluate, platforms=["cuda"])(k, rows, columns, np.int64(5))
+        assert exported.platforms == ("cuda",) and exported.out_avals[0].shape == k.shape
+
+
 def test_float64_does_not_depend_on_the_callers_configuration(images):
     import jax
 
