@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import socket
@@ -25,11 +24,11 @@ TINY = ("--dataset", "digits", "--data-sizes", "4", "16", "--trials", "2", "1", 
 QUICK = (*TINY, "--networks", "fully-connected")
 
 
-def start(*arguments, environment=None, **options):
+def start(*arguments, environment=None):
     """The script as a process of its own, output and errors kept."""
     variables = {k: v for k, v in os.environ.items() if k != "MNIST_DIR"} | (environment or {})
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
-    return subprocess.Popen([sys.executable, SCRIPT, *map(str, arguments)], env=variables, **pipes, **options)
+    return subprocess.Popen([sys.executable, SCRIPT, *map(str, arguments)], env=variables, **pipes)
 
 
 def wait_until(condition, seconds=60):
@@ -273,13 +272,16 @@ def test_float32_is_labelled_and_does_not_mix(tmp_path, script):
 @pytest.mark.parametrize("kilobytes", [0, 1, 2, 8])
 def test_file_size_limit(undisturbed, tmp_path, script, kilobytes):
     """Every write beyond the limit fails: of the lock's text, a matrix, the results."""
-    limit = kilobytes * 1024
-    process = start(
-        *QUICK, "--output", tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    )
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 2
-    assert errors.count("\n") == 1 and f"--output {tmp_path}: can't write" in errors and "File too large" in errors
+    limited = f"""if True:
+        import resource, runpy, sys
+        resource.setrlimit(resource.RLIMIT_FSIZE, ({kilobytes * 1024},) * 2)
+        runpy.run_path("training.py", run_name="__main__")
+    """
+    command = [sys.executable, "-c", limited, *QUICK, "--output", str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1 and "File too large" in result.stderr
+    assert f"--output {tmp_path}: can't write" in result.stderr
     expected = contents(undisturbed)
     assert all(expected[name] == content for name, content in contents(tmp_path).items())
     result = script(*QUICK, "--output", tmp_path)
