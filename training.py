@@ -997,6 +997,8 @@ def parse_arguments(argv):
     args.own_sizes, args.own_trials, args.own_test_size = (
         value is not None for value in (args.data_sizes, args.trials, args.test_size)
     )
+    if len(trials) != len(data_sizes):
+        parser.error(f"the constants data_sizes = {data_sizes} and trials = {trials}: give each size its trials")
     known = dict(zip(data_sizes, trials, strict=True))
     args.data_sizes = args.data_sizes or data_sizes
     for n in args.data_sizes:

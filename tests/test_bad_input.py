@@ -68,6 +68,23 @@ def test_arguments(script, tmp_path, arguments, words):
 
 
 @pytest.mark.parametrize(
+    "edit, words",
+    [
+        ("trials = [16, 8]", r"data_sizes = \[16, .*\] and trials = \[16, 8\]: give each size its trials"),
+        ("trials = [0] * 6", "--trials 0 0 0 0 0 0: nothing to do"),
+        ("data_sizes = [15, 32, 64, 128, 256, 512]", "--data-sizes 15: use even numbers"),
+        ("test_size = 255", "--test-size 255: use an even number"),
+        ("seed = -3", "--seed -3: use 0 or more"),
+    ],
+)
+def test_edited_constants(edit, words):
+    """What people edit instead of giving flags is checked as well."""
+    program = f"import sys, training; training.{edit}; sys.exit(training.main([]))"
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert re.search(words, complaint(result))
+
+
+@pytest.mark.parametrize(
     "arguments, words",
     [
         ("--data-sizes 16 500 --trials 1 1", "--data-sizes 500: digits fills 178; use that or less"),
