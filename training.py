@@ -741,12 +741,13 @@ def kernel_blocks(settings, network, train, test, depth, pending):
     pending: {"kernel_train": [n, n], "kernel_test": [test, n]} -> the rows [1, m] (fully connected) or the cells [2, m]
     (convolutional) to compute. All processes of a run go through this together, each doing its share.
     """
+    if not pending or (network == "fully-connected" and settings.engine != "jax" and not is_leader()):
+        return  # process 0 does alone what takes NumPy seconds
     if network == "fully-connected":
-        for name, (rows,) in pending.items() if settings.engine == "jax" or is_leader() else ():  # NumPy needs seconds
+        for name, (rows,) in pending.items():
             x1, x2 = (train, None) if name == "kernel_train" else (test, train)
             for block, entries in fully_connected_blocks(x1, x2, depth, settings.engine, rows):
                 yield name, block, slice(entries.shape[1]), entries
-    if network == "fully-connected" or not pending:
         return
     # One list of pairs serves both matrices. In each pair a training image comes first.
     pairs = [[j, i + len(train) * (name == "kernel_test")] for name, (i, j) in pending.items()]
