@@ -255,7 +255,8 @@ def fully_connected_blocks(x1, x2, depth, engine, wanted=None):
     symmetric = x2 is None
     x2 = x1 if symmetric else x2
     n1, n2 = len(x1), len(x2)
-    if engine != "auto" and choose_engine(engine) == "neural-tangents":
+    engine = engine if engine == "auto" else choose_engine(engine)
+    if engine == "neural-tangents":
         _, stax = import_neural_tangents()
         hidden, last = (stax.Dense(width, W_std=np.sqrt(erf_scale), b_std=None) for width in (512, 1))
         yield slice(n1), oracle([hidden, stax.Erf()] * int(depth) + [last])(x1, None if symmetric else x2)

@@ -304,6 +304,23 @@ def test_jax_engine_lowers_for_gpus(precision):
         assert exported.platforms == ("cuda",) and exported.out_avals[0].shape == k.shape
 
 
+def test_gpu_means_jax_for_both_networks(images, monkeypatch):
+    """Where there is a GPU; here a CPU device is taken for one."""
+    monkeypatch.setattr(kernels, "has_accelerator", lambda: True)
+    monkeypatch.setattr(kernels, "NumbaConvolution", None)
+    monkeypatch.setattr(kernels, "dense_layer", lambda xp, *rest, layer=kernels.dense_layer: layer(jax_only(xp), *rest))
+    kernels.jax_dense.cache_clear()
+
+    def jax_only(xp):
+        assert xp is not np
+        return xp
+
+    flat = images.reshape(len(images), -1)
+    assert training.fully_connected_ntk(flat, depth=3, engine="gpu").shape == (6, 6)
+    assert training.convolutional_ntk(images[:2], depth=3, engine="gpu").shape == (2, 2)
+    kernels.jax_dense.cache_clear()
+
+
 def test_float64_does_not_depend_on_the_callers_configuration(images):
     import jax
 
