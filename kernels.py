@@ -90,6 +90,8 @@ def broadcast(array):
 
 def gather(array):
     """Every process's array, all of one shape, in every process: [...] -> [processes, ...]."""
+    if process_count() == 1:
+        return array[None]
     from jax.experimental import multihost_utils
 
     with double_precision():
@@ -178,6 +180,11 @@ def import_neural_tangents():
     return neural_tangents, stax
 
 
+def whole_blocks(count, size):
+    """Indices 0 ... count - 1, the last one repeated up to a multiple of `size`."""
+    return np.arange(-(-count // size) * size).clip(max=count - 1)
+
+
 def oracle(layers):
     """The network of stax `layers` by `nt.batch`: a function of images x1, x2=None (x1 with itself) that returns its
     NTK, float64 [n1, n2].
@@ -186,8 +193,7 @@ def oracle(layers):
     kernel_fn = nt.batch(stax.serial(*layers)[2], batch_size=4, device_count=0)
 
     def ntk(x1, x2=None):
-        # nt.batch takes whole batches: the last image is repeated.
-        padded = [x if x is None else x[np.arange(-(-len(x) // 4) * 4).clip(max=len(x) - 1)] for x in (x1, x2)]
+        padded = [x if x is None else x[whole_blocks(len(x), 4)] for x in (x1, x2)]  # nt.batch takes whole batches
         with double_precision():
             kernel = np.array(kernel_fn(*padded, "ntk"), dtype=np.float64)
         return kernel[: len(x1), : len(x1 if x2 is None else x2)]
@@ -280,7 +286,7 @@ def fully_connected_blocks(x1, x2, depth, engine, wanted=None):
             continue
         columns = slice(rows[-1] + 1 if symmetric else n2)
         if engine == "jax":
-            full = np.arange(start, start + height).clip(max=n1 - 1)  # blocks of one size compile once
+            full = rows[whole_blocks(len(rows), height)]  # blocks of one size compile once
             with double_precision():
                 theta = np.array(evaluate(kernel[full], q1[0, full], q2[0], depth))[: len(rows), columns]
         else:
@@ -465,8 +471,7 @@ class Convolution:
         self.own_a, self.own_b = self(everyone, everyone, own=True)
 
     def __call__(self, i, j, own=False):
-        # The last block is filled up with its last pair, so that all are of one size.
-        full = np.arange(-(-len(i) // self.lanes) * self.lanes).clip(max=len(i) - 1)
+        full = whole_blocks(len(i), self.lanes)
         a, b = self.blocks(i[full], j[full], own)
         return a[: len(i)], b[: len(i)]
 

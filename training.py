@@ -709,7 +709,7 @@ def open_matrix(path, shape, origin):
 def finish_matrix(path, matrix):
     """The completed matrix of `open_matrix` as an array; its file has got its final name, `path`."""
     finished = np.array(matrix)
-    if Path(matrix.filename).name != path.name:
+    if matrix.flags.writeable:
         if not np.isfinite(finished).all():
             raise BadInput(f"{path.name}: the engine gave NaN or infinite values; use another --engine or --precision")
         if path.stem.endswith("kernel_train") and not np.array_equal(finished, finished.T):
@@ -769,25 +769,25 @@ def unfinished(network, name, kernel):
     return np.stack([np.repeat(np.arange(len(rows)), [len(c) for c in columns]), np.concatenate(columns)])
 
 
-def fill_kernels(settings, network, size, trial, depth, kernels, progress):
+def fill_kernels(settings, network, trial, train, test, depth, kernels, progress):
     """Compute what is NaN in a trial's NTK matrices, {"kernel_train": [n, n], "kernel_test": [test, n]}, in place."""
-    train, _, test, _ = trial_images(settings, network, size, trial)
+    size = len(train)
     pending = {name: unfinished(network, name, kernel) for name, kernel in kernels.items() if kernel.flags.writeable}
     pending = {name: todo for name, todo in pending.items() if todo.size}
     for name in kernels.keys() - pending.keys():
         progress(size * (size + 1) // 2 if name == "kernel_train" else kernels[name].size)
-    if process_count() > 1:  # an order even for nothing: those who wait for one give up after half an hour
-        numbers = [pending[name].shape[1] if name in pending else 0 for name in ("kernel_train", "kernel_test")]
-        broadcast(np.array([networks.index(network), size, trial, depth, *numbers]))
-        for todo in pending.values():
-            broadcast(todo)
+    # An order to those who `follow`, even for nothing: who waits for one gives up after half an hour.
+    numbers = [pending[name].shape[1] if name in pending else 0 for name in ("kernel_train", "kernel_test")]
+    broadcast(np.array([networks.index(network), size, trial, depth, *numbers]))
+    for todo in pending.values():
+        broadcast(todo)
     flushed = time.monotonic()
     for name, rows, columns, entries in kernel_blocks(settings, network, train, test, depth, pending):
         kernels[name][rows, columns] = entries
         progress(entries.size)
         if time.monotonic() > flushed + flush_seconds:
-            for name in pending:
-                kernels[name].flush()
+            for growing in pending:
+                kernels[growing].flush()
             flushed = time.monotonic()
     if kernels["kernel_train"].flags.writeable:
         mirror(kernels["kernel_train"])
@@ -832,7 +832,7 @@ def trial_kernels(settings, network, size, trial, k_thresh=None, setting=None, p
     origin = settings.origin(network, size, trial, depth)
     origins = {"kernel_train": origin, "kernel_test": origin | {"test_size": len(test)}}
     kernels = {name: open_matrix(path(name), shape, origins[name]) for name, shape in shapes.items()}
-    fill_kernels(settings, network, size, trial, depth, kernels, progress)
+    fill_kernels(settings, network, trial, train, test, depth, kernels, progress)
     kernels = {name: finish_matrix(path(name), kernel) for name, kernel in kernels.items()}
     if k_thresh:
         small["kernel_test_normalized"] = np.clip(kernels["kernel_test"] / k_thresh, -1, 1)
@@ -894,8 +894,9 @@ def run_network(settings, network):
                 seconds["quantities"] += start - computed
     flags = results["numerical_flags"]
     if np.nansum(flags):
-        what = "sparsified matrices are not positive definite, singular or of a condition number above 1e12"
-        print(f"note: {network}: {np.sum(flags > 0)} of {np.isfinite(flags).sum()} {what}; see numerical_flags")
+        share = f"{np.sum(flags > 0)} of {np.isfinite(flags).sum()} sparsified matrices"
+        what = f"not positive definite, singular or of a condition number above {condition_limit:g}"
+        print(f"note: {network}: {share} are {what}; see numerical_flags")
     save_results(settings, network, "results.npz", counts, results)
     return seconds
 
@@ -1056,7 +1057,7 @@ def plan(args, data):
         if limited:
             print("note: no accelerator, so convolutional takes trials_without_accelerator; --trials overrides")
     chosen = (args.seed, min(args.test_size, int(test)), args.data_sizes, counts)
-    return Settings(*chosen, args.output, choose_engine(args.engine), args.precision, data)
+    return Settings(*chosen, args.output, args.engine, args.precision, data)
 
 
 def describe_device():
@@ -1073,7 +1074,7 @@ def describe_device():
 
 def run(args):
     """One run: data, plan, networks, run.json. Raises BadInput."""
-    choose_engine(args.engine)
+    args.engine = choose_engine(args.engine)
     with hold(args.output) if is_leader() else contextlib.nullcontext():
         clock = time.perf_counter()
         if not is_leader():
@@ -1084,15 +1085,15 @@ def run(args):
         data |= {split: canonical_order(data[split]) for split in ("train", "test")}
         data["sha256"] = data_sum(data)
         stand_in = "THESE ARE SCIKIT-LEARN'S 8x8 DIGITS, NOT MNIST; FILES ARE NAMED digits-...\n"
-        print(stand_in if data["name"] != "mnist" else "", end="")
+        stand_in = "" if data["name"] == "mnist" else stand_in
+        print(stand_in, end="")
         settings = plan(args, data)
-        if process_count() > 1:
-            check_agreement(settings)
+        check_agreement(settings)
         if is_leader():
             lead(args, settings, clock)
         else:
             follow(settings)
-        print(stand_in if data["name"] != "mnist" else "", end="")
+        print(stand_in, end="")
 
 
 def check_agreement(settings):
@@ -1116,8 +1117,7 @@ def lead(args, settings, clock):
         print(f"{network}: {settings.pairs(network):,} pairs of images, trials x sizes {', '.join(plans) or 'none'}")
     for network in args.networks:
         seconds[network] = (run_depth_sweep if args.depth_sweep else run_network)(settings, network)
-    if process_count() > 1:
-        broadcast(np.full(6, -1))  # the others may go
+    broadcast(np.full(6, -1))  # those who follow may go
     seconds["total"] = time.perf_counter() - clock
     packages = ("numpy", "scipy", "numba", "jax", "jaxlib", "neural-tangents")
     constants = {name: getattr(settings, name) for name in ("seed", "test_size", "data_sizes", "trials")}

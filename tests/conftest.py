@@ -1,6 +1,7 @@
 """What the tests share: the script as a module, the datasets, the slow twin, a way to run the command line."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -49,14 +50,37 @@ def script():
     """Run training.py with arguments; `environment` is added to the environment, None values removed from it."""
 
     def run(*arguments, environment=None, timeout=300):
-        variables = {k: v for k, v in os.environ.items() if k != "MNIST_DIR"} | (environment or {})
-        variables = {k: v for k, v in variables.items() if v is not None}
-        command = [sys.executable, str(ROOT / "training.py"), *map(str, arguments)]
-        return subprocess.run(
-            command, env=variables, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
-        )
+        with start(*arguments, environment=environment) as process:
+            try:
+                printed, errors = process.communicate(timeout=timeout)
+            finally:
+                process.kill()
+        return subprocess.CompletedProcess(process.args, process.returncode, printed, errors)
 
     return run
+
+
+def start(*arguments, environment=None):
+    """training.py as a process of its own; `environment` as for `script`."""
+    variables = {k: v for k, v in os.environ.items() if k != "MNIST_DIR"} | (environment or {})
+    variables = {k: v for k, v in variables.items() if v is not None}
+    command = [sys.executable, str(ROOT / "training.py"), *map(str, arguments)]
+    pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, env=variables, **pipes)
+
+
+def complaint(result):
+    """The one line on stderr of a run that was refused."""
+    assert result.returncode == 2, result.stdout + result.stderr
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("training.py: error: "), result.stderr
+    return lines[0]
+
+
+def free_port():
+    """A port of this machine that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
 
 
 def off_diagonal(kernel):

@@ -4,24 +4,15 @@ import gzip
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, complaint, free_port
 
 import training
 
 QUICK = ("--dataset", "digits", "--networks", "fully-connected")
-
-
-def complaint(result):
-    """The one line on stderr of a run that was refused."""
-    assert result.returncode == 2, result.stdout + result.stderr
-    lines = result.stderr.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("training.py: error: "), result.stderr
-    return lines[0]
 
 
 @pytest.mark.parametrize(
@@ -164,10 +155,8 @@ def test_no_gpu(script, tmp_path):
 
 def test_no_coordinator():
     """With less patience than the script's own."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]  # free when the server is gone
     program = "import sys, kernels, training; kernels.patience = 2; sys.exit(training.main(sys.argv[1:]))"
-    where = f"127.0.0.1:{port}"
+    where = f"127.0.0.1:{free_port()}"
     result = subprocess.run(
         [sys.executable, "-c", program, "--coordinator", where, "--processes", "2", "--process-id", "1"],
         cwd=ROOT, capture_output=True, text=True, timeout=60,

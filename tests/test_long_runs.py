@@ -2,11 +2,9 @@
 
 import contextlib
 import json
-import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,21 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, complaint, free_port, start
 
 import kernels
 import training
 
-SCRIPT = str(ROOT / "training.py")
 TINY = ("--dataset", "digits", "--data-sizes", "4", "16", "--trials", "2", "1", "--test-size", "4")
 QUICK = (*TINY, "--networks", "fully-connected")
-
-
-def start(*arguments, environment=None):
-    """The script as a process of its own, output and errors kept."""
-    variables = {k: v for k, v in os.environ.items() if k != "MNIST_DIR"} | (environment or {})
-    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
-    return subprocess.Popen([sys.executable, SCRIPT, *map(str, arguments)], env=variables, **pipes)
 
 
 def wait_until(condition, seconds=60):
@@ -279,9 +269,8 @@ def test_file_size_limit(undisturbed, tmp_path, script, kilobytes):
     """
     command = [sys.executable, "-c", limited, *QUICK, "--output", str(tmp_path)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 2
-    assert result.stderr.count("\n") == 1 and "File too large" in result.stderr
-    assert f"--output {tmp_path}: can't write" in result.stderr
+    line = complaint(result)
+    assert f"--output {tmp_path}: can't write" in line and "File too large" in line
     expected = contents(undisturbed)
     assert all(expected[name] == content for name, content in contents(tmp_path).items())
     result = script(*QUICK, "--output", tmp_path)
@@ -302,10 +291,8 @@ def test_full_disk(tmp_path, script, undisturbed):
     if not mounted:
         pytest.skip("no right to mount a disk")
     try:
-        result = script(*QUICK, "--output", disk)
-        assert result.returncode == 2
-        assert result.stderr.count("\n") == 1 and "No space left on device" in result.stderr
-        assert f"--output {disk}: can't write" in result.stderr and "make room" in result.stderr
+        line = complaint(script(*QUICK, "--output", disk))
+        assert f"--output {disk}: can't write" in line and "No space left on device" in line and "make room" in line
         expected = contents(undisturbed)
         assert all(expected[name] == content for name, content in contents(disk).items())
         subprocess.run(["mount", "-o", "remount,size=1m", str(disk)], check=True)
@@ -320,10 +307,8 @@ def test_full_disk(tmp_path, script, undisturbed):
 def test_a_folder_is_held_by_one_run(tmp_path, script):
     first = start(*TINY[:-1], "100", "--networks", "convolutional", "--output", tmp_path)
     wait_until(lambda: list(tmp_path.glob("*.partial")))
-    second = script(*QUICK, "--output", tmp_path)
-    assert second.returncode == 2
-    assert second.stderr.count("\n") == 1
-    assert f"--output {tmp_path}: in use by process {first.pid} on " in second.stderr
+    line = complaint(script(*QUICK, "--output", tmp_path))
+    assert f"--output {tmp_path}: in use by process {first.pid} on " in line
     first.kill()
     first.communicate()
     assert script(*QUICK, "--output", tmp_path).returncode == 0  # the lock has died with its owner
@@ -332,16 +317,10 @@ def test_a_folder_is_held_by_one_run(tmp_path, script):
 # ---- several processes ----
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
-
-
-def team(*arguments, environments=({}, {}), where=None):
-    """Two processes of one run on this machine."""
-    port = free_port()
-    where = where or [("--coordinator", f"127.0.0.1:{port}", "--processes", "2", "--process-id", i) for i in range(2)]
-    return [start(*arguments, *where[i], environment=environments[i]) for i in range(2)]
+def team(*arguments, only_second=()):
+    """Two processes of one run on this machine; the second one has more arguments."""
+    where = ("--coordinator", f"127.0.0.1:{free_port()}", "--processes", 2, "--process-id")
+    return [start(*arguments, *where, 0), start(*arguments, *where, 1, *only_second)]
 
 
 def finish(processes, seconds=200):
@@ -402,7 +381,7 @@ def test_slurm_says_who_is_who(tmp_path, undisturbed):
     job = str(free_port())
     common = {"SLURM_JOB_ID": job, "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2"}
     environments = [common | {"SLURM_PROCID": str(i), "SLURM_LOCALID": "0"} for i in range(2)]
-    ended = finish(team(*QUICK, "--output", tmp_path, environments=environments, where=[(), ()]))
+    ended = finish([start(*QUICK, "--output", tmp_path, environment=environment) for environment in environments])
     assert [code for code, *_ in ended] == [0, 0], ended
     found = contents(tmp_path)
     assert found == {name: contents(undisturbed)[name] for name in found} and len(found) == 16
@@ -422,10 +401,9 @@ def test_a_lost_process_ends_the_run(tmp_path, victim, script):
     last = errors.splitlines()[-1]
     assert last.startswith("training.py: error: ") and "run it again, all processes of it" in last
     assert ("another process ended" in last) or ("the processes lost each other" in last)
-    before = {p.name: np.load(p, mmap_mode="r").size for p in tmp_path.glob("*.partial")}
-    assert before
+    assert list(tmp_path.glob("*.partial"))
     result = script(*arguments)
-    assert result.returncode == 0 and "note" not in result.stdout.replace("note: no", ""), result.stderr
+    assert result.returncode == 0 and "note" not in result.stdout, result.stderr
     assert not list(tmp_path.glob("*.partial")) and not list(tmp_path.glob("*.old"))
 
 
@@ -440,9 +418,9 @@ def test_an_abort_of_jax_is_explained():
 
 
 def test_processes_that_disagree(tmp_path):
-    port = free_port()
-    where = [("--coordinator", f"127.0.0.1:{port}", "--processes", "2", "--process-id", i) for i in range(2)]
-    where[1] += ("--seed", "7")
-    for code, _, errors in finish(team(*QUICK, "--output", tmp_path, where=where)):
-        assert code in (1, 2)
-        assert "--process-id 1: have other data, options or another version" in errors or code == 1
+    """Whoever ends first says why; the other may only notice that it is alone."""
+    ended = finish(team(*QUICK, "--output", tmp_path, only_second=("--seed", 7)))
+    assert {code for code, *_ in ended} <= {1, 2}
+    words = "--process-id 1: have other data, options or another version"
+    assert any(code == 2 and words in errors for code, _, errors in ended)
+    assert all(words in errors or code == 1 for code, _, errors in ended)
