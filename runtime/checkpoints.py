@@ -1,0 +1,252 @@
+"""Kernel files that survive whatever ends a run.
+
+An NTK matrix grows in `NAME.npy.partial`, mapped into memory, NaN where it is unfinished: what has been written there
+survives the end of the process, kill -9 included. Complete and checked, it gets its final name. Behind the array stands
+its label, a line of JSON that says what the matrix was computed from and, once it is finished, the SHA-256 sum of what
+stands before it (`tail -n 1 FILE`; np.load does not see it), so that the two can't part.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from ntk import BadInput, ConvolutionalPairs, fully_connected_rows, mirror
+from numpy.typing import NDArray
+
+from runtime.files import put_aside, write_durably, write_errors_explained
+from runtime.processes import broadcast, evaluate_pairs, is_leader, orders, pairs_at_once, send_order
+from runtime.trials import Label, TrialFiles
+
+flush_seconds = 20  # from one flush of unfinished kernels to the disk to the next
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# One matrix, one file
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def label_line(label: Label) -> bytes:
+    """The line behind the array."""
+    return f"\n{json.dumps(label)}\n".encode()
+
+
+def read_label(path: Path) -> tuple[NDArray, Label, bool]:
+    """A kernel file's array, mapped into memory, its label, and whether it is as it was when it was finished.
+
+    Raises ValueError or OSError where it can't be read at all.
+    """
+    matrix = np.lib.format.open_memmap(path, mode="r")
+    with path.open("rb") as file:
+        content = hashlib.sha256(file.read(matrix.offset))
+        content.update(np.ascontiguousarray(matrix).data)
+        file.seek(matrix.offset + matrix.nbytes)
+        line = file.read()
+    label = json.loads(line) if line else {}
+    return matrix, label, line == label_line(label) and label.get("sha256") == content.hexdigest()
+
+
+def why_unusable(path: Path, shape: tuple[int, ...], label: Label, finished: bool) -> str | None:
+    """What is wrong with a kernel file, or None if it holds a float64 matrix of that shape and label."""
+    try:
+        matrix, found, intact = read_label(path)
+    except Exception as error:  # a damaged file can raise anything
+        return f"can't be read ({error})"
+    other = [f"{key} {found.get(key)}, not {value}" for key, value in label.items() if found.get(key) != value]
+    if not found:
+        return "does not say what it was computed from"
+    if other:
+        return f"was computed from other settings ({', '.join(other)})"
+    if matrix.shape != shape or matrix.dtype != np.float64:
+        return f"holds {matrix.dtype} {matrix.shape}, not float64 {shape}"
+    if finished and "sha256" not in found:
+        return "has no checksum"
+    if finished and not intact:
+        return "is damaged (its SHA-256 sum is another one)"
+    if finished and not np.isfinite(matrix).all():
+        return "holds NaN or infinite values"
+    return None
+
+
+def open_matrix(path: Path, shape: tuple[int, ...], label: Label) -> np.memmap:
+    """The finished matrix of that shape and label at `path`, or the unfinished one that will get this name.
+
+    Returns a float64 memory map, writeable where it is unfinished, which may be new; `finish_matrix` takes it back.
+    A file of another label, or a damaged one, is put aside.
+    """
+    partial = path.with_name(path.name + ".partial")
+    modes: tuple[tuple[Path, Literal["r", "r+"]], ...] = ((path, "r"), (partial, "r+"))
+    for known, mode in modes:
+        if known.exists():
+            reason = why_unusable(known, shape, label, finished=mode == "r")
+            if reason is None:
+                return np.lib.format.open_memmap(known, mode=mode)
+            put_aside(known, reason)
+
+    def write(file: Any) -> None:  # NaN written, not only the size set: a full disk is noticed here and not later
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": shape})
+        for _ in range(shape[0]):
+            file.write(np.full(shape[1:], np.nan).data)
+        file.write(label_line(label))
+
+    write_durably(partial, write)
+    return np.lib.format.open_memmap(partial, mode="r+")
+
+
+def finish_matrix(path: Path, matrix: np.memmap, label: Label) -> NDArray[np.float64]:
+    """The completed matrix of `open_matrix` as an array; its file gets its checksum and its final name, `path`.
+
+    Raises BadInput for NaN, infinite values, and a kernel_train that is not symmetric.
+    """
+    finished = np.array(matrix)
+    if matrix.flags.writeable:
+        partial = Path(str(matrix.filename))
+        if not np.isfinite(finished).all():
+            remedy = "the engine gave NaN or infinite values; use another --engine or --precision"
+            raise BadInput("output", path, remedy)
+        if path.stem.endswith("kernel_train") and not np.array_equal(finished, finished.T):
+            raise BadInput("output", partial, "the matrix is not symmetric; delete the file and run it again")
+        matrix.flush()
+        with write_errors_explained(path), partial.open("r+b") as file:
+            content = hashlib.sha256(file.read(matrix.offset + matrix.nbytes))
+            file.truncate()
+            file.write(label_line(label | {"sha256": content.hexdigest()}))
+        with write_errors_explained(path):
+            partial.replace(path)
+    return finished
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The two matrices of a trial
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def kernel_pair(
+    files: TrialFiles, train: NDArray, test: NDArray | None, progress: Callable[[int], object] = lambda pairs: None
+) -> dict[str, NDArray[np.float64]]:
+    """A trial's NTK matrices, read or computed: {"kernel_train": [n, n], "kernel_test": [x, n]}.
+
+    files: where they are and what decides them. train, test: images [n, d] or [n, h, w, 1]; without test images
+    kernel_train alone. progress: called with the number of pairs of images that have become known.
+    """
+    n, label = len(train), files.label()
+    shapes = {"kernel_train": (n, n)}
+    labels = {"kernel_train": label}
+    if test is not None:
+        shapes["kernel_test"] = (len(test), n)
+        labels["kernel_test"] = label | {"test_size": len(test)}
+    matrices = {name: open_matrix(files.path(name), shape, labels[name]) for name, shape in shapes.items()}
+    fill_matrices(matrices, label, train, test, files.run.engine, progress)
+    return {name: finish_matrix(files.path(name), matrix, labels[name]) for name, matrix in matrices.items()}
+
+
+def fill_matrices(
+    matrices: dict[str, np.memmap], label: Label, train: NDArray, test: NDArray | None, engine: str,
+    progress: Callable[[int], object],
+) -> None:  # fmt: skip
+    """Compute what is NaN in a trial's matrices, in place, with the other processes of the run."""
+    pending = {}
+    for name, matrix in matrices.items():
+        todo = unfinished_entries(label["network"], name, matrix) if matrix.flags.writeable else np.empty((1, 0), int)
+        if todo.size:
+            pending[name] = todo
+        else:
+            progress(len(matrix) * (len(matrix) + 1) // 2 if name == "kernel_train" else matrix.size)
+    # An order to the other processes even for nothing: who waits for one gives up after half an hour.
+    send_order({"label": label, "pending": {name: todo.shape for name, todo in pending.items()}})
+    for todo in pending.values():
+        broadcast(todo)
+    flushed = time.monotonic()
+    for name, rows, columns, entries in computed_blocks(label, train, test, engine, pending):
+        matrices[name][rows, columns] = entries
+        progress(entries.size)
+        if time.monotonic() > flushed + flush_seconds:
+            for growing in pending:
+                matrices[growing].flush()
+            flushed = time.monotonic()
+    if matrices["kernel_train"].flags.writeable:
+        mirror(matrices["kernel_train"])
+
+
+def unfinished_entries(network: str, name: str, matrix: NDArray) -> NDArray[np.int64]:
+    """The NaN rows [1, m] (fully connected) or cells [2, m] of a matrix; half of kernel_train will do."""
+    rows = [row[: i + 1] if name == "kernel_train" else row for i, row in enumerate(matrix)]
+    if network == "fully-connected":
+        return np.flatnonzero([np.isnan(row).any() for row in rows])[None]
+    columns = [np.flatnonzero(np.isnan(row)) for row in rows]
+    return np.stack([np.repeat(np.arange(len(rows)), [len(c) for c in columns]), np.concatenate(columns)])
+
+
+def computed_blocks(
+    label: Label, train: NDArray, test: NDArray | None, engine: str, pending: Mapping[str, NDArray[np.int64]]
+) -> Iterator[tuple[str, Any, Any, NDArray[np.float64]]]:
+    """Yield (name, rows, columns, entries), block by block, of what `unfinished_entries` listed.
+
+    All processes of a run go through this together, each doing its share.
+    """
+    if label["network"] == "fully-connected":
+        if engine != "jax" and not is_leader():
+            return  # process 0 does alone what takes seconds
+        for name, (rows,) in pending.items():
+            x1, x2 = (train, None) if name == "kernel_train" else (test, train)
+            for block, entries in fully_connected_rows(x1, x2, depth=label["depth"], engine=engine, rows=rows):
+                yield name, block, slice(entries.shape[1]), entries
+    elif pending:
+        images = train if test is None else np.concatenate([train, test])
+        pairs = ConvolutionalPairs(images, depth=label["depth"], engine=engine, precision=label["precision"])
+        # One list of pairs serves both matrices. In each pair a training image comes first.
+        asked = [[j, i + len(train) * (name == "kernel_test")] for name, (i, j) in pending.items()]
+        first, second = np.concatenate(asked, axis=1)
+        at_once = pairs_at_once(pairs)
+        for start in range(0, len(first), at_once):
+            entries = evaluate_pairs(pairs, first[start : start + at_once], second[start : start + at_once])
+            begin = -start  # of each matrix, relative to this block
+            for name, cells in pending.items():
+                inside = slice(max(begin, 0), max(begin + cells.shape[1], 0))
+                if entries[inside].size:
+                    yield name, *cells[:, max(-begin, 0) :][:, : entries[inside].size], entries[inside]
+                begin += cells.shape[1]
+
+
+def follow(images_of: Callable[[Label], tuple[NDArray, NDArray | None]], engine: str) -> None:
+    """What processes other than 0 do: their share of all kernels that process 0 computes, until the run is over.
+
+    images_of: a label's training and test images.
+    """
+    for order in orders():
+        pending = {name: broadcast(np.zeros(shape, dtype=int)) for name, shape in order["pending"].items()}
+        train, test = images_of(order["label"])
+        for _ in computed_blocks(order["label"], train, test, engine, pending):
+            pass
+
+
+def count_missing(path: Path, shape: tuple[int, ...]) -> int:
+    """Pairs of images that a matrix still lacks, from the files' names and sizes alone."""
+    if path.exists():
+        return 0
+    rows, columns = shape
+    entries = rows * (rows + 1) // 2 if path.stem.endswith("kernel_train") else rows * columns
+    partial = path.with_name(path.name + ".partial")
+    if not partial.exists():
+        return entries
+    try:
+        matrix = np.load(partial, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return entries
+    return min(entries, int(np.isnan(matrix).sum()))
+
+
+def read_kernel(path: Path) -> tuple[NDArray[np.float64], Label]:
+    """A finished kernel and its label, from the file alone. Raises BadInput where it can't be trusted."""
+    try:
+        _, label, _ = read_label(path)
+        shape = (label["test_size"] if "test_size" in label else label["size"], label["size"])
+    except Exception as error:  # a damaged file can raise anything
+        raise BadInput("output", path, f"can't be read ({error}); delete it and run training.py again") from error
+    reason = why_unusable(path, shape, {}, finished=True)
+    if reason:
+        raise BadInput("output", path, f"{reason}; delete it and run training.py again")
+    return np.load(path, allow_pickle=False), label

@@ -1,0 +1,179 @@
+"""The processes of one run: who is there, what they tell each other, and how they share out the pairs of images.
+
+One process is the usual case, and then nothing here imports JAX. Several are connected by `jax.distributed`: process 0
+leads, reads, writes and prints; the others compute their share of what it asks for.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from ntk import BadInput, ConvolutionalPairs
+from numpy.typing import NDArray
+
+answer_seconds = 60  # that the processes of a run wait for one that does not answer
+run_again = "run it again, all processes of it: what is finished is kept"
+
+
+def process_count() -> int:
+    """Number of processes of the run: 1, or those that `jax.distributed` connects."""
+    jax = sys.modules.get("jax")
+    return jax.process_count() if jax and jax.distributed.is_initialized() else 1
+
+
+def process_index() -> int:
+    """The number of this process, from 0 on."""
+    return sys.modules["jax"].process_index() if process_count() > 1 else 0
+
+
+def is_leader() -> bool:
+    """Whether this is process 0, which alone reads, writes and prints."""
+    return process_index() == 0
+
+
+def broadcast(array: NDArray) -> NDArray:
+    """Process 0's array, in every process; the others give one of the same shape and type."""
+    if process_count() == 1:
+        return array
+    import jax
+    from jax.experimental import multihost_utils
+
+    with jax.enable_x64(True):
+        return np.asarray(multihost_utils.broadcast_one_to_all(array))
+
+
+def gather(array: NDArray) -> NDArray:
+    """Every process's array, all of one shape, in every process: [...] -> [processes, ...]."""
+    if process_count() == 1:
+        return array[None]
+    import jax
+    from jax.experimental import multihost_utils
+
+    with jax.enable_x64(True):
+        return np.asarray(multihost_utils.process_allgather(array))
+
+
+def send_order(order: dict | None) -> None:
+    """Process 0 tells the others what to take part in; None: the run is over."""
+    if process_count() > 1:
+        text = np.frombuffer(json.dumps(order).encode(), np.uint8)
+        broadcast(np.array([len(text)]))
+        broadcast(text)
+
+
+def orders() -> Iterator[dict]:
+    """In the other processes: what process 0 sends, until the run is over."""
+    while True:
+        (length,) = broadcast(np.zeros(1, dtype=int))
+        order = json.loads(broadcast(np.zeros(length, np.uint8)).tobytes())
+        if order is None:
+            return
+        yield order
+
+
+def pairs_at_once(pairs: ConvolutionalPairs) -> int:
+    """How many pairs of images all processes compute together, from one write to the next."""
+    return int(broadcast(np.array(pairs.block))) * (1 if pairs.on_mesh else process_count())
+
+
+def evaluate_pairs(pairs: ConvolutionalPairs, i: NDArray, j: NDArray) -> NDArray[np.float64]:
+    """The NTK of the pairs (i, j), shared out to all processes. [m], [m] -> [m]
+
+    An engine that computes on one mesh of all devices shares out by itself; otherwise each process takes a part.
+    """
+    if pairs.on_mesh or process_count() == 1:
+        return pairs(i, j)
+    share = -(-len(i) // process_count())
+    mine = slice(process_index() * share, (process_index() + 1) * share)
+    found = np.zeros(share)
+    found[: len(i[mine])] = pairs(i[mine], j[mine])
+    return gather(found).ravel()[: len(i)]
+
+
+def check_agreement(values: tuple) -> None:
+    """Raise BadInput unless `values` are the same in all processes."""
+    import hashlib
+
+    digests = gather(np.frombuffer(hashlib.sha256(repr(values).encode()).digest(), np.uint8))
+    others = np.flatnonzero((digests != digests[0]).any(axis=1))
+    if others.size:
+        remedy = "have other data, options or another version of this program than process 0; start all with the same"
+        raise BadInput("process_id", " ".join(map(str, others)), remedy)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Finding each other
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def join_processes(coordinator: str | None, processes: int | None, process_id: int | None) -> None:
+    """Connect the processes of a run through `jax.distributed`.
+
+    This is process `process_id` of `processes`; process 0 listens at `coordinator`, HOST:PORT. All three None: what
+    Slurm or Open MPI started, or a single process. Raises BadInput where they don't find each other.
+    """
+    launched = os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ.get("OMPI_COMM_WORLD_SIZE") or "1"
+    if coordinator is None and launched == "1":
+        return
+    where = ("coordinator", coordinator) if coordinator else ("processes", f"{launched}, as launched")
+    if coordinator is not None and process_id:
+        wait_for_coordinator(coordinator)
+    import jax
+
+    flag = f"--{where[0]} {where[1]}"
+    explain_abort(f"{flag}: not all processes came within {answer_seconds} s; start all of them, with the same options")
+    try:
+        jax.distributed.initialize(
+            coordinator, processes, process_id,
+            initialization_timeout=answer_seconds, heartbeat_timeout_seconds=answer_seconds,
+        )  # fmt: skip
+    except (RuntimeError, ValueError) as error:
+        remedy = "name a free port of process 0's host in --coordinator, with --processes and --process-id"
+        raise BadInput(*where, f"{str(error).splitlines()[0]}; {remedy}") from error
+    explain_abort(f"{flag}: another process ended; {run_again}")
+    if not is_leader():
+        print(f"process {process_index()} of {process_count()}: computes for process 0, which prints and writes")
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115, for the rest of this process
+
+
+def wait_for_coordinator(coordinator: str) -> None:
+    """Wait until process 0 listens at HOST:PORT: JAX would abort. Raises BadInput where it does not come."""
+    host, _, port = coordinator.rpartition(":")
+    deadline = time.monotonic() + answer_seconds
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                reason = f"no answer for {answer_seconds} s ({error.strerror or error})"
+                remedy = "start process 0 there, or correct the address"
+                raise BadInput("coordinator", coordinator, f"{reason}; {remedy}") from error
+            time.sleep(0.5)
+
+
+abort_handlers: list[Callable] = []  # C keeps no reference to them
+
+
+def explain_abort(message: str) -> None:
+    """Say `message` and leave with status 1 on SIGABRT.
+
+    JAX ends a process that has lost another by a C++ abort, which Python does not see.
+    """
+
+    def leave(_: int) -> None:
+        os.write(2, f"{Path(sys.argv[0]).name}: error: {message}\n".encode())
+        os._exit(1)
+
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(leave)
+    abort_handlers.append(handler)
+    with contextlib.suppress(AttributeError):  # a C library without signal()
+        ctypes.CDLL(None).signal(int(signal.SIGABRT), handler)

@@ -1,0 +1,154 @@
+"""One sitting of a run: what it computes with, what it says of what is to come, its progress, and its record."""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+import time
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ntk import BadInput, ConvolutionalPairs, has_accelerator
+from tqdm import tqdm
+
+from runtime.checkpoints import count_missing
+from runtime.files import save
+from runtime.processes import process_count
+from runtime.trials import Run, TrialFiles
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What is to come
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def drop_unfillable_sizes(args: Namespace, run: Run, digits: Sequence[int]) -> None:
+    """Leave out the constants' sizes that the data can't fill, with one note; a flag's sizes raise BadInput."""
+    available = 2 * min(int(np.sum(run.data["train"]["label"] == digit)) for digit in digits)
+    if args.sizes_given and max(args.data_sizes) > available:
+        raise BadInput("data_sizes", max(args.data_sizes), f"{run.data['name']} fills {available}; use that or less")
+    dropped = [n for n, t in zip(args.data_sizes, args.trials, strict=True) if n > available and t]
+    if dropped:
+        sizes = " ".join(map(str, dropped))
+        print(f"note: {run.data['name']} can't fill {dropped[0]} training images of two digits; skipped: {sizes}")
+    args.trials = [t if n <= available else 0 for n, t in zip(args.data_sizes, args.trials, strict=True)]
+
+
+def trial_pairs(files: TrialFiles) -> int:
+    """Pairs of images whose kernel a trial needs, images with themselves included."""
+    n = files.trial.size
+    return n * (n + 1) // 2 + n * files.run.test_size
+
+
+def missing_pairs(files: TrialFiles) -> int:
+    """Of these, the ones that its files lack."""
+    n, x = files.trial.size, files.run.test_size
+    return count_missing(files.path("kernel_train"), (n, n)) + count_missing(files.path("kernel_test"), (x, n))
+
+
+def announce(run: Run, planned: Mapping[str, Sequence[TrialFiles]]) -> None:
+    """Say for each network what is to come, what is there already, and how long the rest takes."""
+    for network, files in planned.items():
+        counts = Counter(f.trial.size for f in files)
+        sizes = ", ".join(f"{count} x {size}" for size, count in counts.items())
+        pairs, missing = sum(map(trial_pairs, files)), sum(map(missing_pairs, files))
+        print(f"{network}: {pairs:,} pairs of images, trials x sizes {sizes or 'none'}")
+        if network == "convolutional" and missing < pairs:
+            print(f"{network}: {pairs - missing:,} pairs are in {run.output}/ and are not computed again; "
+                  f"--output DIR computes all anew in another folder")  # fmt: skip
+        if network == "convolutional" and missing and process_count() == 1:
+            layers = sum(missing_pairs(f) * f.depth for f in files)
+            print(f"{network}: the other {missing:,} pairs take about {in_words(layers * seconds_per_layer(run))}")
+
+
+def seconds_per_layer(run: Run) -> float:
+    """Seconds of a layer of the convolutional kernel of a pair of images, measured on one block of pairs."""
+    if run.engine == "neural-tangents":
+        return 0.3 / 96  # to measure it would take a minute
+    images = np.random.default_rng(0).normal(size=(2, 28, 28, 1))
+    depth, seconds = 24, 0.0
+    for depth in (3, 24):  # the first call may compile
+        pairs = ConvolutionalPairs(images, depth=depth, engine=run.engine, precision=run.precision)
+        start = time.perf_counter()
+        pairs(np.zeros(pairs.block, int), np.ones(pairs.block, int))
+        seconds = time.perf_counter() - start
+    return seconds / pairs.block / depth
+
+
+def in_words(seconds: float) -> str:
+    """A duration for people: 40 s, 12 minutes, 5.5 hours."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Progress, and the record
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+class Sitting:
+    """The progress bar of one network, as a context; where it is left in order, run.json gets a record of it."""
+
+    def __init__(self, run: Run, network: str, what: str, files: Sequence[TrialFiles]) -> None:
+        self.run, self.network, self.what, self.files = run, network, what, files
+        self.computed = sum(map(missing_pairs, files))
+        self.pairs = sum(map(trial_pairs, files))
+
+    def __enter__(self) -> "Sitting":
+        self.started = time.perf_counter()
+        self.bar = tqdm(total=self.pairs, unit=" pairs", unit_scale=True, desc=self.network, disable=None)
+        self.said = self.started
+        return self
+
+    def progress(self, pairs: int) -> None:
+        """Count pairs of images; logs, which show no bar, get a line every ten minutes."""
+        self.bar.update(pairs)
+        self.done = getattr(self, "done", 0) + pairs
+        if not sys.stderr.isatty() and time.perf_counter() > self.said + 600:
+            self.said = time.perf_counter()
+            print(f"{self.network}: {self.done:,} of {self.pairs:,} pairs after {in_words(self.said - self.started)}")
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self.bar.close()
+        if kind is None:
+            counts = Counter(files.trial.size for files in self.files)
+            record_sitting(self.run, {
+                "network": self.network, "what": self.what, "digits": sorted({f.trial.digits for f in self.files}),
+                "precision": self.run.precision_of(self.network), "trials": dict(sorted(counts.items())),
+                "pairs": self.pairs, "pairs_computed": self.computed,
+                "seconds": round(time.perf_counter() - self.started, 1),
+            })  # fmt: skip
+
+
+def describe_device() -> str:
+    """The accelerators, or the processor and its number of cores."""
+    if has_accelerator():
+        import jax
+
+        return f"{jax.device_count()} x {jax.local_devices()[0].device_kind}"
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"CPU, {(models or [platform.processor() or platform.machine()])[0]}, {os.cpu_count()} cores"
+
+
+def record_sitting(run: Run, what: dict[str, Any]) -> None:
+    """Add to run.json what one run did for one network: when, where, with which versions, in how many seconds."""
+    packages = ("numpy", "scipy", "numba", "jax", "jaxlib")
+    path = run.output / "run.json"
+    earlier = []
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        earlier = json.loads(path.read_text())["sittings"]
+    sitting = what | {
+        "finished": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "dataset": run.data["name"], "device": describe_device(), "engine": run.engine, "processes": process_count(),
+        "seed": run.seed, "test_size": run.test_size,
+        "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages},
+    }  # fmt: skip
+    save(path, lambda file: file.write((json.dumps({"sittings": [*earlier, sitting]}, indent=1) + "\n").encode()))
