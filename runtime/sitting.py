@@ -151,4 +151,5 @@ def record_sitting(run: Run, what: dict[str, Any]) -> None:
         "seed": run.seed, "test_size": run.test_size,
         "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages},
     }  # fmt: skip
-    save(path, lambda file: file.write((json.dumps({"sittings": [*earlier, sitting]}, indent=1) + "\n").encode()))
+    lines = ",\n".join(json.dumps(each) for each in [*earlier, sitting])  # one line a sitting
+    save(path, lambda file: file.write(f'{{"sittings": [\n{lines}\n]}}\n'.encode()))
