@@ -53,7 +53,7 @@ schemes = ("sampled", "amplified", "amplified apart")  # see `cost`
 
 
 def series_length(kappa, error):
-    """b and j_0 of CKS, Lemma 14, for 1/x on 1/kappa <= |x| <= 1 up to 2 * error; j_0 < b, where the series ends.
+    """B and j_0 of CKS, Lemma 14, for 1/x on 1/kappa <= |x| <= 1 up to 2 * error; j_0 < b, where the series ends.
 
     b = ceil(kappa^2 ln(kappa/error)), j_0 = ceil(sqrt(b ln(4b/error))); the degree is 2 j_0 + 1.
     """
@@ -135,7 +135,7 @@ def post_selection_probability(kernel_test_normalized):
 
 
 def overlaps(kernel_test_normalized, state):
-    """o = <k*|w> of every test image. [test, n], [n] -> [test]"""
+    """O = <k*|w> of every test image. [test, n], [n] -> [test]"""
     return kernel_test_normalized @ state / np.linalg.norm(kernel_test_normalized, axis=1) / np.linalg.norm(state)
 
 

@@ -24,9 +24,10 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse
-from ntk import BadInput, fully_connected_ntk, has_accelerator, nonlinearity
 from numpy.typing import NDArray
 
+from ntk import BadInput, fully_connected_ntk, has_accelerator
+from ntk.fully_connected import nonlinearity
 from runtime import options
 from runtime.checkpoints import kernel_pair
 from runtime.files import save_unless_there

@@ -108,7 +108,7 @@ def gather_lanes(images, index):
 
 @numba.njit(cache=True, error_model="numpy")
 def deviations(variance, layers, lanes, dtype):
-    """s and 1/s before each ReLU of a stage, [layers, h, w * lanes] each, from the variances at its start.
+    """S and 1/s before each ReLU of a stage, [layers, h, w * lanes] each, from the variances at its start.
 
     Scaled like the planes, see `relu_row`. Where there is no variance 1/s = 0, and no NaN comes of it.
     """

@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from ntk import BadInput, ConvolutionalPairs, fully_connected_rows, mirror
 from numpy.typing import NDArray
 
+from ntk import BadInput
+from ntk.arguments import mirror
+from ntk.convolutional import ConvolutionalPairs
+from ntk.fully_connected import fully_connected_rows
 from runtime.files import put_aside, write_durably, write_errors_explained
 from runtime.processes import broadcast, evaluate_pairs, is_leader, orders, pairs_at_once, send_order
 from runtime.trials import Label, TrialFiles
@@ -191,7 +194,7 @@ def computed_blocks(
         if engine != "jax" and not is_leader():
             return  # process 0 does alone what takes seconds
         for name, (rows,) in pending.items():
-            x1, x2 = (train, None) if name == "kernel_train" else (test, train)
+            x1, x2 = (train, None) if test is None or name == "kernel_train" else (test, train)
             for block, entries in fully_connected_rows(x1, x2, depth=label["depth"], engine=engine, rows=rows):
                 yield name, block, slice(entries.shape[1]), entries
     elif pending:

@@ -13,9 +13,10 @@ from typing import IO
 
 import filelock
 import numpy as np
-from ntk import BadInput
 from numpy.typing import NDArray
 from tqdm import tqdm
+
+from ntk import BadInput
 
 
 @contextlib.contextmanager

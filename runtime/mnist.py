@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ntk import BadInput
 from numpy.typing import NDArray
+
+from ntk import BadInput
 
 Split = dict[str, NDArray]  # {"image": uint8 [m, 28, 28, 1], "label": int [m]}
 

@@ -17,8 +17,8 @@ from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 import numpy as np
-from ntk import ENGINES, FORMULAS, BadInput, choose_engine
 
+from ntk import ENGINES, FORMULAS, BadInput, choose_engine
 from runtime.checkpoints import follow
 from runtime.files import locked
 from runtime.mnist import load_data

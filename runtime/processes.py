@@ -16,8 +16,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from ntk import BadInput, ConvolutionalPairs
 from numpy.typing import NDArray
+
+from ntk import BadInput
+from ntk.convolutional import ConvolutionalPairs
 
 answer_seconds = 60  # that the processes of a run wait for one that does not answer
 run_again = "run it again, all processes of it: what is finished is kept"
@@ -90,11 +92,11 @@ def evaluate_pairs(pairs: ConvolutionalPairs, i: NDArray, j: NDArray) -> NDArray
     An engine that computes on one mesh of all devices shares out by itself; otherwise each process takes a part.
     """
     if pairs.on_mesh or process_count() == 1:
-        return pairs(i, j)
+        return pairs.pairs(i, j)
     share = -(-len(i) // process_count())
     mine = slice(process_index() * share, (process_index() + 1) * share)
     found = np.zeros(share)
-    found[: len(i[mine])] = pairs(i[mine], j[mine])
+    found[: len(i[mine])] = pairs.pairs(i[mine], j[mine])
     return gather(found).ravel()[: len(i)]
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ntk import BadInput
 from numpy.typing import NDArray
 
+from ntk import BadInput
 from runtime.files import put_aside, save
 
 Key = tuple[int, Hashable, int]  # size, setting (None where a file has no sweep) and number of a trial

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ntk import BadInput, ConvolutionalPairs, has_accelerator
 from tqdm import tqdm
 
+from ntk import BadInput, has_accelerator
+from ntk.convolutional import ConvolutionalPairs
 from runtime.checkpoints import count_missing
 from runtime.files import save
 from runtime.processes import process_count
@@ -75,7 +76,7 @@ def seconds_per_layer(run: Run) -> float:
     for depth in (3, 24):  # the first call may compile
         pairs = ConvolutionalPairs(images, depth=depth, engine=run.engine, precision=run.precision)
         start = time.perf_counter()
-        pairs(np.zeros(pairs.block, int), np.ones(pairs.block, int))
+        pairs.pairs(np.zeros(pairs.block, int), np.ones(pairs.block, int))
         seconds = time.perf_counter() - start
     return seconds / pairs.block / depth
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from ntk import FORMULAS
 
 Label = dict[str, Any]  # what decides a trial's kernels: its network, depth, precision and so on

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-from ntk import BadInput
 
+from ntk import BadInput
 from runtime.checkpoints import read_kernel
 from runtime.results import read_results, relative_difference
 

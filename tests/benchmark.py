@@ -23,13 +23,14 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import kernels
+
 import training
 
 DEPTH = training.convolutional_depth
 
 
 def draw_images(n, flatten=False, selection=(1, 0)):
-    """n training images, as trials draw them."""
+    """N training images, as trials draw them."""
     data = training.load_data("mnist" if os.environ.get("MNIST_DIR") else "digits")
     return training.process_data(data["train"], selection, n // 2, flatten, np.random.default_rng(0))[0]
 

@@ -84,9 +84,8 @@ def test_missing_mnist_dir(tmp_path):
 
 def test_no_network_is_noticed():
     """A server that never answers, and one that isn't there, end in ConnectionError."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        with pytest.raises(ConnectionError, match="no answer in 1 s"):
-            training.check_connection(f"http://127.0.0.1:{silent.getsockname()[1]}/", seconds=1)
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(ConnectionError, match="no answer in 1 s"):
+        training.check_connection(f"http://127.0.0.1:{silent.getsockname()[1]}/", seconds=1)
     with pytest.raises(ConnectionError, match="refused"):
         training.check_connection("http://127.0.0.1:9/")
 

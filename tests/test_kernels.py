@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import kernels
 import numba
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ import scipy.special
 from conftest import ROOT, off_diagonal, relative_error
 from twin import convolutional_ntk_twin
 
-import kernels
 import training
 
 FAST_ENGINES = [e for e in kernels.engines if e not in ("auto", "gpu", "neural-tangents")]

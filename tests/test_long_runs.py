@@ -10,11 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+import kernels
 import numpy as np
 import pytest
 from conftest import ROOT, complaint, free_port, start
 
-import kernels
 import training
 
 TINY = ("--dataset", "digits", "--data-sizes", "4", "16", "--trials", "2", "1", "--test-size", "4")

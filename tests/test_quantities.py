@@ -49,7 +49,7 @@ def test_sparsify_biased():
 
 
 def test_class_thresholds_count_the_zeros_outside():
-    """n = 4: one pair a class, twice among 16 entries of which 14 are zero; rank 13.5 lies halfway to it."""
+    """N = 4: one pair a class, twice among 16 entries of which 14 are zero; rank 13.5 lies halfway to it."""
     kernel = np.full((4, 4), 100.0)
     kernel[0, 1] = kernel[1, 0] = 3.0
     kernel[2, 3] = kernel[3, 2] = -5.0
@@ -158,7 +158,7 @@ def test_useless_matrices_are_reported(network):
         test = np.random.default_rng(0).random((4, 8))
         kernels = {"kernel_train": kernel, "train_label": y, "test_label": label}
         kernels |= {"kernel_test": test, "kernel_test_normalized": test}
-        thresholds = {c: (0.5, 0.5) for c in training.conventions}
+        thresholds = dict.fromkeys(training.conventions, (0.5, 0.5))
         found = training.trial_quantities(network, kernels, {c: [pattern] for c in training.conventions}, thresholds)
         assert int(found["numerical_flags_exact"]) & exact == exact
         for convention in training.conventions:

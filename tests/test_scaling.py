@@ -68,7 +68,8 @@ def test_interval_is_the_percentile_bootstrap():
 @pytest.mark.parametrize("statistic", [np.mean, np.median])
 def test_intervals_cover_clustered_data(statistic):
     """16 trials of 32 images whose spread is half the trial's own: 95 % intervals cover 92 % (t of 15 degrees of
-    freedom and a bootstrap variance of 15/16); taking every image for independent, far less."""
+    freedom and a bootstrap variance of 15/16); taking every image for independent, far less.
+    """
     rng = np.random.default_rng(3)
     repeats, covered, naively = 200, 0, 0
     for _ in range(repeats):
