@@ -430,12 +430,13 @@ def settings_of(args: argparse.Namespace, network: str) -> list[tuple[Hashable, 
 
 def planned_trials(args: argparse.Namespace, run: Run, network: str) -> list[tuple[Hashable, Trial]]:
     """(setting, trial) of everything that is to be computed for one network."""
-    limited = network == "convolutional" and not args.trials_given and not has_accelerator()
-    limits = dict(zip(data_sizes, trials_without_accelerator, strict=False))
-    counts = trials_to_verify[network] if args.verify and not args.trials_given else args.trials
+    slow = network == "convolutional" and not has_accelerator()
+    limited = (args.verify or slow) and not args.trials_given
+    counts = trials_to_verify[network] if args.verify else trials_without_accelerator
+    limits = dict(zip(data_sizes, counts, strict=False))
     planned = []
     for (n, count), (setting, digits, depth_setting) in itertools.product(
-        zip(args.data_sizes, counts, strict=False), settings_of(args, network)
+        zip(args.data_sizes, args.trials, strict=True), settings_of(args, network)
     ):
         for number in range(count):
             trial = make_trial(network, digits, n, number, depth_setting)

@@ -2,12 +2,13 @@
 
 An NTK matrix grows in `NAME.npy.partial`, mapped into memory, NaN where it is unfinished: what has been written there
 survives the end of the process, kill -9 included. Complete and checked, it gets its final name. Behind the array stands
-its label, a line of JSON that says what the matrix was computed from and, once it is finished, the SHA-256 sum of what
-stands before it (`tail -n 1 FILE`; np.load does not see it), so that the two can't part.
+its label, a line of JSON that says what the matrix was computed from and, once it is finished, the SHA-256 sum of all
+bytes before that sum (`tail -n 1 FILE`; np.load does not see it), so that the two can't part.
 """
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ from runtime.processes import broadcast, evaluate_pairs, is_leader, orders, pair
 from runtime.trials import Label, TrialFiles
 
 flush_seconds = 20  # from one flush of unfinished kernels to the disk to the next
+ending = 67  # bytes of a label from its checksum on
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -33,8 +35,13 @@ flush_seconds = 20  # from one flush of unfinished kernels to the disk to the ne
 
 
 def label_line(label: Label) -> bytes:
-    """The line behind the array."""
-    return f"\n{json.dumps(label)}\n".encode()
+    """The line behind the array, with room for the checksum, so that a full disk can't keep a matrix from its end."""
+    return f"\n{json.dumps(label | {'sha256': 64 * '0'})}\n".encode()
+
+
+def checksum(path: Path) -> bytes:
+    """What a finished kernel file ends with: the SHA-256 sum of the bytes before it, and the end of the label."""
+    return hashlib.sha256(np.memmap(path, np.uint8, mode="r")[:-ending]).hexdigest().encode() + b'"}\n'
 
 
 def read_label(path: Path) -> tuple[NDArray, Label, bool]:
@@ -44,12 +51,9 @@ def read_label(path: Path) -> tuple[NDArray, Label, bool]:
     """
     matrix = np.lib.format.open_memmap(path, mode="r")
     with path.open("rb") as file:
-        content = hashlib.sha256(file.read(matrix.offset))
-        content.update(np.ascontiguousarray(matrix).data)
         file.seek(matrix.offset + matrix.nbytes)
         line = file.read()
-    label = json.loads(line) if line else {}
-    return matrix, label, line == label_line(label) and label.get("sha256") == content.hexdigest()
+    return matrix, json.loads(line) if line else {}, line[-ending:] == checksum(path)
 
 
 def why_unusable(path: Path, shape: tuple[int, ...], label: Label, finished: bool) -> str | None:
@@ -65,7 +69,7 @@ def why_unusable(path: Path, shape: tuple[int, ...], label: Label, finished: boo
         return f"was computed from other settings ({', '.join(other)})"
     if matrix.shape != shape or matrix.dtype != np.float64:
         return f"holds {matrix.dtype} {matrix.shape}, not float64 {shape}"
-    if finished and "sha256" not in found:
+    if "sha256" not in found:
         return "has no checksum"
     if finished and not intact:
         return "is damaged (its SHA-256 sum is another one)"
@@ -99,7 +103,7 @@ def open_matrix(path: Path, shape: tuple[int, ...], label: Label) -> np.memmap:
     return np.lib.format.open_memmap(partial, mode="r+")
 
 
-def finish_matrix(path: Path, matrix: np.memmap, label: Label) -> NDArray[np.float64]:
+def finish_matrix(path: Path, matrix: np.memmap) -> NDArray[np.float64]:
     """The completed matrix of `open_matrix` as an array; its file gets its checksum and its final name, `path`.
 
     Raises BadInput for NaN, infinite values, and a kernel_train that is not symmetric.
@@ -113,11 +117,10 @@ def finish_matrix(path: Path, matrix: np.memmap, label: Label) -> NDArray[np.flo
         if path.stem.endswith("kernel_train") and not np.array_equal(finished, finished.T):
             raise BadInput("output", partial, "the matrix is not symmetric; delete the file and run it again")
         matrix.flush()
-        with write_errors_explained(path), partial.open("r+b") as file:
-            content = hashlib.sha256(file.read(matrix.offset + matrix.nbytes))
-            file.truncate()
-            file.write(label_line(label | {"sha256": content.hexdigest()}))
         with write_errors_explained(path):
+            with partial.open("r+b") as file:
+                file.seek(-ending, os.SEEK_END)
+                file.write(checksum(partial))
             partial.replace(path)
     return finished
 
@@ -143,7 +146,7 @@ def kernel_pair(
         labels["kernel_test"] = label | {"test_size": len(test)}
     matrices = {name: open_matrix(files.path(name), shape, labels[name]) for name, shape in shapes.items()}
     fill_matrices(matrices, label, train, test, files.run.engine, progress)
-    return {name: finish_matrix(files.path(name), matrix, labels[name]) for name, matrix in matrices.items()}
+    return {name: finish_matrix(files.path(name), matrix) for name, matrix in matrices.items()}
 
 
 def fill_matrices(
