@@ -16,7 +16,6 @@ kernels come from ntk/, files and the command line from runtime/. What is writte
 import argparse
 import functools
 import itertools
-import tempfile
 from collections.abc import Callable, Hashable
 from dataclasses import replace
 from pathlib import Path
@@ -29,21 +28,13 @@ from numpy.typing import NDArray
 from ntk import BadInput, fully_connected_ntk, has_accelerator
 from ntk.fully_connected import nonlinearity
 from runtime import options
-from runtime.checkpoints import kernel_pair
+from runtime.checkpoints import kernel_pair, read_kernel_pair
 from runtime.files import save_unless_there
-from runtime.linear_algebra import (
-    Array,
-    Matrix,
-    condition_limit,
-    condition_number,
-    extreme_eigenvalues,
-    numerical_flags,
-    solve,
-)
+from runtime.linear_algebra import Array, Matrix, condition_number, extreme_eigenvalues, numerical_flags, solve
 from runtime.results import Results, medians_over_images, merge_results
 from runtime.sitting import Sitting, announce, drop_unfillable_sizes
 from runtime.trials import Label, Run, Trial, TrialFiles, random_generator
-from runtime.verification import compare_folders
+from runtime.verification import verify
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Constants: the original's names and values. Edit them here, or override them by flags.
@@ -187,6 +178,18 @@ def reference_kernel(run: Run, trial: Trial) -> Array | None:
     if trial.network == "fully-connected":
         return None
     return trial_kernels(run, replace(trial, size=reference_size, number=0), train_only=True)["kernel_train"]
+
+
+def stored_kernels(folder: Path, prefix: str, size: int, number: int, seed: int = seed) -> dict[str, Any]:
+    """What `trial_kernels` gives but for the separability, from the kernel files alone, without images.
+
+    prefix: what the files' names begin with. Raises BadInput where a file is not there or damaged.
+    """
+    kernels, label = read_kernel_pair(folder, prefix, size, number, seed)
+    convolutional = label["network"] == "convolutional"
+    reference = read_kernel_pair(folder, prefix, reference_size, 0, seed)[0]["kernel_train"] if convolutional else None
+    kernels |= kernel_thresholds(label["network"], label["depth"], reference)
+    return kernels | {"kernel_test_normalized": normalise(kernels["kernel_test"], kernels["k_thresh"])} | label
 
 
 def labelled_images(run: Run, label: Label) -> tuple[Array, Array]:
@@ -447,13 +450,12 @@ def planned_trials(args: argparse.Namespace, run: Run, network: str) -> list[tup
 
 def run_network(args: argparse.Namespace, run: Run, network: str, planned: list[tuple[Hashable, Trial]]) -> None:
     """Compute all trials of one network, and merge them into its results file."""
-    name, settings_name = ("depth_sweep", "depth_settings") if args.depth_sweep else ("results", None)
-    name, settings_name = ("digit_pairs", "digit_pairs") if args.digit_pairs else (name, settings_name)
+    settings_name = {"depth_sweep": "depth_settings", "digit_pairs": "digit_pairs"}.get(args.what)
     digits = None if args.digit_pairs else planned[0][1].digits
     depth_rule = depth_factor if network == "fully-connected" else convolutional_depth
     origin = run.origin(network, digits) | {"depth_rule": depth_rule, "quantities": QUANTITIES_VERSION}
     results = Results(origin, settings_name=settings_name)
-    with Sitting(run, network, name, [trial_files(run, trial) for _, trial in planned]) as sitting:
+    with Sitting(run, network, args.what, [trial_files(run, trial) for _, trial in planned]) as sitting:
         for setting, trial in planned:
             record = compute_trial(run, trial, sitting.progress)
             kept = record if settings_name is None else medians_over_images(record)
@@ -462,10 +464,10 @@ def run_network(args: argparse.Namespace, run: Run, network: str, planned: list[
                 results.by_size[trial.size] = size_quantities(run.seed, network, trial.size)
     flags = np.concatenate([record["numerical_flags"] for record in results.records.values()])
     if flags.any():
-        what = f"not positive definite, singular or of a condition number above {condition_limit:g}"
-        print(f"note: {network}: {np.sum(flags > 0)} of {flags.size} K~ are {what}; see numerical_flags")
+        what = "not positive definite, or singular to rounding, or nearly; see numerical_flags"
+        print(f"note: {network}: {np.sum(flags > 0)} of {flags.size} K~ are {what}")
     prefix = trial_files(run, planned[0][1] if digits else replace(planned[0][1], variant="")).prefix
-    print(merge_results(run.output / f"{prefix}_{name}.npz", results))
+    print(merge_results(run.output / f"{prefix}_{args.what}.npz", results))
 
 
 def digits_in_use(args: argparse.Namespace) -> list[int]:
@@ -476,17 +478,11 @@ def digits_in_use(args: argparse.Namespace) -> list[int]:
 def experiment(args: argparse.Namespace, run: Run) -> int:
     """Everything that the command line asks for. Returns the exit status."""
     drop_unfillable_sizes(args, run, digits_in_use(args))
-    target = run
-    with tempfile.TemporaryDirectory() as folder:
-        if args.verify:
-            run = replace(run, output=Path(folder))
-        planned = {network: planned_trials(args, run, network) for network in args.networks}
-        announce(run, {network: [trial_files(run, t) for _, t in each] for network, each in planned.items()})
-        for network, each in planned.items():
-            if each:
-                run_network(args, run, network, each)
-        if args.verify:
-            return compare_folders(run.output, target.output)
+    planned = {network: planned_trials(args, run, network) for network in args.networks}
+    announce(run, {network: [trial_files(run, t) for _, t in each] for network, each in planned.items()})
+    for network, each in planned.items():
+        if each:
+            run_network(args, run, network, each)
     return 0
 
 
@@ -494,7 +490,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line. Returns the exit status, 2 after one line about a bad input."""
     constants = options.Constants(seed, test_size, data_sizes, trials, trials_without_accelerator, networks)
     args = options.parse_arguments(argv, constants)
-    return options.launch(args, functools.partial(experiment, args), labelled_images, digits_in_use(args))
+    run_all = functools.partial(experiment, args)
+    run_all = functools.partial(verify, run_all) if args.verify else run_all
+    return options.launch(args, run_all, labelled_images, digits_in_use(args))
 
 
 if __name__ == "__main__":

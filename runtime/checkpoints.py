@@ -9,6 +9,7 @@ bytes before that sum (`tail -n 1 FILE`; np.load does not see it), so that the t
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -41,7 +42,7 @@ def label_line(label: Label) -> bytes:
 
 def checksum(path: Path) -> bytes:
     """What a finished kernel file ends with: the SHA-256 sum of the bytes before it, and the end of the label."""
-    return hashlib.sha256(np.memmap(path, np.uint8, mode="r")[:-ending]).hexdigest().encode() + b'"}\n'
+    return hashlib.sha256(np.memmap(path, np.uint8, mode="r")[:-ending].data).hexdigest().encode() + b'"}\n'
 
 
 def read_label(path: Path) -> tuple[NDArray, Label, bool]:
@@ -256,3 +257,22 @@ def read_kernel(path: Path) -> tuple[NDArray[np.float64], Label]:
     if reason:
         raise BadInput("output", path, f"{reason}; delete it and run training.py again")
     return np.load(path, allow_pickle=False), label
+
+
+def read_kernel_pair(folder: Path, prefix: str, size: int, number: int, seed: int) -> tuple[dict[str, Any], Label]:
+    """A trial's finished matrices and labels by file name, from the files alone, and what they were computed from."""
+    stem = f"{prefix}_seed{seed}_data{size}_trial{number}"
+    train, label = read_kernel(folder / f"{stem}_kernel_train.npy")
+    test, _ = read_kernel(folder / f"{stem}_kernel_test.npy")
+    labels = {name: np.repeat([1, -1], len(k) // 2) for name, k in (("train_label", train), ("test_label", test))}
+    return {"kernel_train": train, "kernel_test": test} | labels, label
+
+
+def finished_trials(folder: Path, prefix: str, seed: int) -> dict[int, list[int]]:
+    """The trials whose two kernels are finished, at the plan's depth: their numbers by size."""
+    found: dict[int, list[int]] = {}
+    for path in sorted(folder.glob(f"{prefix}_seed{seed}_data*_kernel_test.npy")):
+        match = re.fullmatch(rf"{re.escape(prefix)}_seed{seed}_data(\d+)_trial(\d+)_kernel_test.npy", path.name)
+        if match and path.with_name(path.name.replace("kernel_test", "kernel_train")).exists():
+            found.setdefault(int(match[1]), []).append(int(match[2]))
+    return {size: sorted(found[size]) for size in sorted(found)}

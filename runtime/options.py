@@ -94,7 +94,8 @@ class Constants:
 def parse_arguments(argv: list[str] | None, constants: Constants) -> argparse.Namespace:
     """training.py's command line, checked as far as it can be without the data; errors end with status 2.
 
-    Besides the options: sizes_given, trials_given, test_size_given, whether the user chose those.
+    Besides the options: sizes_given, trials_given, test_size_given, whether the user chose those; what, the name of the
+    results file.
     """
     parser = Parser(
         description="Kernels, approximations and measurement counts of arXiv:2107.09200.",
@@ -166,6 +167,7 @@ def check_plan(parser: Parser, args: argparse.Namespace, constants: Constants) -
         right = len(set(args.digits)) == 2 and all(0 <= digit <= 9 for digit in args.digits)
         parser.check(right, "digits", args.digits, "use two different ones of 0 to 9")
         parser.check(not args.digit_pairs, "digits", args.digits, "--digit-pairs takes all; leave one of them out")
+    args.what = "depth_sweep" if args.depth_sweep else "digit_pairs" if args.digit_pairs else "results"
     modes = [mode for mode in ("depth-sweep", "digit-pairs", "verify") if getattr(args, mode.replace("-", "_"))]
     parser.check(len(modes) < 2, " --".join(modes), [], "use one of them at a time")
 

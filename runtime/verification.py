@@ -1,5 +1,8 @@
 """What a fresh computation and an output folder have in common, compared number by number."""
 
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +10,17 @@ import numpy as np
 from ntk import BadInput
 from runtime.checkpoints import read_kernel
 from runtime.results import read_results, relative_difference
+from runtime.trials import Run
 
 kernel_limit = {"float64": 1e-10, "float32": 1e-4}  # largest relative difference that rounding explains
 quantity_limit = {"float64": 1e-6, "float32": 1e-2}  # condition numbers and measurement counts enlarge it
+
+
+def verify(experiment: Callable[[Run], int], run: Run) -> int:
+    """Run the experiment in a temporary folder, and compare what it finds with run.output. Returns the exit status."""
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = replace(run, output=Path(folder))
+        return experiment(fresh) or compare_folders(fresh.output, run.output)
 
 
 def compare_folders(fresh: Path, kept: Path) -> int:
