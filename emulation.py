@@ -4,230 +4,197 @@
     python emulation.py --networks fully-connected --data-sizes 16 32 --trials 4
     python emulation.py --help                          # everything else
 
-A prediction is the sign of o - t, o = <k*|w>, with |w> ~ K~^-1 |y> (sparsified, by the solver of Childs, Kothari and
-Somma, SIAM J. Comput. 46, 1920, 2017, "CKS" below) or |w> = |y> (diagonal), and t = 0 or the median of the o of the
-test set. Everything is computed classically but as the algorithm does it: the solver's truncated polynomial with its
-own error, the post-selection of |k*>, the shots of the Hadamard test. Assumed, not emulated: QRAM, the sparse oracle,
-and gates without errors. Writes, for each trial, `{prefix}_seed{seed}_data{N}_trial{t}_emulation.npy`, which a rerun
-reads instead of computing, and `{prefix}_emulation.npz`, with [sizes, trials, ...] of what `emulate_trial` describes,
-NaN for missing trials. Takes about a minute for all trials of both networks on 2 CPU cores.
+A prediction is the sign of o - t, o = <k*|w>, with |w> ~ K~^-1 |y> (sparsified, by a quantum linear solver) or |w> =
+|y> (diagonal), and t = 0 or the median of the o of the test set. Everything is computed classically but as the
+algorithm does it, with its errors and its probabilities of success; what that costs is counted in queries, for every
+solver, block encoding and readout, and beside it what a classical computer does for the same prediction. Read from
+top to bottom: solver, states, readout, cost. The formulas are in quantum/, the same as gates in circuit.py; what is
+assumed and not emulated stands in `ASSUMPTIONS`. Writes `{prefix}_emulation.npz`: arrays [sizes, trials, ...] of what
+`emulate_trial` describes, NaN for missing trials.
 """
 
 import argparse
 import contextlib
 import functools
 import hashlib
+import itertools
 import math
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import scipy.linalg
 import scipy.sparse
-import scipy.stats
 
 import training
+from quantum import classical, readout, solvers
+from quantum.solvers import ENCODINGS, SOLVERS
+
+if not hasattr(training, "overlaps"):  # adapter until training.py has them
+    training.post_selection_probability = lambda k: np.sum(k**2, axis=1) / k.shape[1]
+    training.overlaps = lambda k, state: k @ state / (np.linalg.norm(k, axis=1) * np.linalg.norm(state))
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Constants
 # ----------------------------------------------------------------------------------------------------------------------
 
-shots = np.unique(np.geomspace(1, 10**6, 31).round().astype(int))  # M, five a decade
-repetitions = 100  # times that every test image is read out with each M
-share = 0.99  # of the noiseless accuracy, that the shots have to reach
-# |w> is prepared with error epsilon, which moves o by at most epsilon: a tenth of the shot noise 1/sqrt(M) at the
-# largest M, so that no number of shots emulated here can see it.
-epsilon = 0.1 / math.sqrt(shots[-1])
-most_degree = 10**6  # a polynomial of higher degree is counted, but not applied: NaN, and a note says so
-oracle_queries_per_isometry = 3  # of the walk's T: columns (in place), entries, entries again to uncompute them
-qram_queries_per_state = 2  # |y> or |k*>: load, rotate an ancilla, load again to uncompute
+VERSION = 2  # of what a trial's record holds; raise it when a formula here or in quantum/ changes
+SHARE = 0.99  # of the noiseless accuracy, that a readout has to reach
+EPSILON_SHARE = 0.1  # error of |w>, which moves o by at most as much, in units of the shot noise 1/sqrt(M)
+LARGEST_EPSILON = 0.1
+QRAM_QUERIES_PER_STATE = 2  # |k*>: load, rotate an ancilla, load again to uncompute
+MOST_BITS = 60
 
-thresholds = ("zero", "median")
-conventions = ("test block", "k_thresh")  # what k* is divided by: the largest entry of the test block too, or not
-schemes = ("sampled", "amplified", "amplified apart")  # see `cost`
+# Axes of the results, in this order: patterns, then those of these that a quantity depends on, and test images last.
+THRESHOLDS = ("zero", "median")  # t
+CONVENTIONS = ("test block", "k_thresh")  # what k* is divided by: the largest entry of the test block too, or not
+READOUTS = ("shots", "amplified shots", "amplitude estimation")
+KINDS = ("oracle", "QRAM", "all")  # queries: to the entries of K~; to k*; both and those to y
+STATISTICS = ("mean", "10 %", "median", "90 %")  # over the test images
+CLASSICAL = ("all entries", "sampler", "sampler, local solver", "conjugate gradients anew", "Cholesky anew")
+SHOTS = np.unique(np.geomspace(1, 10**6, 31).round())  # M of the accuracy's curve, five a decade
+
+ASSUMPTIONS = {  # what is assumed free or known, and the array that says what it costs where it is not
+    "QRAM holds k*": ("kernel evaluations to write it, for every prediction", "qram_writes"),
+    "K~ has exact entries": ("bits an entry for 99 % of the accuracy", "bits_matrix"),
+    "k* has exact entries": ("bits an entry, by convention", "bits_test"),
+    "t is known": ("accuracy with t from a calibration set: exact overlaps, the same shots", "accuracy_calibrated"),
+    "the smallest eigenvalue is known": ("cost with half of it, QSVT, by encoding, times", "cost_kappa_doubled"),
+    "and no smaller": ("error of |w> with twice of it", "error_kappa_halved"),
+    "p and P are known, gates have no errors": ("not emulated", None),
+}
+
 
 # ----------------------------------------------------------------------------------------------------------------------
-# The sparse linear solver: 1/x as a Chebyshev series, CKS section 4
+# Solver: what is prepared for |w>, by every solver through every block encoding
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def series_length(kappa, error):
-    """B and j_0 of CKS, Lemma 14, for 1/x on 1/kappa <= |x| <= 1 up to 2 * error; j_0 < b, where the series ends.
+def solve_by_all(encodings, epsilons):
+    """What every solver prepares for K~ |w> = |y> through every block encoding, within epsilons [2], by threshold.
 
-    b = ceil(kappa^2 ln(kappa/error)), j_0 = ceil(sqrt(b ln(4b/error))); the degree is 2 j_0 + 1.
+    encodings: of `solvers.block_encodings`. Returns {indices (threshold, solver, encoding): Prepared}.
     """
-    b = max(1, math.ceil(kappa**2 * math.log(kappa / error)))
-    return b, min(math.ceil(math.sqrt(b * math.log(4 * b / error))), b - 1)
+    runs = {}
+    for (e, name), (s, solver), (t, epsilon) in itertools.product(
+        enumerate(ENCODINGS), enumerate(SOLVERS), enumerate(epsilons)
+    ):
+        if name in encodings:
+            runs[t, s, e] = solvers.prepare(solver, encodings[name], epsilon)
+    return runs
 
 
-def series_coefficients(b, j0):
-    """Coefficients of T_1, T_3, ..., T_{2 j_0 + 1} in g(x) ~ 1/x, CKS Lemma 14. [j0 + 1]
+def misjudged_eigenvalue(encodings, epsilons, exact):
+    """QSVT where the smallest eigenvalue is taken for half of what it is, or for twice: cost and error. -> [2, 2] each
 
-    g(x) = 4 sum_{j=0}^{j_0} (-1)^j [sum_{i=j+1}^b binom(2b, b+i) / 2^{2b}] T_{2j+1}(x). The bracket is the
-    probability of more than b + j heads in 2b tosses, which does not overflow.
+    The cost is relative to the right one, amplified: uses/sqrt(p). By threshold and encoding.
     """
-    j = np.arange(j0 + 1)
-    return 4 * (-1.0) ** j * scipy.stats.binom.sf(b + j, 2 * b, 0.5)
+    cost, error = np.full((2, len(epsilons), len(ENCODINGS)), np.nan)
+    for e, encoding in enumerate(encodings.values()):
+        for t, epsilon in enumerate(epsilons):
+            kappas = [encoding.kappa * factor for factor in (0.5, 1, 2)]
+            wrong = [replace(encoding, kappa=max(kappa, solvers.LEAST_KAPPA)) for kappa in kappas]
+            high, right, low = (solvers.prepare("QSVT", each, epsilon) for each in wrong)
+            cost[t, e] = low.uses / right.uses * math.sqrt(right.success_probability / low.success_probability)
+            error[t, e] = np.linalg.norm(high.state - exact)
+    return cost, error
 
 
-def block_encode(matrix):
-    """H = K~ / (s max|K~_ij|), what the sparse oracle block-encodes, s the sparsity. [n, n], sparse"""
-    return scipy.sparse.csr_array(matrix / (training.sparsity(matrix) * np.abs(matrix).max()))
+# ----------------------------------------------------------------------------------------------------------------------
+# States: |k*>, and overlaps
+# ----------------------------------------------------------------------------------------------------------------------
 
 
-def chebyshev_vectors(matrix, vector):
-    """Yield T_1(H) v, T_2(H) v, ... of H = matrix by T_{m+1} = 2 H T_m - T_{m-1}. [n] each"""
-    previous, current = vector, matrix @ vector
-    while True:
-        yield current
-        previous, current = current, 2 * (matrix @ current) - previous
+def post_selection(k):
+    """P = sum_i k_i^2/n that |k*> is prepared, by convention. [test, n] -> [2, test]"""
+    largest = np.abs(k).max()
+    return np.minimum([training.post_selection_probability(k / divided) for divided in (largest, 1)], 1)
 
 
-def chebyshev_solve(matrix, y, error):
-    """What CKS's Chebyshev algorithm prepares for K~ |w> = |y>, and its cost. matrix: symmetric [n, n]; y: [n]
+# ----------------------------------------------------------------------------------------------------------------------
+# Readout: how many shots, or rounds of amplitude estimation, a prediction needs
+# ----------------------------------------------------------------------------------------------------------------------
 
-    Returns a dict: state, |w> [n], a unit vector within `error` of the exact one; kappa = s max|K~| / smallest
-    |eigenvalue|, the condition number that block encoding leaves; degree; oracle_queries of one application; lcu_norm
-    alpha, the sum of the coefficients' magnitudes; success_probability of one application, |g(H) y|^2 / alpha^2;
-    positive_definite (the odd polynomial inverts negative eigenvalues as well, conjugate gradients may not). Where
-    K~ is singular or the degree above `most_degree`, state, lcu_norm and success_probability are NaN.
 
-    g is within error/2 of 1/x on the spectrum of H, and |H^-1 y| >= |y|, so that normalising doubles it at most. One
-    application is T, `degree` steps of the walk W = S(2TT' - 1), S swapping its registers, and T', where
-    T' W^m T = T_m(H): 2 (degree + 1) uses of T or its inverse T'.
+def read_out(overlap, label, rng):
+    """What it takes to read the sign of o - t. overlap: of all test images. Values by threshold [2, ...].
+
+    accuracy_noiseless; accuracy after SHOTS shots; shots_needed and points_needed (of amplitude estimation's
+    schedule) for SHARE of the noiseless accuracy; accuracy_calibrated, with t = median from a calibration set: with
+    exact overlaps, and with the shots needed.
     """
-    y = y / np.linalg.norm(y)
-    eigenvalues = scipy.linalg.eigvalsh(matrix)
-    found = {"state": np.full(len(y), np.nan), "positive_definite": eigenvalues[0] > 0}
-    found |= dict.fromkeys(["lcu_norm", "success_probability"], np.nan)
-    smallest = np.abs(eigenvalues).min()
-    kappa = training.sparsity(matrix) * np.abs(matrix).max() / smallest if smallest > 0 else np.inf
-    kappa = max(kappa, 1.0)  # the identity's may come out as 1 - 1e-16
-    if not kappa < 1e150:  # its square would overflow
-        return found | {"kappa": kappa, "degree": np.inf, "oracle_queries": np.inf}
-    b, j0 = series_length(kappa, error / 4)
-    degree = 2 * j0 + 1
-    found |= {"kappa": kappa, "degree": degree, "oracle_queries": 2 * (degree + 1) * oracle_queries_per_isometry}
-    if degree > most_degree:
+    levels = np.array([0.0, np.median(overlap)])
+    found = {
+        "accuracy_noiseless": [readout.noiseless_accuracy(overlap, label, t) for t in levels],
+        "accuracy": [[readout.accuracy_of_shots(overlap, label, t, m) for m in SHOTS] for t in levels],
+        "shots_needed": [readout.shots_needed(overlap, label, t, SHARE) for t in levels],
+        "points_needed": readout.points_needed(overlap, label, levels, SHARE, rng),
+    }
+    shots = found["shots_needed"][THRESHOLDS.index("median")]
+    return found | {"accuracy_calibrated": readout.calibrated_accuracy(overlap, label, shots, rng)}
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Cost: queries of one prediction
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def over_images(queries):
+    """Mean and quantiles over the test images: 1/P is heavy-tailed, and the mean is what many predictions cost."""
+    return [queries.mean(), *np.quantile(queries, (0.1, 0.5, 0.9), method="higher")]
+
+
+def cost(prepared, probabilities, shots, points):
+    """Queries of one prediction. -> [readouts 3, conventions 2, kinds 3, statistics 4]
+
+    prepared: of |w>; probabilities: P, by convention [2, test]; shots, points: needed at this threshold. One run of
+    the Hadamard test prepares both states in superposition, and pays for both. "amplitude estimation" amplifies both
+    fully, and then uses that preparation and its inverse as often as its schedule says.
+    """
+    found = np.full((len(READOUTS), len(CONVENTIONS), len(KINDS), len(STATISTICS)), np.nan)
+    p = prepared.success_probability
+    if np.isnan(p):
         return found
-    coefficients, x = series_coefficients(b, j0), np.zeros(len(y))
-    vectors = chebyshev_vectors(block_encode(matrix), y)
-    for coefficient in coefficients:
-        x += coefficient * next(vectors)
-        next(vectors)  # of even degree
-    norm, lcu_norm = np.linalg.norm(x), np.abs(coefficients).sum()
-    return found | {"state": x / norm, "lcu_norm": lcu_norm, "success_probability": (norm / lcu_norm) ** 2}
+    queries_w, queries_k = prepared.oracle_queries + prepared.label_queries, QRAM_QUERIES_PER_STATE
+    schedule = readout.uses_of_schedule(int(points)) if math.isfinite(points) else math.inf
+    for c, probability in enumerate(probabilities):
+        none = np.zeros(len(probability))
+        ways = [
+            (none, none, readout.runs_per_shot(p, probability), shots),
+            (*readout.amplified_shot(queries_w, p, queries_k, probability), shots),
+            (readout.full_rounds(p) + none, readout.full_rounds(probability), none + 1, schedule),
+        ]
+        for r, (rounds_w, rounds_k, runs, times) in enumerate(ways):
+            w, k = runs * (2 * rounds_w + 1), runs * (2 * rounds_k + 1)  # preparations a shot
+            kinds = w * prepared.oracle_queries, k * queries_k, w * queries_w + k * queries_k
+            found[r, c] = [over_images(each * times) if each.any() else [0.0] * 4 for each in kinds]
+    return found
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# State preparation, readout by shots, and the classical competitors
-# ----------------------------------------------------------------------------------------------------------------------
+def classical_costs(matrix, y, exact, k, label, thresholds, epsilons, rng):
+    """What a classical computer does for the same prediction. Values by threshold [2].
 
-
-def post_selection_probability(kernel_test_normalized):
-    """P = sum_i k_i^2 / n that |k*> is prepared, by convention. [test, n] -> [2, test]
-
-    |k*>: QRAM loads k_i beside sum_i |i>/sqrt(n), an ancilla is rotated by arcsin k_i and has to be measured as 1.
+    operations_classical [2, 5]: of CLASSICAL, two for every entry read and used. "all entries" has w solved once, and
+    so has "sampler"; "local solver" finds each w_i that is sampled, "anew" all of them for every prediction.
     """
-    probability = np.mean(kernel_test_normalized**2, axis=1)
-    return np.minimum([probability / np.abs(kernel_test_normalized).max() ** 2, probability], 1)  # 1 + 1e-16 is none
-
-
-def overlaps(kernel_test_normalized, state):
-    """O = <k*|w> of every test image. [test, n], [n] -> [test]"""
-    return kernel_test_normalized @ state / np.linalg.norm(kernel_test_normalized, axis=1) / np.linalg.norm(state)
-
-
-def read_out(overlap, label, estimates):
-    """Share of right signs of estimates - t for t = 0 and the median of the exact overlaps. [..., test] -> [2, ...]"""
-    return np.array([np.mean((estimates > t) == (label > 0), axis=-1) for t in (0, np.median(overlap))])
-
-
-def accuracy_by_shots(overlap, label, rng):
-    """Accuracy of sign(o - t) after M shots of the Hadamard test, by threshold and M. [test] -> [2, shots]
-
-    A shot is 1 with probability (1 + o)/2; the estimate of o is twice the share of ones, minus one. More shots go on
-    from the fewer ones.
-    """
-    steps = np.diff(shots, prepend=0)[:, None, None]
-    ones = rng.binomial(steps, np.clip((1 + overlap) / 2, 0, 1), size=(len(shots), repetitions, len(overlap)))
-    estimates = 2 * np.cumsum(ones, axis=0) / shots[:, None, None] - 1
-    return read_out(overlap, label, estimates).mean(axis=2)
-
-
-def accuracy_by_samples(kernel_test_normalized, y, label, rng):
-    """The same prediction, <k*|y>, sampled classically: accuracy by threshold and number of samples. -> [2, shots]
-
-    Draw i uniformly, read y_i k_i; o is estimated by mean(y_i k_i) / sqrt(mean(k_i^2)). The first mean's relative
-    variance is (1/o^2 - 1)/M, that of M shots. The test images of one repetition share their indices i.
-    """
-    k, n = kernel_test_normalized, len(y)
-    steps = np.diff(shots, prepend=0)[:, None]
-    drawn = rng.multinomial(steps, np.full(n, 1 / n), size=(len(shots), repetitions)).cumsum(axis=0, dtype=float)
-    norms = np.sqrt(drawn @ k.T**2 * shots[:, None, None])  # 0 if all k_i drawn are 0, and so is the estimate
-    estimates = drawn @ (k * y).T / np.where(norms > 0, norms, 1)
-    return read_out(overlaps(k, y), label, estimates).mean(axis=2)
-
-
-def shots_needed(accuracy, noiseless):
-    """Smallest M from which on the accuracy is `share` of the noiseless one; inf if the largest M has less.
-
-    accuracy: [..., shots]; noiseless: [...]. Returns [...].
-    """
-    below = accuracy < share * noiseless[..., None]
-    last = np.where(below.any(axis=-1), len(shots) - 1 - np.argmax(below[..., ::-1], axis=-1), -1)
-    return np.append(shots, np.inf)[last + 1]
-
-
-def readout_rule(overlap):
-    """Medians over the test set of the shots that the rule counts, 1/o^2 - 1, and (1 - o^2)/(o - t)^2 at t. -> [2]"""
-    with np.errstate(divide="ignore"):
-        return [np.median((1 - overlap**2) / (overlap - t) ** 2) for t in (0, np.median(overlap))]
-
-
-def amplified_uses(probability):
-    """Least expected uses of a preparation, amplified until it succeeds: min over m of (2m + 1)/sin^2((2m + 1) theta).
-
-    sin^2(theta) is the probability. m rounds use it or its inverse 2m + 1 times (Brassard et al., quant-ph/0005055);
-    about 1.38 / sqrt(probability), and never more than 1 / probability, which is m = 0.
-    """
-    theta = np.arcsin(np.sqrt(probability))
-    rounds = np.maximum(0, (1.16556 / theta - 1) / 2)  # tan x = 2x at the minimum of x / sin^2 x
-    uses = [2 * m + 1 for m in (np.floor(rounds), np.ceil(rounds))]
-    return np.min([u / np.sin(u * theta) ** 2 for u in uses], axis=0)
-
-
-def cost(queries, success_probability, post_selection, needed):
-    """Queries of one prediction to the sparse oracle and to QRAM, by scheme, convention and threshold. -> [2, 3, 2, 2]
-
-    queries: of one application of the solver; post_selection: [2, test], its median over the test images counts;
-    needed: shots [2]. Schemes: "sampled" takes 1 / (p P) runs a shot, until both |w> and |k*> have succeeded (a
-    Hadamard test of U_k' U_w sees sqrt(p P) o); "amplified" amplifies the run as a whole, so that roots multiply;
-    "amplified apart" amplifies |w> and |k*> each by itself, so that their costs add.
-    """
-    joint = success_probability * post_selection
-    together = [np.median(1 / joint, axis=1), np.median(amplified_uses(joint), axis=1)]
-    w_uses = np.array([*together, np.full(2, amplified_uses(success_probability))])
-    k_uses = np.array([*together, np.median(amplified_uses(post_selection), axis=1)])
-    per_shot = np.array([queries * w_uses, qram_queries_per_state * (w_uses + k_uses)])
-    with np.errstate(invalid="ignore"):  # no query, infinitely many shots
-        return per_shot[..., None] * needed
-
-
-def conjugate_gradient_iterations(matrix, y, exact, error):
-    """Iterations until x/|x| is within `error` of the unit vector `exact`; NaN if not in 10 n. matrix: sparse [n, n]"""
-    x, residual, direction = np.zeros(len(y)), y, y
-    for iteration in range(1, 10 * len(y) + 1):
-        product = matrix @ direction
-        if direction @ product == 0:  # an indefinite matrix may end it
-            return np.nan
-        step = residual @ residual / (direction @ product)
-        x, before, residual = x + step * direction, residual, residual - step * product
-        if np.linalg.norm(x / np.linalg.norm(x) - exact) <= error:
-            return iteration
-        direction = residual + residual @ residual / (before @ before) * direction
-    return np.nan
+    sparse, n = scipy.sparse.csr_array(matrix), len(y)
+    samples = classical.samples_needed(k, exact, label, thresholds, SHARE, rng)
+    found = {"samples_needed": samples, "dominant_rows": np.mean(classical.dominance(matrix) < 1)}
+    rows = {name: [] for name in ("local_length", "local_entries", "local_error", "local_accuracy", "iterations")}
+    operations = []
+    for t, (level, epsilon, m) in enumerate(zip(thresholds, epsilons, samples, strict=True)):
+        weights, entries, local, length = classical.local_solve(matrix, y, epsilon)
+        iterations = classical.conjugate_gradient_iterations(sparse, y, exact, epsilon)
+        overlap = training.overlaps(k, weights)
+        rows["local_length"].append(length)
+        rows["local_entries"].append(entries.mean())
+        rows["local_error"].append(np.linalg.norm(weights / np.linalg.norm(weights) - exact))
+        rows["local_accuracy"].append(readout.noiseless_accuracy(overlap, label, level) if length >= 0 else np.nan)
+        rows["iterations"].append(iterations)
+        anew = classical.conjugate_gradient_operations(sparse, iterations), classical.cholesky_operations(n)
+        operations.append([2 * n, 2 * m, m * (2 + local.mean()), *(each + 2 * n for each in anew)])
+    return found | rows | {"operations_classical": operations}
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -235,51 +202,89 @@ def conjugate_gradient_iterations(matrix, y, exact, error):
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def emulate_trial(kernels, matrices, error, random):
-    """One trial. kernels: by file name; matrices: K~ [n, n] of every pattern; error: of |w>; random: by purpose.
+def emulate_trial(kernels, matrices, random):
+    """One trial. kernels: by file name; matrices: K~ [n, n] of every pattern; random: generators by purpose.
 
-    Returns by name, for p patterns, x test images and the axes thresholds (2), conventions (2), schemes (3), shots (m):
-    [p] what `chebyshev_solve` returns, sparsity, solver_error, conjugate_gradient_iterations and _flops; [] cholesky_
-    flops, of factor and solves; [2, x] post_selection_probability and _attempts, one draw each; for _sparse, with p in
-    front, and _diagonal: overlap [x], readout_rule, accuracy_noiseless and shots_needed [2], accuracy [2, m] after
-    the shots, cost_qram and (_sparse) cost_oracle [3, 2, 2]; accuracy_classical [2, m] and shots_needed_classical [2].
-    Shots needed say nothing where the noiseless accuracy is near a half: one shot has as much.
+    Returns arrays by name. Of the trial: qram_writes []; post_selection_probability [2, test]; those of `read_out`,
+    overlap [test] and cost [2, 3, 2, 3, 4] with the suffix _diagonal, and operations_diagonal [2, 2]. Of every pattern
+    (first axis): what `emulate_pattern` returns.
     """
     y, label, k = kernels["train_label"], kernels["test_label"], kernels["kernel_test_normalized"]
-    n = len(y)
-    probability = post_selection_probability(k)
-    found = {"cholesky_flops": n**3 / 3 + 2 * n**2, "post_selection_probability": probability}
-    found["post_selection_attempts"] = random("post-selection").geometric(probability)
+    probabilities = post_selection(k)
+    overlap = training.overlaps(k, y)
+    diagonal = read_out(overlap, label, random("readout diagonal")) | {"overlap": overlap}
+    free = solvers.Prepared(y / np.linalg.norm(y), 0, 1.0)
+    needs = zip(diagonal["shots_needed"], diagonal["points_needed"], strict=True)
+    diagonal["cost"] = [cost(free, probabilities, *need) for need in needs]
+    levels = np.array([0.0, np.median(overlap)])
+    samples = classical.samples_needed(k, y, label, levels, SHARE, random("sampler diagonal"))
+    diagonal |= {"samples_needed": samples, "operations": [[2 * len(y), 2 * m] for m in samples]}
+    found = {"qram_writes": len(y), "post_selection_probability": probabilities}
+    found |= {f"{name}_diagonal": value for name, value in diagonal.items()}
+    records = [
+        emulate_pattern(matrix, y, label, k, probabilities, lambda purpose, p=p: random(f"{purpose} {p}"))
+        for p, matrix in enumerate(matrices)
+    ]
+    return found | {name: np.array([record[name] for record in records]) for name in records[0]}
 
-    def read(state, purpose, queries, success_probability):
-        if np.isnan(state).any():
-            return {name: value * np.nan for name, value in read(y, purpose, 0, 1.0).items()}
-        overlap = overlaps(k, state)
-        values = {"overlap": overlap, "readout_rule": np.array(readout_rule(overlap))}
-        values["accuracy_noiseless"] = read_out(overlap, label, overlap)
-        values["accuracy"] = accuracy_by_shots(overlap, label, random(purpose))
-        values["shots_needed"] = shots_needed(values["accuracy"], values["accuracy_noiseless"])
-        costs = cost(queries, success_probability, probability, values["shots_needed"])
-        return values | dict(zip(("cost_oracle", "cost_qram"), costs, strict=True))
 
-    diagonal = read(y, "shots diagonal", 0, 1.0)
-    found |= {f"{name}_diagonal": value for name, value in diagonal.items() if name != "cost_oracle"}
-    found["accuracy_classical"] = accuracy_by_samples(k, y, label, random("samples"))
-    found["shots_needed_classical"] = shots_needed(found["accuracy_classical"], diagonal["accuracy_noiseless"])
+def emulate_pattern(matrix, y, label, k, probabilities, random):
+    """One sparsified matrix K~ [n, n] of a trial: the algorithm from the solver to the cost.
 
-    for p, matrix in enumerate(matrices):
-        values, exact = chebyshev_solve(matrix, y, error), training.solve(matrix, y)
-        iterations = conjugate_gradient_iterations(scipy.sparse.csr_array(matrix), y, exact, error)
-        values |= {"sparsity": training.sparsity(matrix), "conjugate_gradient_iterations": iterations}
-        # One iteration: a sparse product, two inner products, three vector updates.
-        values["conjugate_gradient_flops"] = iterations * (2 * np.count_nonzero(matrix) + 10 * n)
-        state = values.pop("state")
-        values["solver_error"] = np.linalg.norm(state - exact)
-        sparse = read(state, f"shots {p}", values["oracle_queries"], values["success_probability"])
-        values |= {f"{name}_sparse": value for name, value in sparse.items()}
-        for name, value in values.items():
-            found.setdefault(name, []).append(value)
-    return found
+    Returns, with t thresholds (2), s solvers (6), e encodings (2): sparsity, positive_definite; kappa [e]; epsilon
+    [t]; uses, success_probability, solver_error [t, s, e]; overlap [test] and what `read_out` and `classical_costs`
+    return; cost [t, s, e, readouts, conventions, kinds, statistics]; cheapest_quantum [t, conventions], the least
+    mean number of queries, and cheapest_quantum_index, where it is in [s, e, readouts]; cheapest_classical [t], in
+    operations; bits_matrix, bits_test [2]; and of `misjudged_eigenvalue`. Shots are those of the exact |w>.
+    """
+    exact = training.solve(matrix, y)
+    if np.isnan(exact).any():  # singular: all is NaN
+        identity = emulate_pattern(np.eye(len(y)), y, label, k, probabilities, random)
+        return {name: np.asarray(value) * np.nan for name, value in identity.items()}
+    overlap = training.overlaps(k, exact)
+    found = {"sparsity": training.sparsity(matrix), "overlap": overlap}
+    found |= read_out(overlap, label, random("readout"))
+    levels = np.array([0.0, np.median(overlap)])
+    epsilons = np.minimum(EPSILON_SHARE / np.sqrt(found["shots_needed"]), LARGEST_EPSILON)
+    epsilons = np.maximum(epsilons, EPSILON_SHARE / math.sqrt(readout.MOST_SHOTS))
+    encodings = solvers.block_encodings(matrix, y)
+    axes = len(THRESHOLDS), len(SOLVERS), len(ENCODINGS)
+    per_run = {name: np.full(axes, np.nan) for name in ("uses", "success_probability", "solver_error")}
+    queries = np.full((*axes, len(READOUTS), len(CONVENTIONS), len(KINDS), len(STATISTICS)), np.nan)
+    for at, prepared in solve_by_all(encodings, epsilons).items():
+        per_run["uses"][at], per_run["success_probability"][at] = prepared.uses, prepared.success_probability
+        per_run["solver_error"][at] = np.linalg.norm(prepared.state - exact)
+        queries[at] = cost(prepared, probabilities, found["shots_needed"][at[0]], found["points_needed"][at[0]])
+    kappa = [encodings[name].kappa if name in encodings else np.inf for name in ENCODINGS]
+    found |= {"kappa": kappa, "epsilon": epsilons, **per_run, "cost": queries}
+    means = queries[..., KINDS.index("all"), STATISTICS.index("mean")]  # [t, s, e, readouts, conventions]
+    means = np.where(np.isnan(means), np.inf, means).reshape(len(THRESHOLDS), -1, len(CONVENTIONS))
+    found |= {"cheapest_quantum": means.min(axis=1), "cheapest_quantum_index": means.argmin(axis=1)}
+    found |= classical_costs(matrix, y, exact, k, label, levels, epsilons, random("sampler"))
+    found["cheapest_classical"] = np.nanmin(found["operations_classical"], axis=1)
+    doubled, halved = misjudged_eigenvalue(encodings, epsilons, exact)
+    found |= {"cost_kappa_doubled": doubled, "error_kappa_halved": halved}
+    return found | bits(matrix, y, label, k, exact, levels)
+
+
+def bits(matrix, y, label, k, exact, levels):
+    """Fewest bits of K~'s entries, and of k*'s by convention [2], with SHARE of the accuracy at the median."""
+    level = levels[THRESHOLDS.index("median")]
+    goal = SHARE * readout.noiseless_accuracy(training.overlaps(k, exact), label, level)
+
+    def accuracy(k, state):
+        with np.errstate(invalid="ignore"):  # all entries of a k* may be rounded to 0
+            return readout.noiseless_accuracy(training.overlaps(k, state), label, level)
+
+    def of_matrix(b):
+        return accuracy(k, training.solve(readout.rounded(matrix, b, np.abs(matrix).max()), y))
+
+    scales = np.abs(k).max(), 1
+    of_test = [
+        readout.bits_needed(lambda b, scale=scale: accuracy(readout.rounded(k, b, scale), exact), goal, MOST_BITS)
+        for scale in scales
+    ]
+    return {"bits_matrix": readout.bits_needed(of_matrix, goal, MOST_BITS), "bits_test": of_test}
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -329,7 +334,7 @@ def run_trial(args, network, prefix, size, trial, class_thresholds):
     if not np.all(np.any(kernels["kernel_test_normalized"], axis=1)):
         raise training.BadInput(f"{args.input / stem}kernel_test_normalized.npy: a row is 0, no |k*>; remove the trial")
     # Only what this script, with its constants, made of the same inputs is good.
-    digest.update(repr((args.epsilon, class_thresholds)).encode() + Path(__file__).read_bytes())
+    digest.update(repr((VERSION, class_thresholds)).encode())
     key = int.from_bytes(digest.digest()[:8], "little")
     path = args.output / f"{stem}emulation.npy"
     if path.exists():
@@ -343,11 +348,27 @@ def run_trial(args, network, prefix, size, trial, class_thresholds):
     if network == "convolutional":
         sparsify = functools.partial(training.sparsify_biased, thresholds=class_thresholds)
     matrices = [sparsify(kernels["kernel_train"], pattern) for pattern in patterns]
-    found = emulate_trial(kernels, matrices, args.epsilon, lambda purpose: random(f"emulation {purpose}"))
+    found = emulate_trial(kernels, matrices, lambda purpose: random(f"emulation {purpose}"))
     fields = [(name, "<f8", np.shape(value)) for name, value in found.items()]
     record = np.array((key, *found.values()), dtype=[("key", "<u8"), *fields])
     training.save(path, functools.partial(np.save, arr=record))
     return record
+
+
+AXES = {
+    "thresholds": THRESHOLDS, "conventions": CONVENTIONS, "solvers": SOLVERS, "encodings": ENCODINGS,
+    "readouts": READOUTS, "kinds": KINDS, "statistics": STATISTICS, "classical": CLASSICAL, "shots": SHOTS,
+}  # fmt: skip
+
+
+def describe(prefix, size, records):
+    """One line about the trials of a size: threshold at the median, k* divided by the test block's largest entry."""
+    best = np.array([n.replace(",", "") for n in map(", ".join, itertools.product(SOLVERS, ENCODINGS, READOUTS))])
+    index, count = np.unique(records["cheapest_quantum_index"][:, :, 1, 0].astype(int), return_counts=True)
+    return (f"{prefix} n = {size}: trials {len(records)}, shots {records['shots_needed'][:, :, 1].mean():.0f}, cheapest "
+            f"quantum {records['cheapest_quantum'][:, :, 1, 0].mean():.3g} queries ({best[index[count.argmax()]]}), "
+            f"diagonal {records['cost_diagonal'][:, 1, :, 0, 2, 0].min(axis=1).mean():.3g}, "
+            f"classical {records['cheapest_classical'][:, :, 1].mean():.3g} operations")  # fmt: skip
 
 
 def run_network(args, network):
@@ -374,15 +395,9 @@ def run_network(args, network):
                 counts = " and ".join(sorted({str(r["overlap_diagonal"].size) for r in records.values()}))
                 raise training.BadInput(f"{args.input}/{prefix}: trials of {counts} test images; keep those of one")
         r = np.array([records[size, trial] for trial in numbers])
-        indefinite, unsolved = np.sum(r["positive_definite"] == 0), np.sum(np.isnan(r["solver_error"]))
-        print(f"{prefix} n = {size}: trials {len(r)}, K~ {r['kappa'].size} of which indefinite {indefinite}; "
-              f"degrees up to {r['degree'].max():.0f}, error up to {np.nanmax(r['solver_error'], initial=0):.1e}, "
-              f"shots needed, diagonal, {np.median(r['shots_needed_diagonal'][:, 1]):.0f}")  # fmt: skip
-        if unsolved:
-            print(f"note: n = {size}: {unsolved} K~ singular or of degree above {most_degree}, not applied, NaN")
+        print(describe(prefix, size, r))
     shape = (len(trials), 1 + max(trial for _, trial in records))
-    results = {"data_sizes": list(trials), "trials": [len(t) for t in trials.values()], "epsilon": args.epsilon}
-    results |= {"shots": shots, "thresholds": thresholds, "conventions": conventions, "schemes": schemes}
+    results = {"data_sizes": list(trials), "trials": [len(t) for t in trials.values()], **AXES}
     for name in r.dtype.names[1:]:
         results[name] = np.full((*shape, *r.dtype[name].shape), np.nan)
         for (size, trial), record in records.items():
@@ -403,7 +418,6 @@ def main(argv=None):
         ("--data-sizes", dict(nargs="+", type=int, metavar="N"), "numbers of training images", "all that are there"),
         ("--trials", dict(type=int, metavar="T"), "trials of each size at most", "all that are there"),
         ("--seed", dict(type=int, default=training.seed), "seed that the kernels have in their names", training.seed),
-        ("--epsilon", dict(type=float, default=epsilon), "error of the solver's state |w>", f"{epsilon:g}"),
         ("--input", dict(type=Path, default="kernel_output", metavar="DIR"), "folder of training.py's kernels",
          "kernel_output"),
         ("--output", dict(type=Path, default="kernel_output", metavar="DIR"), "folder to write to, and to go on from",
@@ -414,8 +428,6 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if args.trials is not None and args.trials < 1:
         parser.error(f"--trials {args.trials}: use 1 or more")
-    if not 0 < args.epsilon < 1:
-        parser.error(f"--epsilon {args.epsilon}: use a number between 0 and 1")
     try:
         args.output.mkdir(parents=True, exist_ok=True)
         if not any([run_network(args, network) for network in args.networks]):

@@ -1,0 +1,103 @@
+"""Classical competitors of the quantum prediction: the same o = <k*|w>, or only its sign, and what they read.
+
+Sources: [AKP] Andoni, Krauthgamer, Pogrow, arXiv:1809.02995. [Tang] arXiv:1807.04271, on sampling as the classical
+counterpart of a state in QRAM.
+"""
+
+import math
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+PERMUTATIONS = 20  # random orders in which the sampler reads k*
+
+
+def cholesky_operations(n: int) -> float:
+    """Of the factor, n^3/3, and two triangular solves, n^2 each."""
+    return n**3 / 3 + 2 * n**2
+
+
+def conjugate_gradient_iterations(matrix: scipy.sparse.csr_array, y: Array, exact: Array, error: float) -> float:
+    """Iterations until x/|x| is within `error` of the unit vector `exact`; NaN if not in 10 n. matrix: [n, n]"""
+    x, residual, direction = np.zeros(len(y)), y, y
+    for iteration in range(1, 10 * len(y) + 1):
+        product = matrix @ direction
+        if direction @ product == 0:  # an indefinite matrix may end it
+            return np.nan
+        step = residual @ residual / (direction @ product)
+        x, before, residual = x + step * direction, residual, residual - step * product
+        if np.linalg.norm(x / np.linalg.norm(x) - exact) <= error:
+            return iteration
+        direction = residual + residual @ residual / (before @ before) * direction
+    return np.nan
+
+
+def conjugate_gradient_operations(matrix: scipy.sparse.csr_array, iterations: float) -> float:
+    """One iteration: a sparse product, two inner products, three vector updates."""
+    return iterations * (2 * matrix.nnz + 10 * matrix.shape[0])
+
+
+def samples_needed(
+    kernel_test: Array, weights: Array, label: Array, thresholds: Array, share: float, rng: np.random.Generator
+) -> Array:
+    """Entries m <= n that a sampler without replacement reads until it has `share` of the noiseless accuracy. -> [2]
+
+    It draws i uniformly, no i twice, reads k_i and w_i, and estimates o by the cosine of the parts of k* and w that it
+    has read: after n reads it is exact. kernel_test: [test, n]. The accuracy is a mean over random orders.
+    """
+    n = len(weights)
+    accuracy = np.zeros((len(thresholds), n))
+    for _ in range(PERMUTATIONS):
+        order = rng.permutation(n)
+        k, w = kernel_test[:, order], weights[order]
+        norms = np.sqrt(np.cumsum(k**2, axis=1) * np.cumsum(w**2))
+        estimates = np.cumsum(k * w, axis=1) / np.where(norms > 0, norms, 1)  # [test, n]
+        for row, t in zip(accuracy, thresholds, strict=True):
+            row += np.mean((estimates > t) == (label > 0)[:, None], axis=0) / PERMUTATIONS
+    below = accuracy < share * accuracy[:, -1:] - 1e-12
+    return np.where(below.any(axis=1), n - np.argmax(below[:, ::-1], axis=1) + 1, 1).astype(float)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# [AKP]: one weight from the neighbourhood of its row
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def dominance(matrix: NDArray[np.float64]) -> Array:
+    """Sum of the magnitudes off the diagonal over the diagonal's, by row: below 1 where it dominates. [n]"""
+    magnitude = np.abs(matrix)
+    diagonal = np.diag(magnitude)
+    with np.errstate(divide="ignore"):
+        return (magnitude.sum(axis=1) - diagonal) / diagonal
+
+
+def local_solve(matrix: NDArray[np.float64], y: Array, error: float) -> tuple[Array, Array, Array, float]:
+    """All weights as the local solver finds each alone, what it reads for each, and the length of its series.
+
+    With D the diagonal and E = D^-1 K~ - 1, w = sum_l (-E)^l D^-1 y, cut at l = L; the rest is at most q^(L+1) of the
+    largest |w_i|, q the largest `dominance`, and L the smallest for which that is `error`. (-E)^l y at i needs the
+    rows of the neighbourhood of i up to distance l - 1, so that the cut series is exact there. Returns (weights [n],
+    distinct entries of K~ read for each i [n], operations for each i [n], L), NaN where q >= 1 promises nothing.
+    """
+    n, ratio = len(y), float(dominance(matrix).max())
+    if not ratio < 1:
+        return np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan), np.nan
+    length = max(0, math.ceil(math.log(error) / math.log(ratio) - 1e-12) - 1) if ratio > 0 else 0
+    diagonal = np.diag(matrix)
+    rest = scipy.sparse.csr_array((matrix / diagonal[:, None]) * ~np.eye(n, dtype=bool))
+    per_row = np.diff(rest.indptr) + 1.0  # with the diagonal
+    start = weights = y / diagonal
+    reach = np.eye(n, dtype=bool)  # [i, rows within the distance of i]
+    entries, operations = np.ones(n), np.ones(n)  # of length 0: the own diagonal entry, one division
+    linked = (rest != 0).astype(float)
+    for _ in range(length):
+        weights = start - rest @ weights
+        entries = reach @ per_row
+        operations += 2 * entries
+        if not reach.all():
+            before, reach = reach, reach | (reach.astype(float) @ linked > 0)
+            entries = entries + np.count_nonzero(reach & ~before, axis=1)  # the diagonal at the rim
+    return weights, entries, operations + np.count_nonzero(reach, axis=1) - 1, float(length)

@@ -1,0 +1,241 @@
+"""From two prepared states to the sign of o - t, o = <k*|w>: shots of the Hadamard test, amplification, estimation.
+
+The Hadamard test prepares a|0>U_w|0> + b|1>U_k|0>, where U_w succeeds with probability p and U_k with P, each by a
+flag. With a^2 p = b^2 P the kept state is (|0>|w> + |1>|k*>)/sqrt(2), whatever p and P, and a Hadamard gate on the
+first qubit gives 0 with probability (1 + o)/2. A run is kept with probability 2pP/(p + P), so that a shot takes
+(1/p + 1/P)/2 runs. Amplifying the two flags apart puts the amplified p' and P' in their places.
+
+Sources: [BHMT] Brassard, Hoyer, Mosca, Tapp, quant-ph/0005055. [Suzuki] Suzuki et al., arXiv:1904.10246.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import scipy.special
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+MOST_SHOTS = 10**9  # more are not looked for: inf
+SHOTS_A_POINT = 16  # of amplitude estimation, at each number of rounds
+MOST_POINTS = 20  # rounds up to 2^18
+REPETITIONS = 10  # times that every test image is read out by amplitude estimation
+AMPLIFIED_ENOUGH = 0.9  # a success probability that amplitude estimation leaves as it is
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Shots
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def probability_above(overlap: Array, t: ArrayLike, shots: ArrayLike) -> Array:
+    """Probability that M shots put their estimate of o above t; an estimate that equals t counts half. [...]
+
+    The estimate is 2 x/M - 1, x of the binomial distribution of M tosses with (1 + o)/2.
+    """
+    m = np.asarray(shots, float)
+    level = m * (1 + np.asarray(t)) / 2
+    whole = np.abs(level - np.round(level)) < 1e-9 * np.maximum(m, 1)
+    least = np.where(whole, np.round(level), np.floor(level))  # above: x > least
+    chance = np.clip((1 + overlap) / 2, 0, 1)
+    above = upper_tail(least, m, chance)
+    return np.where(whole, (above + upper_tail(least - 1, m, chance)) / 2, above)
+
+
+def upper_tail(least: Array, m: Array, chance: Array) -> Array:
+    """P(x > least), x of m tosses with `chance`, by the incomplete beta function. [...]"""
+    inside = (least >= 0) & (least < m)
+    first = np.where(inside, least, 0)
+    tail = scipy.special.betainc(first + 1, np.maximum(m - first, 1), chance)
+    return np.where(inside, tail, np.where(least < 0, 1.0, 0.0))
+
+
+def accuracy_of_shots(overlap: Array, label: Array, t: float, shots: float) -> float:
+    """Expected share of test images whose sign of o - t is right after that many shots each. [test], [test]"""
+    above = probability_above(overlap, t, shots)
+    return float(np.mean(np.where(label > 0, above, 1 - above)))
+
+
+def noiseless_accuracy(overlap: Array, label: Array, t: float) -> float:
+    """Share of test images whose sign of o - t is right."""
+    return float(np.mean((overlap > t) == (label > 0)))
+
+
+def shots_needed(overlap: Array, label: Array, t: float, share: float) -> float:
+    """Smallest M from which on M shots have `share` of the noiseless accuracy; inf above MOST_SHOTS.
+
+    Looked for on a grid of five a decade, from above, then by bisection between two of its points, so up to the
+    steps that few shots make. Says nothing where the noiseless accuracy is near a half: one shot has as much.
+    """
+    goal = share * noiseless_accuracy(overlap, label, t)
+
+    def enough(m: int) -> bool:
+        return accuracy_of_shots(overlap, label, t, m) >= goal
+
+    grid = [int(m) for m in np.unique(np.geomspace(1, MOST_SHOTS, 46).round())]
+    good = len(grid)
+    while good > 0 and enough(grid[good - 1]):
+        good -= 1
+    if good == len(grid):
+        return math.inf
+    if good == 0:
+        return 1.0
+    below, above = grid[good - 1], grid[good]
+    while above - below > 1:
+        middle = (below + above) // 2
+        below, above = (below, middle) if enough(middle) else (middle, above)
+    return float(above)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What a shot costs
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def runs_per_shot(p: ArrayLike, post_selection: ArrayLike) -> Array:
+    """(1/p + 1/P)/2, with the balanced superposition; p of |w>, P of |k*>. [...]"""
+    return (1 / np.asarray(p) + 1 / np.asarray(post_selection)) / 2
+
+
+def amplified(probability: ArrayLike, rounds: ArrayLike) -> Array:
+    """Success probability after that many rounds of amplification, sin^2((2m + 1) asin sqrt p), [BHMT]. [...]"""
+    return np.sin((2 * np.asarray(rounds) + 1) * np.arcsin(np.sqrt(probability))) ** 2
+
+
+def full_rounds(probability: ArrayLike) -> Array:
+    """Rounds after which a known success probability is one exactly, [BHMT] section 2.1: ceil(pi/(4 theta) - 1/2).
+
+    The last round is made a little weaker. A probability of AMPLIFIED_ENOUGH is left as it is, with no round.
+    """
+    theta = np.arcsin(np.sqrt(probability))
+    return np.where(np.asarray(probability) >= AMPLIFIED_ENOUGH, 0, np.ceil(np.pi / (4 * theta) - 0.5 - 1e-9))
+
+
+def amplified_shot(cost_w: float, p: float, cost_k: float, post_selection: Array) -> tuple[Array, Array, Array]:
+    """The cheapest amplification of a shot: rounds for |w>, rounds for |k*> and runs a shot. [test] each
+
+    m rounds use a preparation or its inverse 2m + 1 times. Both branches are in one superposition, so that a run pays
+    for both, and runs * ((2m_w + 1) cost_w + (2m_k + 1) cost_k) is made smallest over m_w and m_k, on 25 steps of
+    each from no round to full amplification. post_selection: [test].
+    """
+    steps = np.linspace(0, 1, 25)
+    rounds_w = np.unique(np.round(steps * full_rounds(p)))  # [w]
+    rounds_k = np.round(steps[:, None] * full_rounds(post_selection))  # [k, test]
+    runs = runs_per_shot(amplified(p, rounds_w)[:, None, None], amplified(post_selection, rounds_k))  # [w, k, test]
+    spent = runs * ((2 * rounds_w + 1)[:, None, None] * cost_w + (2 * rounds_k + 1) * cost_k)
+    w, k = np.unravel_index(np.argmin(spent.reshape(-1, len(post_selection)), axis=0), spent.shape[:2])
+    test = np.arange(len(post_selection))
+    return rounds_w[w], rounds_k[k, test], runs[w, k, test]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Amplitude estimation by maximum likelihood
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def schedule(points: int) -> NDArray[np.int64]:
+    """Rounds m = 0, 1, 2, 4, 8, ..., the exponential schedule of [Suzuki]. [points]"""
+    return np.array([0, *(2**j for j in range(points - 1))], dtype=np.int64)
+
+
+def uses_of_schedule(points: int) -> int:
+    """Uses of the preparation by SHOTS_A_POINT shots at each point: m rounds take 2m + 1."""
+    return int(SHOTS_A_POINT * np.sum(2 * schedule(points) + 1))
+
+
+def draw_hits(overlap: Array, rounds: int, rng: np.random.Generator) -> Array:
+    """How many of SHOTS_A_POINT shots give 0: each with sin^2((2m + 1) theta), sin^2(theta) = (1 + o)/2. [...]"""
+    theta = np.arcsin(np.sqrt(np.clip((1 + overlap) / 2, 0, 1)))
+    return rng.binomial(SHOTS_A_POINT, np.sin((2 * rounds + 1) * theta) ** 2).astype(float)
+
+
+def log_likelihood(theta: Array, hits: Array, rounds: NDArray[np.int64]) -> Array:
+    """Of angles theta [..., grid] for hits [points, ...] at `rounds` [points]. [..., grid]"""
+    total = np.zeros(theta.shape)
+    for count, m in zip(hits, rounds, strict=True):
+        chance = np.clip(np.sin((2 * m + 1) * theta) ** 2, 1e-12, 1 - 1e-12)
+        total += count[..., None] * np.log(chance) + (SHOTS_A_POINT - count)[..., None] * np.log1p(-chance)
+    return total
+
+
+def refine(theta: Array, reach: float, hits: Array, rounds: NDArray[np.int64]) -> Array:
+    """The most likely of 41 angles within `reach` of theta, then of 21 between its neighbours. [...]"""
+    for points, width in ((41, reach), (21, reach / 20)):
+        grid = np.clip(theta[..., None] + np.linspace(-width, width, points), 0, np.pi / 2)
+        best = np.argmax(log_likelihood(grid, hits, rounds), axis=-1)
+        theta = np.take_along_axis(grid, best[..., None], axis=-1)[..., 0]
+    return theta
+
+
+def spread(points: int) -> float:
+    """Standard deviation of theta that the schedule's Fisher information, 4 N sum (2m + 1)^2, allows."""
+    return float(1 / np.sqrt(4 * SHOTS_A_POINT * np.sum((2 * schedule(points) + 1.0) ** 2)))
+
+
+def estimates_by_amplitude(overlap: Array, most_points: int, rng: np.random.Generator) -> Iterator[Array]:
+    """Yield the estimates of o [...] by schedules of 1, 2, ... points; a longer one keeps the shorter one's draws."""
+    hits, theta = np.empty((0, *overlap.shape)), np.full(overlap.shape, np.pi / 4)
+    for points in range(1, most_points + 1):
+        rounds = schedule(points)
+        hits = np.concatenate([hits, draw_hits(overlap, int(rounds[-1]), rng)[None]])
+        theta = refine(theta, np.pi / 4 if points == 1 else 6 * spread(points - 1), hits, rounds)
+        yield -np.cos(2 * theta)
+
+
+def points_needed(
+    overlap: Array, label: Array, thresholds: Array, share: float, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Points of the shortest schedule whose estimates have `share` of the noiseless accuracy, by threshold.
+
+    That schedule and the next one must, in the mean over REPETITIONS draws; inf if none up to MOST_POINTS. -> [2]
+    """
+    goals = np.array([share * noiseless_accuracy(overlap, label, t) for t in thresholds])
+    found, before = np.full(len(goals), np.inf), np.zeros(len(goals), bool)
+    repeated = np.broadcast_to(overlap, (REPETITIONS, len(overlap)))
+    for points, estimates in enumerate(estimates_by_amplitude(repeated, MOST_POINTS, rng), 1):
+        right = (estimates > thresholds[:, None, None]) == (label > 0)
+        enough = right.mean(axis=(1, 2)) >= goals
+        found = np.where(enough & before & np.isinf(found), points - 1, found)
+        before = enough
+        if np.isfinite(found).all():
+            break
+    return found
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What is assumed known
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def bits_needed(accuracy_at: Callable[[int], float], goal: float, most: int) -> float:
+    """Smallest b from which on entries of b bits reach the `goal`; four in a row count as from which on; inf if none.
+
+    accuracy_at: of entries rounded to b bits.
+    """
+    in_a_row = 0
+    for b in range(1, most + 1):
+        in_a_row = in_a_row + 1 if accuracy_at(b) >= goal else 0
+        if in_a_row == 4:
+            return b - 3.0
+    return math.inf
+
+
+def rounded(values: Array, bits: int, scale: float) -> Array:
+    """Fixed point: multiples of scale / 2^bits."""
+    return np.round(values * (2.0**bits / scale)) * (scale / 2.0**bits)
+
+
+def calibrated_accuracy(overlap: Array, label: Array, shots: float, rng: np.random.Generator) -> Array:
+    """Accuracy on every second test image at a threshold that the others, a calibration set, give. -> [2]
+
+    The threshold is the median of the calibration set's overlaps, exact ones or (second) estimated by `shots` shots.
+    """
+    calibration, test = slice(0, None, 2), slice(1, None, 2)
+    shots = int(min(shots, MOST_SHOTS))
+    known = float(np.median(overlap[calibration]))
+    ones = rng.binomial(shots, np.clip((1 + overlap[calibration]) / 2, 0, 1))
+    estimated = float(np.median(2 * ones / shots - 1))
+    return np.array([
+        noiseless_accuracy(overlap[test], label[test], known),
+        accuracy_of_shots(overlap[test], label[test], estimated, shots),
+    ])  # fmt: skip

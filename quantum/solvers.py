@@ -1,0 +1,331 @@
+"""Quantum linear solvers, emulated: the state that each prepares for K~ |w> = |y>, and what it costs.
+
+A solver sees K~ through a block encoding: a unitary with H = K~/alpha in its corner. Every solver here but the kernel
+reflection prepares f(H)|y>/|f(H) y| for a polynomial f, so that one eigendecomposition of K~ gives its exact output,
+with the error of its truncation and its success probability. kappa is always that of H: 1 / smallest |eigenvalue|.
+
+Sources: [CKS] Childs, Kothari, Somma, arXiv:1511.02306. [GSLW] Gilyen, Su, Low, Wiebe, arXiv:1806.01838. [Dalzell]
+arXiv:2406.12086. [Costa] Costa, An, Babbush, Berry, arXiv:2312.07690.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import scipy.linalg
+import scipy.optimize
+import scipy.sparse
+import scipy.stats
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float64]
+
+SOLVERS = ("CKS series", "QSVT", "kernel reflection", "kernel reflection, norm unknown", "adiabatic", "series in E")
+EMULATED = ("CKS series", "QSVT", "kernel reflection", "series in E")  # the others are counted by published formulas
+ENCODINGS = ("s max|K|", "I + E")
+QUERIES_PER_USE = 4  # of the oracle by one use of a block encoding: two positions, two entries; [GSLW], Lemma 48
+HEADROOM = 1e-3  # phases of the QSVT are found for polynomials a little below 1
+LEAST_KAPPA = 1 + 1e-6  # kappa of the identity: the formulas divide by 1 - 1/kappa^2
+LARGEST_DEGREE = 10**5  # polynomials of a higher degree are counted, but not applied
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """A block encoding of K~ = V diag(eigenvalues) V': H = K~/norm.
+
+    eigenvalues: of H [n]; labels: V'y/|y| [n]; vectors: V [n, n]; matrix: H, sparse [n, n]. kappa: of H. For "I + E",
+    H = (I + E)/(1 + beta) with d the mean diagonal of K~, E = K~/d - I and beta = s_E max|E|, `perturbation` holds
+    E's eigenvalues [n] and `beta` its norm in E's own block encoding.
+    """
+
+    name: str
+    eigenvalues: Vector
+    labels: Vector
+    vectors: NDArray[np.float64] = field(repr=False)
+    matrix: scipy.sparse.csr_array = field(repr=False)
+    kappa: float
+    perturbation: Vector | None = None
+    beta: float = 0.0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One run of a solver. state: |w> [n], NaN where it is only counted; uses: of the block encoding or its inverse;
+    label_queries: of the phase oracle of y; success_probability: of the run, 1 where the count holds the repetitions.
+    """
+
+    state: Vector
+    uses: float
+    success_probability: float
+    label_queries: float = 1.0
+
+    @property
+    def oracle_queries(self) -> float:
+        """Queries to the sparse oracle of one run."""
+        return QUERIES_PER_USE * self.uses
+
+
+def relative_error(epsilon: float) -> float:
+    """Relative error |delta|/|x| of a vector x + delta that leaves its direction within `epsilon` of x/|x|.
+
+    The angle is at most arcsin of the relative error, and the chord of an angle a is 2 sin(a/2).
+    """
+    return math.sin(2 * math.asin(min(epsilon, math.sqrt(2)) / 2))
+
+
+def block_encodings(matrix: NDArray[np.float64], y: Vector) -> dict[str, Encoding]:
+    """Both block encodings of K~ = matrix, symmetric [n, n], for labels y [n]; {} where K~ is singular to rounding.
+
+    "s max|K|": the sparse oracle's own, [GSLW] Lemma 48, of norm s max|K~|. "I + E": the linear combination of the
+    identity, which needs no query, and of E by the same oracle, of norm d (1 + beta); d > 0 is assumed known.
+    """
+    n = len(y)
+    eigenvalues, vectors = scipy.linalg.eigh(matrix)
+    smallest = np.abs(eigenvalues).min()
+    if not smallest > n * np.finfo(float).eps * np.abs(eigenvalues).max():
+        return {}
+    labels = vectors.T @ (y / np.linalg.norm(y))
+    sparse = scipy.sparse.csr_array(matrix)
+    norm = row_entries(matrix) * np.abs(matrix).max()
+    found = {
+        "s max|K|": Encoding(
+            "s max|K|", eigenvalues / norm, labels, vectors, sparse / norm, max(norm / smallest, LEAST_KAPPA)
+        )
+    }
+    d = np.mean(np.diag(matrix))
+    if d > 0:
+        rest = matrix / d - np.eye(n)
+        rest[np.abs(rest) < n * np.finfo(float).eps] = 0  # a diagonal that is constant up to rounding
+        beta = row_entries(rest) * np.abs(rest).max()
+        norm = d * (1 + beta)
+        found["I + E"] = Encoding(
+            "I + E", eigenvalues / norm, labels, vectors, sparse / norm, max(norm / smallest, LEAST_KAPPA),
+            eigenvalues / d - 1, beta,
+        )  # fmt: skip
+    return found
+
+
+def row_entries(matrix: NDArray[np.float64]) -> int:
+    """Largest number of non-zero entries in a row, s."""
+    return int(np.count_nonzero(matrix, axis=1).max())
+
+
+def prepare(solver: str, encoding: Encoding, epsilon: float) -> Prepared:
+    """What `solver`, one of SOLVERS, prepares within `epsilon` of K~^-1|y> through this block encoding.
+
+    State and success probability are NaN where the solver does not apply (uses NaN too) or is too long to apply.
+    """
+    if solver == "CKS series":
+        return series_of_walks(encoding, epsilon)
+    if solver == "QSVT":
+        return singular_value_transformation(encoding, epsilon)
+    if solver == "series in E":
+        return series_in_perturbation(encoding, epsilon)
+    if solver == "kernel reflection":
+        return kernel_reflection(encoding, epsilon)
+    nothing, kappa = np.full(len(encoding.labels), np.nan), encoding.kappa
+    if solver == "kernel reflection, norm unknown":
+        # [Dalzell], abstract: 56 kappa + 1.05 kappa ln(1/eps) + o(kappa), in expectation, without the o(kappa).
+        uses = 56 * kappa + 1.05 * kappa * math.log(1 / epsilon)
+    elif solver == "adiabatic":
+        # [Costa]: walk steps with the constant seen numerically (proven: 2305), then a filter of kappa ln(2/eps).
+        uses = 1.84 * kappa + kappa * math.log(2 / epsilon)
+    else:
+        raise ValueError(f"solver {solver}: unknown; use one of {', '.join(SOLVERS)}")
+    return Prepared(nothing, uses, 1.0, uses)  # both reflect about |y> once a step, two uses every second step
+
+
+def transformed(encoding: Encoding, values: Vector, bound: float, uses: float) -> Prepared:
+    """f(H)|y> from f's values at the eigenvalues [n], for a circuit that applies f(H)/bound."""
+    amplitudes = values * encoding.labels
+    norm = float(np.linalg.norm(amplitudes))
+    return Prepared(encoding.vectors @ amplitudes / norm, uses, min((norm / bound) ** 2, 1.0))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# [CKS]: 1/x as a linear combination of Chebyshev polynomials
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def series_length(kappa: float, error: float) -> tuple[int, int]:
+    """b and j_0 of [CKS], Lemma 14, for 1/x on 1/kappa <= |x| <= 1 up to 2 * error; j_0 < b, where the series ends.
+
+    b = ceil(kappa^2 ln(kappa/error)), j_0 = ceil(sqrt(b ln(4b/error))); the degree is 2 j_0 + 1.
+    """
+    b = max(1, math.ceil(kappa**2 * math.log(kappa / error)))
+    return b, min(math.ceil(math.sqrt(b * math.log(4 * b / error))), b - 1)
+
+
+def series_coefficients(b: int, j0: int) -> Vector:
+    """Coefficients of T_1, T_3, ..., T_{2 j_0 + 1} in g(x) ~ 1/x, [CKS] Lemma 14. [j0 + 1]
+
+    g(x) = 4 sum_{j=0}^{j_0} (-1)^j [sum_{i=j+1}^b binom(2b, b+i) / 2^{2b}] T_{2j+1}(x). The bracket is the
+    probability of more than b + j heads in 2b tosses, which does not overflow.
+    """
+    j = np.arange(j0 + 1)
+    return 4 * (-1.0) ** j * scipy.stats.binom.sf(b + j, 2 * b, 0.5)
+
+
+def series_of_walks(encoding: Encoding, epsilon: float) -> Prepared:
+    """[CKS]'s Chebyshev solver. T_m(H) takes m uses of the block encoding U = T'ST, alternately U and its inverse.
+
+    In CKS's terms: the walk W = S(2TT' - 1) has T'W^m T = T_m(H), and as WT = ST its first step needs no reflection:
+    2m uses of the isometry T. |H^-1 y| >= |y|, so that the absolute error 2 * error is also a relative one.
+    """
+    b, j0 = series_length(encoding.kappa, relative_error(epsilon) / 2)
+    degree = 2 * j0 + 1
+    if degree > LARGEST_DEGREE:
+        return Prepared(np.full(len(encoding.labels), np.nan), degree, np.nan)
+    series = np.zeros(degree + 1)
+    series[1::2] = series_coefficients(b, j0)
+    values = np.polynomial.chebyshev.chebval(encoding.eigenvalues, series)
+    return transformed(encoding, values, float(np.abs(series).sum()), degree)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Quantum singular value transformation by the polynomial of least relative error
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def chebyshev_outside(degree: int, x: float) -> float:
+    """T_degree(x) of x >= 1."""
+    return math.cosh(degree * math.acosh(x))
+
+
+def inverse_steps(kappa: float, relative: float) -> int:
+    """Smallest n for which `inverse_polynomial`, of degree 2n - 1, is within `relative` of 1/x, relatively."""
+    start = (1 + kappa**-2) / (1 - kappa**-2)
+    return max(1, math.ceil(math.acosh(max(1 / relative, 1)) / math.acosh(start)))
+
+
+def inverse_polynomial(n: int, kappa: float, x: Vector) -> Vector:
+    """p(x), odd, of degree 2n - 1, with 1 - x p(x) = T_n(v(x))/T_n(v(0)) and v(x) = (2x^2 - 1 - d)/(1 - d), d = 1/kappa^2.
+
+    |1 - x p(x)| <= 1/|T_n(v(0))| where 1/kappa <= |x| <= 1, and no polynomial of that degree has less there: it is the
+    residual of the Chebyshev iteration (Saad, Iterative Methods, section 6.11) for H^2. x: within [-1, 1], not 0.
+    """
+    d = kappa**-2
+    v = (2 * x**2 - 1 - d) / (1 - d)
+    inside, outside = np.cos(n * np.arccos(np.clip(v, -1, 1))), np.cosh(n * np.arccosh(np.maximum(-v, 1)))
+    # v <= 1, and T_n(v) = (-1)^n T_n(-v): both signs are T_n(v(0))'s below -1
+    ratio = np.where(v < -1, outside, (-1.0) ** n * inside) / chebyshev_outside(n, (1 + d) / (1 - d))
+    return (1 - ratio) / x
+
+
+def inverse_bound(n: int, kappa: float) -> float:
+    """max |p| of `inverse_polynomial` on [-1, 1], reached between 0 and 1/kappa: about 1.5 kappa; with HEADROOM."""
+    x = np.linspace(1e-3, 1.5, 3001) / kappa
+    x = x[x <= 1]
+    values = np.abs(inverse_polynomial(n, kappa, x))
+    best = int(np.argmax(values))
+    bracket = x[max(best - 1, 0)], x[min(best + 1, len(x) - 1)]
+    found = scipy.optimize.minimize_scalar(
+        lambda at: -abs(inverse_polynomial(n, kappa, np.array(at))), bounds=bracket, method="bounded"
+    )
+    return (1 + HEADROOM) * max(float(values[best]), float(-found.fun))
+
+
+def singular_value_transformation(encoding: Encoding, epsilon: float) -> Prepared:
+    """QSVT ([GSLW], Corollary 18): an odd real polynomial of degree 2n - 1 takes as many uses of the block encoding."""
+    n = inverse_steps(encoding.kappa, relative_error(epsilon))
+    if 2 * n - 1 > LARGEST_DEGREE:
+        return Prepared(np.full(len(encoding.labels), np.nan), 2 * n - 1, np.nan)
+    values = inverse_polynomial(n, encoding.kappa, encoding.eigenvalues)
+    return transformed(encoding, values, inverse_bound(n, encoding.kappa), 2 * n - 1)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# [Dalzell]: reflection about the kernel of the augmented system
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def reflection_steps(kappa: float, epsilon: float) -> int:
+    """Smallest l for which the reflection's polynomial, of degree 2l, leaves |w> within `epsilon`.
+
+    K(x) = 2 (T_l(z(x)) + 1)/(T_l(z(0)) + 1) - 1 with z(x) = (1 + d - 2x^2)/(1 - d), d = 1/kappa^2 ([Dalzell], eq. 62)
+    is 1 at 0 and -1 + [0, m] from 1/kappa on, m = 4/(T_l(z(0)) + 1). The middle of that range scales |w> by 1 - m/4,
+    the rest, at most m/2, meets a vector of norm 1/sqrt(2). So degree -> kappa ln(2 sqrt(2)/epsilon).
+    """
+
+    def enough(steps: int) -> bool:
+        m = 4 / (chebyshev_outside(steps, (1 + kappa**-2) / (1 - kappa**-2)) + 1)
+        return m / (2 * math.sqrt(2)) <= relative_error(epsilon) * (1 - m / 4)
+
+    steps = max(1, int(kappa * math.log(2 * math.sqrt(2) / epsilon) / 2) - 2)
+    while steps > 1 and enough(steps):
+        steps = max(1, steps - 10)
+    while not enough(steps):
+        steps += 1
+    return steps
+
+
+def kernel_reflection(encoding: Encoding, epsilon: float) -> Prepared:
+    """[Dalzell]'s solver with |H^-1 y| known, on the augmented matrix itself.
+
+    A = diag(H, 1/t), t = |H^-1 y|, b = (|y>, 1)/sqrt(2) and G = (1 - bb')A: A^-1 b spans G's kernel, and reflecting
+    (0, 1) about it gives (|w>, 0). All other singular values of G are at least 1/kappa, by interlacing. K(G), of
+    degree 2l, takes 2l uses of A, so of H's block encoding, and l reflections about b of two label queries each.
+    """
+    steps = reflection_steps(encoding.kappa, epsilon)
+    if 2 * steps > LARGEST_DEGREE:
+        return Prepared(np.full(len(encoding.labels), np.nan), 2 * steps, np.nan, 2 * steps)
+    d = encoding.kappa**-2
+    t = np.linalg.norm(encoding.labels / encoding.eigenvalues)
+    b = np.append(encoding.vectors @ encoding.labels, 1) / math.sqrt(2)
+
+    def augmented(v: Vector) -> Vector:
+        return np.append(encoding.matrix @ v[:-1], v[-1] / t)
+
+    def z(v: Vector) -> Vector:
+        image = augmented(v)
+        return ((1 + d) * v - 2 * augmented(image - b * (b @ image))) / (1 - d)
+
+    start = np.append(np.zeros(len(b) - 1), 1.0)
+    previous, current = start, z(start)
+    for _ in range(steps - 1):
+        previous, current = current, 2 * z(current) - previous
+    reflected = 2 * (current + start) / (chebyshev_outside(steps, (1 + d) / (1 - d)) + 1) - start
+    norm = float(np.linalg.norm(reflected[:-1]))
+    return Prepared(reflected[:-1] / norm, 2 * steps, min(norm**2, 1.0), 2 * steps)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# A polynomial of E: the identity needs no query
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def perturbation_degree(radius: float, relative: float) -> int:
+    """Smallest degree m for which `perturbation_polynomial` is within `relative` of 1/(1 + e) for |e| <= radius < 1."""
+    return max(0, math.ceil(math.acosh(max(1 / relative, 1)) / math.acosh(1 / radius) - 1e-12) - 1)
+
+
+def perturbation_polynomial(degree: int, radius: float, e: Vector) -> Vector:
+    """p(e) with 1 - (1 + e) p(e) = T_{m+1}(-e/radius)/T_{m+1}(1/radius), m = degree: 1 for m = 0. e: not -1."""
+    chebyshev = np.polynomial.chebyshev.Chebyshev.basis(degree + 1)
+    return (1 - chebyshev(-e / radius) / chebyshev_outside(degree + 1, 1 / radius)) / (1 + e)
+
+
+def series_in_perturbation(encoding: Encoding, epsilon: float) -> Prepared:
+    """(I + E)^-1 by a polynomial of E alone, its even and its odd part combined: `degree` uses of E's block encoding.
+
+    Of degree 0 where |E| <= `relative_error`(epsilon): |y> is |w| up to epsilon, and no query is needed. The radius of
+    the interval, from |E| up, trades the degree for the polynomial's size on |e| <= beta. |E| is assumed known, as
+    kappa is for the others. Only for the encoding "I + E", and |E| < 1; elsewhere NaN.
+    """
+    nothing = Prepared(np.full(len(encoding.labels), np.nan), np.nan, np.nan, np.nan)
+    if encoding.perturbation is None or np.abs(encoding.perturbation).max() >= 0.999:
+        return nothing
+    least = max(float(np.abs(encoding.perturbation).max()), np.finfo(float).eps)
+    grid = encoding.beta * np.linspace(0, 1, 500)
+    grid = grid[np.abs(grid - 1) > 1e-9]
+    best = nothing
+    for radius in np.geomspace(least, max(min(0.999, encoding.beta), least), 8):
+        degree = perturbation_degree(radius, relative_error(epsilon))
+        above, below = (perturbation_polynomial(degree, radius, sign * grid) for sign in (1, -1))
+        bound = np.abs(above + below).max() / 2 + np.abs(above - below).max() / 2
+        values = perturbation_polynomial(degree, radius, encoding.perturbation)
+        found = transformed(encoding, values, bound * (1 + HEADROOM * (degree > 0)), degree)
+        cheaper = (found.uses + 1) ** 2 * best.success_probability < (best.uses + 1) ** 2 * found.success_probability
+        if cheaper or np.isnan(best.uses):
+            best = found
+    return best
