@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse
+import threadpoolctl
 
 import training
 from quantum import classical, readout, solvers
@@ -430,7 +431,9 @@ def main(argv=None):
         parser.error(f"--trials {args.trials}: use 1 or more")
     try:
         args.output.mkdir(parents=True, exist_ok=True)
-        if not any([run_network(args, network) for network in args.networks]):
+        with threadpoolctl.threadpool_limits(1):  # LAPACK's threads crawl where other jobs share the cores
+            found = [run_network(args, network) for network in args.networks]
+        if not any(found):
             raise training.BadInput(f"--input {args.input}: no such complete trial there; run training.py first")
     except (OSError, training.BadInput) as error:
         print(f"emulation.py: error: {error}", file=sys.stderr)

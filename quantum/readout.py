@@ -18,9 +18,10 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 
 MOST_SHOTS = 10**9  # more are not looked for: inf
-SHOTS_A_POINT = 16  # of amplitude estimation, at each number of rounds
+SHOTS_A_POINT = 24  # of amplitude estimation, at each number of rounds
 MOST_POINTS = 20  # rounds up to 2^18
-REPETITIONS = 10  # times that every test image is read out by amplitude estimation
+POINTS_EVERYWHERE = 6  # the likelihood of few points has several peaks: all angles are looked at
+REPETITIONS = 5  # times that every test image is read out by amplitude estimation
 AMPLIFIED_ENOUGH = 0.9  # a success probability that amplitude estimation leaves as it is
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -116,12 +117,14 @@ def amplified_shot(cost_w: float, p: float, cost_k: float, post_selection: Array
 
     m rounds use a preparation or its inverse 2m + 1 times. Both branches are in one superposition, so that a run pays
     for both, and runs * ((2m_w + 1) cost_w + (2m_k + 1) cost_k) is made smallest over m_w and m_k, on 25 steps of
-    each from no round to full amplification. post_selection: [test].
+    each from no round to full amplification, which is exact. post_selection: [test].
     """
     steps = np.linspace(0, 1, 25)
     rounds_w = np.unique(np.round(steps * full_rounds(p)))  # [w]
     rounds_k = np.round(steps[:, None] * full_rounds(post_selection))  # [k, test]
-    runs = runs_per_shot(amplified(p, rounds_w)[:, None, None], amplified(post_selection, rounds_k))  # [w, k, test]
+    kept_w, kept_k = amplified(p, rounds_w), amplified(post_selection, rounds_k)
+    kept_w[-1], kept_k[-1] = (np.where(m > 0, 1, kept) for m, kept in ((rounds_w[-1], p), (rounds_k[-1], kept_k[-1])))
+    runs = runs_per_shot(kept_w[:, None, None], kept_k)  # [w, k, test]
     spent = runs * ((2 * rounds_w + 1)[:, None, None] * cost_w + (2 * rounds_k + 1) * cost_k)
     w, k = np.unravel_index(np.argmin(spent.reshape(-1, len(post_selection)), axis=0), spent.shape[:2])
     test = np.arange(len(post_selection))
@@ -159,8 +162,8 @@ def log_likelihood(theta: Array, hits: Array, rounds: NDArray[np.int64]) -> Arra
 
 
 def refine(theta: Array, reach: float, hits: Array, rounds: NDArray[np.int64]) -> Array:
-    """The most likely of 41 angles within `reach` of theta, then of 21 between its neighbours. [...]"""
-    for points, width in ((41, reach), (21, reach / 20)):
+    """The most likely of 121 angles within `reach` of theta, then of 21 between its neighbours. [...]"""
+    for points, width in ((121, reach), (21, reach / 60)):
         grid = np.clip(theta[..., None] + np.linspace(-width, width, points), 0, np.pi / 2)
         best = np.argmax(log_likelihood(grid, hits, rounds), axis=-1)
         theta = np.take_along_axis(grid, best[..., None], axis=-1)[..., 0]
@@ -178,7 +181,10 @@ def estimates_by_amplitude(overlap: Array, most_points: int, rng: np.random.Gene
     for points in range(1, most_points + 1):
         rounds = schedule(points)
         hits = np.concatenate([hits, draw_hits(overlap, int(rounds[-1]), rng)[None]])
-        theta = refine(theta, np.pi / 4 if points == 1 else 6 * spread(points - 1), hits, rounds)
+        if points <= POINTS_EVERYWHERE:
+            theta = refine(np.full(overlap.shape, np.pi / 4), np.pi / 4, hits, rounds)
+        else:
+            theta = refine(theta, 12 * spread(points - 1), hits, rounds)
         yield -np.cos(2 * theta)
 
 

@@ -199,8 +199,9 @@ def inverse_steps(kappa: float, relative: float) -> int:
 
 
 def inverse_polynomial(n: int, kappa: float, x: Vector) -> Vector:
-    """p(x), odd, of degree 2n - 1, with 1 - x p(x) = T_n(v(x))/T_n(v(0)) and v(x) = (2x^2 - 1 - d)/(1 - d), d = 1/kappa^2.
+    """p(x), odd, of degree 2n - 1, with 1 - x p(x) = T_n(v(x))/T_n(v(0)).
 
+    v(x) = (2x^2 - 1 - d)/(1 - d), d = 1/kappa^2.
     |1 - x p(x)| <= 1/|T_n(v(0))| where 1/kappa <= |x| <= 1, and no polynomial of that degree has less there: it is the
     residual of the Chebyshev iteration (Saad, Iterative Methods, section 6.11) for H^2. x: within [-1, 1], not 0.
     """
@@ -321,8 +322,11 @@ def series_in_perturbation(encoding: Encoding, epsilon: float) -> Prepared:
     best = nothing
     for radius in np.geomspace(least, max(min(0.999, encoding.beta), least), 8):
         degree = perturbation_degree(radius, relative_error(epsilon))
-        above, below = (perturbation_polynomial(degree, radius, sign * grid) for sign in (1, -1))
-        bound = np.abs(above + below).max() / 2 + np.abs(above - below).max() / 2
+        with np.errstate(over="ignore", invalid="ignore"):
+            above, below = (perturbation_polynomial(degree, radius, sign * grid) for sign in (1, -1))
+            bound = np.abs(above + below).max() / 2 + np.abs(above - below).max() / 2
+        if not np.isfinite(bound):
+            continue
         values = perturbation_polynomial(degree, radius, encoding.perturbation)
         found = transformed(encoding, values, bound * (1 + HEADROOM * (degree > 0)), degree)
         cheaper = (found.uses + 1) ** 2 * best.success_probability < (best.uses + 1) ** 2 * found.success_probability
