@@ -9,32 +9,30 @@ A prediction is the sign of o - t, o = <k*|w>, with |w> ~ K~^-1 |y> (sparsified,
 algorithm does it, with its errors and its probabilities of success; what that costs is counted in queries, for every
 solver, block encoding and readout, and beside it what a classical computer does for the same prediction. Read from
 top to bottom: solver, states, readout, cost. The formulas are in quantum/, the same as gates in circuit.py; what is
-assumed and not emulated stands in `ASSUMPTIONS`. Writes `{prefix}_emulation.npz`: arrays [sizes, trials, ...] of what
+assumed stands in quantum/assumptions.py. Writes `{prefix}_emulation.npz`: arrays [sizes, trials, ...] of what
 `emulate_trial` describes, NaN for missing trials.
 """
 
-import argparse
 import contextlib
-import functools
 import hashlib
 import itertools
 import math
-import re
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import scipy.sparse
-import threadpoolctl
+from threadpoolctl import threadpool_limits
 
 import training
-from quantum import classical, readout, solvers
+from ntk import BadInput
+from quantum import assumptions, classical, readout, solvers
 from quantum.solvers import ENCODINGS, SOLVERS
-
-if not hasattr(training, "overlaps"):  # adapter until training.py has them
-    training.post_selection_probability = lambda k: np.sum(k**2, axis=1) / k.shape[1]
-    training.overlaps = lambda k, state: k @ state / (np.linalg.norm(k, axis=1) * np.linalg.norm(state))
+from runtime import options
+from runtime.checkpoints import finished_trials
+from runtime.files import locked
+from runtime.linear_algebra import solve
+from runtime.results import Results, merge_results, read_results
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Constants
@@ -45,7 +43,6 @@ SHARE = 0.99  # of the noiseless accuracy, that a readout has to reach
 EPSILON_SHARE = 0.1  # error of |w>, which moves o by at most as much, in units of the shot noise 1/sqrt(M)
 LARGEST_EPSILON = 0.1
 QRAM_QUERIES_PER_STATE = 2  # |k*>: load, rotate an ancilla, load again to uncompute
-MOST_BITS = 60
 
 # Axes of the results, in this order: patterns, then those of these that a quantity depends on, and test images last.
 THRESHOLDS = ("zero", "median")  # t
@@ -54,17 +51,13 @@ READOUTS = ("shots", "amplified shots", "amplitude estimation")
 KINDS = ("oracle", "QRAM", "all")  # queries: to the entries of K~; to k*; both and those to y
 STATISTICS = ("mean", "10 %", "median", "90 %")  # over the test images
 CLASSICAL = ("all entries", "sampler", "sampler, local solver", "conjugate gradients anew", "Cholesky anew")
-SHOTS = np.unique(np.geomspace(1, 10**6, 31).round())  # M of the accuracy's curve, five a decade
-
-ASSUMPTIONS = {  # what is assumed free or known, and the array that says what it costs where it is not
-    "QRAM holds k*": ("kernel evaluations to write it, for every prediction", "qram_writes"),
-    "K~ has exact entries": ("bits an entry for 99 % of the accuracy", "bits_matrix"),
-    "k* has exact entries": ("bits an entry, by convention", "bits_test"),
-    "t is known": ("accuracy with t from a calibration set: exact overlaps, the same shots", "accuracy_calibrated"),
-    "the smallest eigenvalue is known": ("cost with half of it, QSVT, by encoding, times", "cost_kappa_doubled"),
-    "and no smaller": ("error of |w> with twice of it", "error_kappa_halved"),
-    "p and P are known, gates have no errors": ("not emulated", None),
-}
+SHOTS = [int(m) for m in np.unique(np.geomspace(1, 10**6, 31).round())]  # M of the accuracy's curve, five a decade
+MEDIAN = THRESHOLDS.index("median")
+AXES = {
+    "thresholds": THRESHOLDS, "solvers": SOLVERS, "encodings": ENCODINGS, "readouts": READOUTS, "shots": SHOTS,
+    "conventions": CONVENTIONS, "kinds": KINDS, "statistics": STATISTICS, "classical": CLASSICAL,
+}  # fmt: skip
+AXES = {name: list(values) for name, values in AXES.items()}  # as they come back from the results' `origin`
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -84,22 +77,6 @@ def solve_by_all(encodings, epsilons):
         if name in encodings:
             runs[t, s, e] = solvers.prepare(solver, encodings[name], epsilon)
     return runs
-
-
-def misjudged_eigenvalue(encodings, epsilons, exact):
-    """QSVT where the smallest eigenvalue is taken for half of what it is, or for twice: cost and error. -> [2, 2] each
-
-    The cost is relative to the right one, amplified: uses/sqrt(p). By threshold and encoding.
-    """
-    cost, error = np.full((2, len(epsilons), len(ENCODINGS)), np.nan)
-    for e, encoding in enumerate(encodings.values()):
-        for t, epsilon in enumerate(epsilons):
-            kappas = [encoding.kappa * factor for factor in (0.5, 1, 2)]
-            wrong = [replace(encoding, kappa=max(kappa, solvers.LEAST_KAPPA)) for kappa in kappas]
-            high, right, low = (solvers.prepare("QSVT", each, epsilon) for each in wrong)
-            cost[t, e] = low.uses / right.uses * math.sqrt(right.success_probability / low.success_probability)
-            error[t, e] = np.linalg.norm(high.state - exact)
-    return cost, error
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -132,8 +109,8 @@ def read_out(overlap, label, rng):
         "shots_needed": [readout.shots_needed(overlap, label, t, SHARE) for t in levels],
         "points_needed": readout.points_needed(overlap, label, levels, SHARE, rng),
     }
-    shots = found["shots_needed"][THRESHOLDS.index("median")]
-    return found | {"accuracy_calibrated": readout.calibrated_accuracy(overlap, label, shots, rng)}
+    shots = found["shots_needed"][MEDIAN]
+    return found | {"accuracy_calibrated": assumptions.calibrated_accuracy(overlap, label, shots, rng)}
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -184,7 +161,7 @@ def classical_costs(matrix, y, exact, k, label, thresholds, epsilons, rng):
     found = {"samples_needed": samples, "dominant_rows": np.mean(classical.dominance(matrix) < 1)}
     rows = {name: [] for name in ("local_length", "local_entries", "local_error", "local_accuracy", "iterations")}
     operations = []
-    for t, (level, epsilon, m) in enumerate(zip(thresholds, epsilons, samples, strict=True)):
+    for level, epsilon, m in zip(thresholds, epsilons, samples, strict=True):
         weights, entries, local, length = classical.local_solve(matrix, y, epsilon)
         iterations = classical.conjugate_gradient_iterations(sparse, y, exact, epsilon)
         overlap = training.overlaps(k, weights)
@@ -238,7 +215,7 @@ def emulate_pattern(matrix, y, label, k, probabilities, random):
     mean number of queries, and cheapest_quantum_index, where it is in [s, e, readouts]; cheapest_classical [t], in
     operations; bits_matrix, bits_test [2]; and of `misjudged_eigenvalue`. Shots are those of the exact |w>.
     """
-    exact = training.solve(matrix, y)
+    exact = solve(matrix, y)
     if np.isnan(exact).any():  # singular: all is NaN
         identity = emulate_pattern(np.eye(len(y)), y, label, k, probabilities, random)
         return {name: np.asarray(value) * np.nan for name, value in identity.items()}
@@ -263,183 +240,106 @@ def emulate_pattern(matrix, y, label, k, probabilities, random):
     found |= {"cheapest_quantum": means.min(axis=1), "cheapest_quantum_index": means.argmin(axis=1)}
     found |= classical_costs(matrix, y, exact, k, label, levels, epsilons, random("sampler"))
     found["cheapest_classical"] = np.nanmin(found["operations_classical"], axis=1)
-    doubled, halved = misjudged_eigenvalue(encodings, epsilons, exact)
+    doubled, halved = assumptions.misjudged_eigenvalue(encodings, epsilons, exact)
     found |= {"cost_kappa_doubled": doubled, "error_kappa_halved": halved}
-    return found | bits(matrix, y, label, k, exact, levels)
-
-
-def bits(matrix, y, label, k, exact, levels):
-    """Fewest bits of K~'s entries, and of k*'s by convention [2], with SHARE of the accuracy at the median."""
-    level = levels[THRESHOLDS.index("median")]
-    goal = SHARE * readout.noiseless_accuracy(training.overlaps(k, exact), label, level)
-
-    def accuracy(k, state):
-        with np.errstate(invalid="ignore"):  # all entries of a k* may be rounded to 0
-            return readout.noiseless_accuracy(training.overlaps(k, state), label, level)
-
-    def of_matrix(b):
-        return accuracy(k, training.solve(readout.rounded(matrix, b, np.abs(matrix).max()), y))
-
+    t, goal = levels[MEDIAN], SHARE * found["accuracy_noiseless"][MEDIAN]
     scales = np.abs(k).max(), 1
-    of_test = [
-        readout.bits_needed(lambda b, scale=scale: accuracy(readout.rounded(k, b, scale), exact), goal, MOST_BITS)
-        for scale in scales
-    ]
-    return {"bits_matrix": readout.bits_needed(of_matrix, goal, MOST_BITS), "bits_test": of_test}
+    found["bits_test"] = [assumptions.bits_of_test(k, scale, exact, label, t, goal) for scale in scales]
+    found["bits_matrix"] = assumptions.bits_of_matrix(matrix, lambda rough: solve(rough, y), k, label, t, goal)
+    return found
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Running: trials on disk, files, command line
+# Running: all trials in a folder
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def find_trials(folder, network, seed):
-    """(prefix, {size: numbers of the complete trials}) in `folder`, MNIST's if any, else the digits'; {} if none."""
-    for prefix in (network, f"digits-{network}"):
-        trials = {}
-        for path in sorted(folder.glob("*_kernel_train.npy")):
-            match = re.fullmatch(rf"{prefix}_seed{seed}_data(\d+)_trial(\d+)_kernel_train.npy", path.name)
-            stem = path.name.removesuffix("kernel_train.npy")
-            if match and all((folder / f"{stem}{name}.npy").exists() for name in trial_files):
-                trials.setdefault(int(match[1]), []).append(int(match[2]))
-        if trials:
-            break
-    return prefix, {size: sorted(trials[size]) for size in sorted(trials)}
-
-
-trial_files = ("train_label", "test_label", "kernel_train", "kernel_test_normalized")  # that training.py writes, of use
-
-
-def read_array(path, shape):
-    """The array at `path`, BadInput unless it has this shape (-1: any length) and finite numbers; and its bytes."""
-    remedy = "delete it and run training.py again"
-    try:
-        content = path.read_bytes()
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise training.BadInput(f"{path}: can't be read ({error}); {remedy}") from error
-    same = array.ndim == len(shape) and all(a in (-1, b) for a, b in zip(shape, array.shape, strict=True))
-    if not same or not np.isfinite(array).all():
-        raise training.BadInput(f"{path}: holds no {list(shape)} finite numbers; {remedy}")
-    return array, content
-
-
-def run_trial(args, network, prefix, size, trial, class_thresholds):
-    """One trial's record [()], with a field for everything `emulate_trial` returns; read if there, else computed."""
-    stem, digest, kernels = f"{prefix}_seed{args.seed}_data{size}_trial{trial}_", hashlib.sha256(), {}
-    shapes = {"train_label": (size,), "kernel_train": (size, size), "test_label": (-1,)}
-    for name in trial_files:
-        shape = shapes.get(name) or (len(kernels["test_label"]), size)
-        kernels[name], content = read_array(args.input / f"{stem}{name}.npy", shape)
-        digest.update(content)
+def stored_trial(folder, prefix, size, number, seed):
+    """A trial's kernels, its sparsified matrices K~, its random generators, and a number that stands for its inputs."""
+    kernels = training.stored_kernels(folder, prefix, size, number, seed)
     if not np.all(np.any(kernels["kernel_test_normalized"], axis=1)):
-        raise training.BadInput(f"{args.input / stem}kernel_test_normalized.npy: a row is 0, no |k*>; remove the trial")
-    # Only what this script, with its constants, made of the same inputs is good.
-    digest.update(repr((VERSION, class_thresholds)).encode())
-    key = int.from_bytes(digest.digest()[:8], "little")
-    path = args.output / f"{stem}emulation.npy"
-    if path.exists():
-        with contextlib.suppress(OSError, ValueError, EOFError):
-            record = np.load(path, allow_pickle=False)
-            if record.dtype.names and record["key"] == key:
-                return record
-    random = functools.partial(training.random_generator, args.seed, network, size, trial)
-    patterns = [training.sparsity_pattern(size, random(f"pattern {p}")) for p in range(training.sparsity_patterns)]
-    sparsify = training.sparsify_unbiased
-    if network == "convolutional":
-        sparsify = functools.partial(training.sparsify_biased, thresholds=class_thresholds)
-    matrices = [sparsify(kernels["kernel_train"], pattern) for pattern in patterns]
-    found = emulate_trial(kernels, matrices, lambda purpose: random(f"emulation {purpose}"))
-    fields = [(name, "<f8", np.shape(value)) for name, value in found.items()]
-    record = np.array((key, *found.values()), dtype=[("key", "<u8"), *fields])
-    training.save(path, functools.partial(np.save, arr=record))
-    return record
+        path = folder / f"{prefix}_seed{seed}_data{size}_trial{number}_kernel_test.npy"
+        raise BadInput("input", path, "a row is 0, no |k*>; remove the trial")
+    trial = training.make_trial(kernels["network"], tuple(kernels["digits"]), size, number)
+    thresholds = kernels["class_thresholds"]
+    matrices = training.trial_approximations(trial, seed, kernels["kernel_train"], thresholds)["original"]
+    matrices = [matrix.toarray() if scipy.sparse.issparse(matrix) else matrix for matrix in matrices]
+    digest = hashlib.sha256(b"".join(a.tobytes() for a in (*matrices, kernels["kernel_test_normalized"])))
+    fingerprint = int.from_bytes(digest.digest()[:6], "little")  # exact in a float64
+    return kernels, matrices, lambda purpose: trial.random(seed, f"emulation {purpose}"), fingerprint
 
 
-AXES = {
-    "thresholds": THRESHOLDS, "conventions": CONVENTIONS, "solvers": SOLVERS, "encodings": ENCODINGS,
-    "readouts": READOUTS, "kinds": KINDS, "statistics": STATISTICS, "classical": CLASSICAL, "shots": SHOTS,
-}  # fmt: skip
-
-
-def describe(prefix, size, records):
+def describe(size, records):
     """One line about the trials of a size: threshold at the median, k* divided by the test block's largest entry."""
-    best = np.array([n.replace(",", "") for n in map(", ".join, itertools.product(SOLVERS, ENCODINGS, READOUTS))])
-    index, count = np.unique(records["cheapest_quantum_index"][:, :, 1, 0].astype(int), return_counts=True)
-    return (f"{prefix} n = {size}: trials {len(records)}, shots {records['shots_needed'][:, :, 1].mean():.0f}, cheapest "
-            f"quantum {records['cheapest_quantum'][:, :, 1, 0].mean():.3g} queries ({best[index[count.argmax()]]}), "
-            f"diagonal {records['cost_diagonal'][:, 1, :, 0, 2, 0].min(axis=1).mean():.3g}, "
-            f"classical {records['cheapest_classical'][:, :, 1].mean():.3g} operations")  # fmt: skip
+    ways = [", ".join(way) for way in itertools.product(SOLVERS, ENCODINGS, READOUTS)]
+    best = np.array([record["cheapest_quantum_index"][:, MEDIAN, 0] for record in records]).ravel()
+    way = ways[np.bincount(best[np.isfinite(best)].astype(int), minlength=1).argmax()]
+    means = [
+        np.nanmean([record[name][:, MEDIAN] for record in records], axis=(0, 1))
+        for name in ("shots_needed", "cheapest_quantum", "cheapest_classical")
+    ]
+    return (f"n = {size}: trials {len(records)}, shots needed {means[0]:.0f}, cheapest quantum {means[1][0]:.3g} "
+            f"queries ({way}), classical {means[2]:.3g} operations")  # fmt: skip
 
 
 def run_network(args, network):
-    """Emulate the trials of one network that are on disk and write its results. Returns whether there were any."""
-    prefix, trials = find_trials(args.input, network, args.seed)
+    """Emulate the trials of one network that are in the folder, and merge them into its results. None if there is none.
+
+    A trial that the results hold, of the same inputs and the same VERSION, is not computed again.
+    """
+    found = {prefix: finished_trials(args.input, prefix, args.seed) for prefix in (network, f"digits-{network}")}
+    prefix, trials = next(((p, t) for p, t in found.items() if t), (network, {}))
     for size in sorted(set(args.data_sizes or []) - set(trials)):
         print(f"note: no complete trial of {network}, n = {size}, seed {args.seed} in {args.input}/")
     trials = {n: ts[: args.trials] for n, ts in trials.items() if not args.data_sizes or n in args.data_sizes}
     if not trials:
         print(f"note: nothing to emulate of the {network} network")
-        return False
+        return None
     if prefix != network:
         print(f"THE {network.upper()} KERNELS ARE OF SCIKIT-LEARN'S 8x8 DIGITS, NOT OF MNIST.")
-    class_thresholds = None
-    if network == "convolutional":
-        n = training.reference_size
-        path = args.input / f"{prefix}_seed{args.seed}_data{n}_trial0_kernel_train.npy"
-        class_thresholds = training.class_thresholds(read_array(path, (n, n))[0], training.percentile)
-    records = {}
-    for size, numbers in trials.items():
-        for trial in numbers:
-            records[size, trial] = run_trial(args, network, prefix, size, trial, class_thresholds)
-            if len({r.dtype for r in records.values()}) > 1:
-                counts = " and ".join(sorted({str(r["overlap_diagonal"].size) for r in records.values()}))
-                raise training.BadInput(f"{args.input}/{prefix}: trials of {counts} test images; keep those of one")
-        r = np.array([records[size, trial] for trial in numbers])
-        print(describe(prefix, size, r))
-    shape = (len(trials), 1 + max(trial for _, trial in records))
-    results = {"data_sizes": list(trials), "trials": [len(t) for t in trials.values()], **AXES}
-    for name in r.dtype.names[1:]:
-        results[name] = np.full((*shape, *r.dtype[name].shape), np.nan)
-        for (size, trial), record in records.items():
-            results[name][list(trials).index(size), trial] = record[name]
     path = args.output / f"{prefix}_emulation.npz"
-    training.save(path, functools.partial(np.savez_compressed, **results))
-    print(f"wrote {path}")
-    return True
+    results, known = Results({"emulation": VERSION, "seed": args.seed, "axes": AXES}), {}
+    if path.exists():
+        with contextlib.suppress(BadInput):  # merge_results puts such a file aside, and says so
+            old = read_results(path)
+            known = old.records if old.origin == results.origin else {}
+    for size, numbers in trials.items():
+        for number in numbers:
+            *inputs, fingerprint = stored_trial(args.input, prefix, size, number, args.seed)
+            record = known.get((size, None, number), {})
+            if record.get("fingerprint") != fingerprint:
+                record = {"fingerprint": fingerprint, **emulate_trial(*inputs)}
+            results.records[size, None, number] = record
+        print(f"{prefix} {describe(size, [results.records[size, None, number] for number in numbers])}")
+    print(merge_results(path, results))
+    return results
 
 
 def main(argv=None):
     """Run the command line. Returns the exit status: 0, or 2 after one line about a bad input."""
-    parser = argparse.ArgumentParser(description="The quantum algorithm of arXiv:2107.09200, emulated.")
-    names = " ".join(training.networks)
-    options = [
+    parser = options.Parser(description="The quantum algorithm of arXiv:2107.09200, emulated.")
+    here, number = Path("kernel_output"), {"type": options.whole_number}
+    parser.add_options([
         ("--networks", dict(nargs="+", choices=training.networks, default=training.networks, metavar="NETWORK"),
-         f"of {names}", names),
-        ("--data-sizes", dict(nargs="+", type=int, metavar="N"), "numbers of training images", "all that are there"),
-        ("--trials", dict(type=int, metavar="T"), "trials of each size at most", "all that are there"),
-        ("--seed", dict(type=int, default=training.seed), "seed that the kernels have in their names", training.seed),
-        ("--input", dict(type=Path, default="kernel_output", metavar="DIR"), "folder of training.py's kernels",
-         "kernel_output"),
-        ("--output", dict(type=Path, default="kernel_output", metavar="DIR"), "folder to write to, and to go on from",
-         "kernel_output"),
-    ]  # fmt: skip
-    for flag, how, text, default in options:
-        parser.add_argument(flag, **how, help=f"{text} (default: {default})")
+         f"of {' '.join(training.networks)}", training.networks),
+        ("--data-sizes", dict(number, nargs="+", metavar="N"), "numbers of training images", "all that are there"),
+        ("--trials", dict(number, metavar="T"), "trials of each size at most", "all that are there"),
+        ("--seed", dict(number, default=training.seed), "seed that the kernels have in their names", training.seed),
+        ("--input", dict(type=Path, default=here, metavar="DIR"), "folder of training.py's kernels", here),
+        ("--output", dict(type=Path, default=here, metavar="DIR"), "folder to write to, and to go on from", here),
+    ])  # fmt: skip
     args = parser.parse_args(argv)
-    if args.trials is not None and args.trials < 1:
-        parser.error(f"--trials {args.trials}: use 1 or more")
+    parser.check(args.trials is None or args.trials > 0, "trials", args.trials, "use 1 or more")
     try:
-        args.output.mkdir(parents=True, exist_ok=True)
-        with threadpoolctl.threadpool_limits(1):  # LAPACK's threads crawl where other jobs share the cores
+        with locked(args.output), threadpool_limits(1):  # LAPACK's threads crawl where other jobs share the cores
             found = [run_network(args, network) for network in args.networks]
-        if not any(found):
-            raise training.BadInput(f"--input {args.input}: no such complete trial there; run training.py first")
-    except (OSError, training.BadInput) as error:
-        print(f"emulation.py: error: {error}", file=sys.stderr)
+            if not any(found):
+                raise BadInput("input", args.input, "no such complete trial there; run training.py first")
+    except BadInput as error:
+        print(f"emulation.py: error: {options.explained(error)}", file=sys.stderr)
         return 2
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    options.run_script(main)

@@ -35,7 +35,7 @@ def signal_polynomial(phases: Array, x: Array) -> Array:
 
 
 def find_phases(polynomial: Callable[[Array], Array], degree: int, tolerance: float = 1e-13) -> Array:
-    """Symmetric phases [degree + 1] whose `signal_polynomial` is this odd polynomial of that degree, below 1 in [-1, 1].
+    """Symmetric phases [degree + 1] whose `signal_polynomial` is this odd polynomial, below 1 on [-1, 1].
 
     Raises ArithmeticError where Newton's method does not converge.
     """

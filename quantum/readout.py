@@ -9,7 +9,7 @@ Sources: [BHMT] Brassard, Hoyer, Mosca, Tapp, quant-ph/0005055. [Suzuki] Suzuki 
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import scipy.special
@@ -206,42 +206,3 @@ def points_needed(
         if np.isfinite(found).all():
             break
     return found
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# What is assumed known
-# ----------------------------------------------------------------------------------------------------------------------
-
-
-def bits_needed(accuracy_at: Callable[[int], float], goal: float, most: int) -> float:
-    """Smallest b from which on entries of b bits reach the `goal`; four in a row count as from which on; inf if none.
-
-    accuracy_at: of entries rounded to b bits.
-    """
-    in_a_row = 0
-    for b in range(1, most + 1):
-        in_a_row = in_a_row + 1 if accuracy_at(b) >= goal else 0
-        if in_a_row == 4:
-            return b - 3.0
-    return math.inf
-
-
-def rounded(values: Array, bits: int, scale: float) -> Array:
-    """Fixed point: multiples of scale / 2^bits."""
-    return np.round(values * (2.0**bits / scale)) * (scale / 2.0**bits)
-
-
-def calibrated_accuracy(overlap: Array, label: Array, shots: float, rng: np.random.Generator) -> Array:
-    """Accuracy on every second test image at a threshold that the others, a calibration set, give. -> [2]
-
-    The threshold is the median of the calibration set's overlaps, exact ones or (second) estimated by `shots` shots.
-    """
-    calibration, test = slice(0, None, 2), slice(1, None, 2)
-    shots = int(min(shots, MOST_SHOTS))
-    known = float(np.median(overlap[calibration]))
-    ones = rng.binomial(shots, np.clip((1 + overlap[calibration]) / 2, 0, 1))
-    estimated = float(np.median(2 * ones / shots - 1))
-    return np.array([
-        noiseless_accuracy(overlap[test], label[test], known),
-        accuracy_of_shots(overlap[test], label[test], estimated, shots),
-    ])  # fmt: skip

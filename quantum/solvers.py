@@ -148,7 +148,7 @@ def transformed(encoding: Encoding, values: Vector, bound: float, uses: float) -
 
 
 def series_length(kappa: float, error: float) -> tuple[int, int]:
-    """b and j_0 of [CKS], Lemma 14, for 1/x on 1/kappa <= |x| <= 1 up to 2 * error; j_0 < b, where the series ends.
+    """Lengths b and j_0 of [CKS], Lemma 14, for 1/x on 1/kappa <= |x| <= 1 up to 2 * error; j_0 < b, where the series ends.
 
     b = ceil(kappa^2 ln(kappa/error)), j_0 = ceil(sqrt(b ln(4b/error))); the degree is 2 j_0 + 1.
     """
@@ -214,7 +214,7 @@ def inverse_polynomial(n: int, kappa: float, x: Vector) -> Vector:
 
 
 def inverse_bound(n: int, kappa: float) -> float:
-    """max |p| of `inverse_polynomial` on [-1, 1], reached between 0 and 1/kappa: about 1.5 kappa; with HEADROOM."""
+    """Largest |p| of `inverse_polynomial` on [-1, 1], reached between 0 and 1/kappa: about 1.5 kappa; with HEADROOM."""
     x = np.linspace(1e-3, 1.5, 3001) / kappa
     x = x[x <= 1]
     values = np.abs(inverse_polynomial(n, kappa, x))

@@ -4,6 +4,7 @@ import itertools
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,10 @@ from conftest import ROOT
 
 import emulation
 import training
-from quantum import readout, solvers
+from quantum import assumptions, readout, solvers
+from runtime.checkpoints import checksum, ending, label_line
+from runtime.linear_algebra import solve
+from runtime.results import read_results
 
 READ = {name: i for i, name in enumerate(emulation.READOUTS)}
 MEDIAN, MEAN = emulation.THRESHOLDS.index("median"), emulation.STATISTICS.index("mean")
@@ -86,8 +90,7 @@ def kernels():
 def trial(kernels):
     """Its record, with a K~ of a random pattern, one that is diagonal, and one that is singular."""
     pattern = training.sparsity_pattern(16, random_by_purpose("pattern"))
-    pattern = pattern.toarray() if hasattr(pattern, "toarray") else pattern
-    matrices = [kernels["kernel_train"] * pattern, 3 * np.eye(16), np.diag(np.arange(16.0))]
+    matrices = [kernels["kernel_train"] * pattern.toarray(), 3 * np.eye(16), np.diag(np.arange(16.0))]
     return matrices, emulation.emulate_trial(kernels, matrices, random_by_purpose)
 
 
@@ -95,7 +98,7 @@ def test_record_of_a_trial(kernels, trial):
     matrices, found = trial
     y, k, label = (kernels[n] for n in ("train_label", "kernel_test_normalized", "test_label"))
     assert found["cost"].shape == (3, *AXES, *COST) and found["cost_diagonal"][0].shape == COST
-    exact = training.solve(matrices[0], y)
+    exact = solve(matrices[0], y)
     np.testing.assert_allclose(found["overlap"][0], training.overlaps(k, exact))
     # every state that is emulated is within epsilon of the direct solve
     emulated = [s in solvers.EMULATED for s in solvers.SOLVERS]
@@ -148,7 +151,7 @@ def test_trial_is_the_same_again(kernels, trial):
 
 
 def test_assumptions_have_their_arrays(trial):
-    names = [name for _, name in emulation.ASSUMPTIONS.values() if name]
+    names = [name for _, name in assumptions.ASSUMPTIONS.values() if name]
     assert all(name in trial[1] for name in names) and len(names) >= 6
 
 
@@ -157,15 +160,29 @@ def test_assumptions_have_their_arrays(trial):
 # ----------------------------------------------------------------------------------------------------------------------
 
 
+DEPTHS = {"fully-connected": 3, "convolutional": 96}
+
+
+def write_kernel(path, array, label):
+    """A finished kernel file, with its label and its checksum."""
+    np.save(path, array)
+    with path.open("ab") as file:
+        file.write(label_line(label))
+    digest = checksum(path)
+    path.write_bytes(path.read_bytes()[:-ending] + digest)
+
+
 def write_trial(folder, prefix, size, trial, rng, seed=0, test_images=12):
-    """The files of one trial: images of 8 pixels, inner products as a kernel."""
+    """The kernels of one trial: images of 8 pixels, inner products as a kernel."""
+    network = prefix.removeprefix("digits-")
     x, y = rng.standard_normal((size, 8)), np.repeat([1.0, -1.0], size // 2)
     test, label = rng.standard_normal((test_images, 8)), np.repeat([1.0, -1.0], test_images // 2)
     x[:, 0], test[:, 0] = 2 * y, 2 * label
-    arrays = {"train_label": y, "test_label": label, "kernel_train": x @ x.T + 8 * np.eye(size)}
-    arrays["kernel_test_normalized"] = np.clip(test @ x.T / 10, -1, 1)
-    for name, array in arrays.items():
-        np.save(folder / f"{prefix}_seed{seed}_data{size}_trial{trial}_{name}.npy", array)
+    about = {"network": network, "digits": list(training.selections[network]), "size": size, "trial": trial,
+             "depth": DEPTHS[network], "seed": seed}  # fmt: skip
+    stem = folder / f"{prefix}_seed{seed}_data{size}_trial{trial}"
+    write_kernel(Path(f"{stem}_kernel_train.npy"), x @ x.T + 8 * np.eye(size), about)
+    write_kernel(Path(f"{stem}_kernel_test.npy"), test @ x.T / 10, about | {"test_size": test_images})
 
 
 @pytest.fixture
@@ -177,7 +194,7 @@ def folder(tmp_path):
         ("fully-connected", 8, 0),
     ):  # fmt: skip
         write_trial(tmp_path, prefix, size, trial, rng)
-    (tmp_path / "fully-connected_seed0_data8_trial0_test_label.npy").unlink()
+    (tmp_path / "fully-connected_seed0_data8_trial0_kernel_test.npy").unlink()
     return tmp_path
 
 
@@ -194,44 +211,63 @@ def test_run_and_results(folder, capsys):
     assert found["data_sizes"].tolist() == [4, 16] and found["trials"].tolist() == [2, 2]
     assert np.isfinite(found["overlap"]).all(axis=(2, 3)).tolist() == [[True, False, True], [True, True, False]]
     assert found["cost"].shape == (2, 3, 3, *AXES, *COST)
-    for name, axis in zip(("thresholds", "solvers", "encodings", "readouts", "conventions", "kinds", "statistics"),
-                          found["cost"].shape[3:], strict=True):  # fmt: skip
-        assert len(found[name]) == axis
+    axes = read_results(folder / "fully-connected_emulation.npz").origin["axes"]
+    names = ("thresholds", "solvers", "encodings", "readouts", "conventions", "kinds", "statistics")
+    assert [len(axes[name]) for name in names] == list(found["cost"].shape[3:])
     assert (folder / "convolutional_emulation.npz").exists()
-    # what training.py's own functions give for this trial
-    load = {n: np.load(folder / f"fully-connected_seed0_data16_trial1_{n}.npy") for n in emulation.trial_files}
-    rng = training.random_generator(0, "fully-connected", 16, 1, "pattern 2")
-    matrix = training.sparsify_unbiased(load["kernel_train"], training.sparsity_pattern(16, rng))
-    weights = training.solve(matrix, load["train_label"])
-    np.testing.assert_allclose(found["overlap"][1, 1, 2], training.overlaps(load["kernel_test_normalized"], weights))
+
+
+@pytest.mark.parametrize("network", training.networks)
+def test_matrices_are_those_of_training(folder, network):
+    """K~ and |k*> of a stored trial are what training.py's own functions make of the same files."""
+    kernels, matrices, random, _ = emulation.stored_trial(folder, network, 16, 1, 0)
+    assert emulate(folder, "--networks", network) == 0
+    with np.load(folder / f"{network}_emulation.npz") as arrays:
+        found = dict(arrays)
+    thresholds = training.stored_kernels(folder, network, 16, 1, 0)["class_thresholds"]
+    trial = training.make_trial(network, training.selections[network], 16, 1)
+    expected = training.trial_approximations(trial, 0, kernels["kernel_train"], thresholds)["original"]
+    record = training.trial_quantities(kernels | {"separability": 1.0}, {"original": expected})
+    for matrix, other in zip(matrices, expected, strict=True):
+        np.testing.assert_array_equal(matrix, other)
+    np.testing.assert_array_equal(found["sparsity"][-1, 1], record["sparsity"])
+    at_zero = training.readout_measurements(found["overlap"][-1, 1])
+    np.testing.assert_allclose(at_zero, record["readout_measurements_sparse"], rtol=1e-6)
+    probability = 1 / found["post_selection_probability"][-1, 1, 0]
+    np.testing.assert_allclose(probability, record["post_selection_measurements"])
+    assert random("x").random() == trial.random(0, "emulation x").random()
 
 
 def test_resume_computes_nothing_again(folder, monkeypatch):
     assert emulate(folder) == 0
-    files = {path: path.read_bytes() for path in folder.iterdir()}
+    path = folder / "fully-connected_emulation.npz"
+    kept = path.read_bytes()
     computed = []
     original = emulation.emulate_trial
     monkeypatch.setattr(emulation, "emulate_trial", lambda *a: computed.append(a) or original(*a))
     assert emulate(folder) == 0 and not computed
-    # a file is lost, one is cut short, a kernel has changed: three trials again, and the same bytes
-    (folder / "fully-connected_seed0_data16_trial0_emulation.npy").unlink()
-    cut = folder / "fully-connected_seed0_data16_trial1_emulation.npy"
-    cut.write_bytes(cut.read_bytes()[:1000])
-    assert emulate(folder) == 0 and len(computed) == 2
-    assert {path: path.read_bytes() for path in folder.iterdir()} == files
-    changed = folder / "convolutional_seed0_data16_trial1_kernel_train.npy"
-    np.save(changed, np.load(changed) * 1.5)
-    assert emulate(folder) == 0 and len(computed) == 3
+    assert path.read_bytes() == kept
+    # a kernel has changed: one trial again; another version: all of that network
+    rng = np.random.default_rng(1)
+    write_trial(folder, "fully-connected", 16, 1, rng)
+    assert emulate(folder) == 0 and len(computed) == 1
+    monkeypatch.setattr(emulation, "VERSION", emulation.VERSION + 1)
+    assert emulate(folder, "--networks", "fully-connected") == 0 and len(computed) == 1 + 4
+    assert (folder / "fully-connected_emulation.npz.1.old").exists()
 
 
-def test_subset_is_the_same_trial(folder, tmp_path_factory):
+def test_subset_is_the_same_trial_and_is_merged(folder, tmp_path_factory):
     other = tmp_path_factory.mktemp("subset")
-    arguments = ["--networks", "fully-connected", "--data-sizes", "16", "--trials", "1"]
-    assert emulation.main(["--input", str(folder), "--output", str(other), *arguments]) == 0
+    arguments = ["--input", str(folder), "--output", str(other), "--networks", "fully-connected"]
+    assert emulation.main([*arguments, "--data-sizes", "16", "--trials", "1"]) == 0
+    assert emulation.main([*arguments, "--data-sizes", "4"]) == 0
     assert emulate(folder) == 0
-    name = "fully-connected_seed0_data16_trial0_emulation.npy"
-    assert (other / name).read_bytes() == (folder / name).read_bytes()
-    assert len(list(other.iterdir())) == 2
+    name = "fully-connected_emulation.npz"
+    both = [read_results(each / name).records for each in (folder, other)]
+    assert sorted(both[1]) == [(4, None, 0), (4, None, 2), (16, None, 0)]
+    for key, record in both[1].items():
+        for quantity, value in record.items():
+            np.testing.assert_array_equal(value, both[0][key][quantity], err_msg=quantity)
 
 
 def test_digits_are_announced(tmp_path, capsys):
@@ -251,18 +287,19 @@ def test_bad_inputs_are_one_line(folder, capsys):
 
     assert "no such complete trial" in complaint("--seed", 5)
     assert "no such complete trial" in complaint("--data-sizes", 64)
-    path = folder / "convolutional_seed0_data16_trial1_kernel_test_normalized.npy"
-    good = np.load(path)
-    for bad in (good[:, :3], good * np.nan, np.zeros_like(good)):
-        np.save(path, bad)
-        assert path.name in complaint("--networks", "convolutional")
-    path.write_bytes(b"no array")
+    path = folder / "convolutional_seed0_data16_trial1_kernel_test.npy"
+    good = path.read_bytes()
+    path.write_bytes(good[:-500] + b"x" + good[-499:])
     assert path.name in complaint("--networks", "convolutional")
-    write_trial(folder, "convolutional", 16, 1, np.random.default_rng(0), test_images=20)
-    assert "trials of 12 and 20 test images" in complaint("--networks", "convolutional")
-    (folder / "convolutional_seed0_data16_trial0_kernel_train.npy").unlink()
+    label = {"network": "convolutional", "digits": [1, 0], "size": 16, "test_size": 12}
+    write_kernel(path, np.zeros((12, 16)), label)
+    assert "no |k*>" in complaint("--networks", "convolutional")
+    path.write_bytes(good)
+    path.with_name("convolutional_seed0_data16_trial0_kernel_train.npy").unlink()
     assert "data16_trial0_kernel_train" in complaint("--networks", "convolutional")
-    assert "Not a directory" in complaint("--output", folder / "fully-connected_seed0_data4_trial0_test_label.npy/x")
+    taken = folder / "taken"
+    taken.write_text("")
+    assert "is a file" in complaint("--output", taken)
 
 
 @pytest.mark.parametrize("option", [("--trials", "0"), ("--networks", "quantum"), ("--seed", "x")])

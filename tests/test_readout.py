@@ -7,8 +7,8 @@ import pytest
 import scipy.sparse
 import scipy.stats
 
-import training
-from quantum import classical, readout
+from quantum import assumptions, classical, readout
+from runtime.linear_algebra import solve
 
 OVERLAP = np.array([-0.3, -0.05, 0.02, 0.1, 0.4])
 LABEL = np.array([-1, -1, 1, 1, 1])
@@ -178,18 +178,18 @@ def test_points_needed_are_those_that_resolve_the_overlaps():
 
 
 def test_bits_needed():
-    assert readout.bits_needed(lambda b: b, 5, 20) == 5
-    assert readout.bits_needed(lambda b: float(b != 3), 1, 20) == 4  # from which on
-    assert readout.bits_needed(lambda b: 0.0, 1, 20) == math.inf
-    np.testing.assert_allclose(readout.rounded(np.array([0.3, -2.0, 1.1]), 2, 2.0), [0.5, -2, 1])
+    assert assumptions.bits_needed(lambda b: b, 5, 20) == 5
+    assert assumptions.bits_needed(lambda b: float(b != 3), 1, 20) == 4  # from which on
+    assert assumptions.bits_needed(lambda b: 0.0, 1, 20) == math.inf
+    np.testing.assert_allclose(assumptions.rounded(np.array([0.3, -2.0, 1.1]), 2, 2.0), [0.5, -2, 1])
 
 
 def test_calibrated_threshold():
     overlap = 0.3 + np.repeat([-0.1, 0.1], 40)
     label = np.sign(overlap - 0.3)
-    exact, estimated = readout.calibrated_accuracy(overlap, label, 10**6, np.random.default_rng(0))
+    exact, estimated = assumptions.calibrated_accuracy(overlap, label, 10**6, np.random.default_rng(0))
     assert exact == estimated == pytest.approx(1)
-    few = readout.calibrated_accuracy(overlap, label, 20, np.random.default_rng(0))[1]
+    few = assumptions.calibrated_accuracy(overlap, label, 20, np.random.default_rng(0))[1]
     assert 0.6 < few < 0.9
 
 
@@ -201,12 +201,12 @@ def test_calibrated_threshold():
 def test_conjugate_gradients_by_hand():
     y = np.array([1.0, 1, 1])
     for matrix, expected in ((5 * np.eye(3), 1), (np.diag([1.0, 2, 2]), 2), (np.diag([1.0, 2, 4]), 3)):
-        exact, sparse = training.solve(matrix, y), scipy.sparse.csr_array(matrix)
+        exact, sparse = solve(matrix, y), scipy.sparse.csr_array(matrix)
         assert classical.conjugate_gradient_iterations(sparse, y, exact, 1e-8) == expected
     # y' K~ y = 0: it stops at once
     matrix, y = np.diag([1.0, -1]), np.ones(2)
     sparse = scipy.sparse.csr_array(matrix)
-    assert np.isnan(classical.conjugate_gradient_iterations(sparse, y, training.solve(matrix, y), 1e-8))
+    assert np.isnan(classical.conjugate_gradient_iterations(sparse, y, solve(matrix, y), 1e-8))
     assert classical.conjugate_gradient_operations(sparse, 3) == 3 * (2 * 2 + 10 * 2)
     assert classical.cholesky_operations(3) == 27
 

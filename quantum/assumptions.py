@@ -1,0 +1,113 @@
+"""What the algorithm is assumed to be given, and what becomes of it where it is not."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantum import readout, solvers
+
+Array = NDArray[np.float64]
+
+MOST_BITS = 60
+
+ASSUMPTIONS = {  # what is assumed free or known, and the array that says what it costs where it is not
+    "QRAM holds k*": ("kernel evaluations to write it, for every prediction", "qram_writes"),
+    "K~ has exact entries": ("bits an entry for 99 % of the accuracy", "bits_matrix"),
+    "k* has exact entries": ("bits an entry, by convention", "bits_test"),
+    "t is known": ("accuracy with t from a calibration set: exact overlaps, the same shots", "accuracy_calibrated"),
+    "the smallest eigenvalue is known": ("cost with half of it, QSVT, by encoding, times", "cost_kappa_doubled"),
+    "and no smaller": ("error of |w> with twice of it", "error_kappa_halved"),
+    "p and P are known, gates have no errors": ("not emulated", None),
+}
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Entries of so many bits
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def bits_needed(accuracy_at: Callable[[int], float], goal: float, most: int) -> float:
+    """Smallest b from which on entries of b bits reach the `goal`; four in a row count as from which on; inf if none.
+
+    accuracy_at: of entries rounded to b bits.
+    """
+    in_a_row = 0
+    for b in range(1, most + 1):
+        in_a_row = in_a_row + 1 if accuracy_at(b) >= goal else 0
+        if in_a_row == 4:
+            return b - 3.0
+    return math.inf
+
+
+def rounded(values: Array, bits: int, scale: float) -> Array:
+    """Fixed point: multiples of scale / 2^bits."""
+    return np.round(values * (2.0**bits / scale)) * (scale / 2.0**bits)
+
+
+def bits_of_matrix(
+    matrix: Array, solve: Callable[[Array], Array], kernel_test: Array, label: Array, t: float, goal: float
+) -> float:
+    """Fewest bits of K~'s entries, relative to the largest, that keep the accuracy at t at the `goal`.
+
+    solve: unit-norm weights [n] of a matrix; kernel_test: k* [test, n].
+    """
+
+    def accuracy(b: int) -> float:
+        state = solve(rounded(matrix, b, float(np.abs(matrix).max())))
+        return readout.noiseless_accuracy(cosines(kernel_test, state), label, t)
+
+    return bits_needed(accuracy, goal, MOST_BITS)
+
+
+def bits_of_test(kernel_test: Array, scale: float, state: Array, label: Array, t: float, goal: float) -> float:
+    """Fewest bits of k*'s entries, relative to `scale`, that keep the accuracy at t at the `goal`."""
+
+    def accuracy(b: int) -> float:
+        return readout.noiseless_accuracy(cosines(rounded(kernel_test, b, scale), state), label, t)
+
+    return bits_needed(accuracy, goal, MOST_BITS)
+
+
+def cosines(kernel_test: Array, state: Array) -> Array:
+    """Overlaps, 0 where all entries of a k* are rounded to 0. [test, n], [n] -> [test]"""
+    norms = np.linalg.norm(kernel_test, axis=1) * np.linalg.norm(state)
+    return kernel_test @ state / np.where(norms > 0, norms, 1)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Numbers that nobody knows beforehand
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def calibrated_accuracy(overlap: Array, label: Array, shots: float, rng: np.random.Generator) -> Array:
+    """Accuracy on every second test image at a threshold that the others, a calibration set, give. -> [2]
+
+    The threshold is the median of the calibration set's overlaps, exact ones or (second) estimated by `shots` shots.
+    """
+    calibration, test = slice(0, None, 2), slice(1, None, 2)
+    shots = int(min(shots, readout.MOST_SHOTS))
+    known = float(np.median(overlap[calibration]))
+    ones = rng.binomial(shots, np.clip((1 + overlap[calibration]) / 2, 0, 1))
+    estimated = float(np.median(2 * ones / shots - 1))
+    return np.array([
+        readout.noiseless_accuracy(overlap[test], label[test], known),
+        readout.accuracy_of_shots(overlap[test], label[test], estimated, shots),
+    ])  # fmt: skip
+
+
+def misjudged_eigenvalue(encodings: dict[str, solvers.Encoding], epsilons: Array, exact: Array) -> tuple[Array, Array]:
+    """QSVT where the smallest eigenvalue is taken for half of what it is, or for twice: cost and error. -> [2, 2] each
+
+    The cost is relative to the right one, amplified: uses/sqrt(p). By threshold and encoding.
+    """
+    cost, error = np.full((2, len(epsilons), len(solvers.ENCODINGS)), np.nan)
+    for e, encoding in enumerate(encodings.values()):
+        for t, epsilon in enumerate(epsilons):
+            kappas = [encoding.kappa * factor for factor in (0.5, 1, 2)]
+            wrong = [replace(encoding, kappa=max(kappa, solvers.LEAST_KAPPA)) for kappa in kappas]
+            high, right, low = (solvers.prepare("QSVT", each, epsilon) for each in wrong)
+            cost[t, e] = low.uses / right.uses * math.sqrt(right.success_probability / low.success_probability)
+            error[t, e] = np.linalg.norm(high.state - exact)
+    return cost, error
