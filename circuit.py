@@ -1,7 +1,7 @@
 """One prediction of the quantum algorithm as gates, on Qiskit's statevector simulator.
 
-    python circuit.py                         # n = 16 of both networks, from the kernels in kernel_output/
-    python circuit.py --networks convolutional --image 3
+    python circuit.py                         # the first trial of n = 16 of both networks in kernel_output/
+    python circuit.py --help                  # everything else
 
 The Hadamard test of emulation.py with nothing left abstract but the oracles' inside: the labels' phases, QSVT on the
 block encoding of the sparse oracle, the loading of k*, post-selection, balanced superposition. Registers, in Qiskit's
@@ -11,8 +11,6 @@ synthesised from multiplexed rotations, so that all gates can be. Writes `{prefi
 this script and its test alone.
 """
 
-import argparse
-import functools
 import sys
 from pathlib import Path
 
@@ -20,19 +18,27 @@ import numpy as np
 from numpy.typing import NDArray
 from qiskit import QuantumCircuit, transpile
 from qiskit.circuit import Gate
-from qiskit.circuit.library import DiagonalGate, MCXGate, StatePreparation, UCRYGate
+from qiskit.circuit.library import DiagonalGate, MCXGate, UCRYGate
 from qiskit.quantum_info import Statevector
 
 import emulation
 import training
+from ntk import BadInput
 from quantum import phases, readout, solvers
+from runtime import options
+from runtime.checkpoints import finished_trials
+from runtime.files import locked
+from runtime.linear_algebra import solve
+from runtime.results import Results, merge_results
 
 Array = NDArray[np.float64]
 
 BASIS = ["cx", "rz", "sx", "x"]  # that all gates are transpiled to
 CALLS = {"positions": 1, "entries": 2, "labels": 1, "load": 2}  # queries by a gate of that name, or its inverse
 KINDS = {"oracle": ("positions", "entries"), "labels": ("labels",), "QRAM": ("load",)}
-MEASURED = ("qubits", "degree", "kept", "p", "P", "overlap")  # of the circuit, and of the emulation
+ALGORITHMS = ("diagonal", "sparsified")
+SIZE, TRIAL, IMAGE = 16, 0, 0  # what is run: the trial's first pattern, and its first test image
+VERSION = 1  # of what a record holds
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Oracles as gates
@@ -67,9 +73,9 @@ def positions_gate(matrix: Array) -> Gate:
 
 
 def entries_gate(matrix: Array, controlled: bool) -> Gate:
-    """Rotate the flag's |0> to K~_jk/max|K~| |0> + ...|1>, on j, k, flag (and, where controlled, test = 0): two queries.
+    """Rotate the flag's |0> to K~_jk/max|K~| |0> + ...|1>, on j, k, flag, and where controlled only if test = 0.
 
-    Compute the entry, rotate by it, compute it back.
+    Two queries: compute the entry, rotate by it, compute it back.
     """
     bits = int(np.log2(len(matrix)))
     angles = (2 * np.arccos(matrix / np.abs(matrix).max())).T.ravel()  # the first control is the lowest bit
@@ -131,14 +137,16 @@ def load_gate(k: Array) -> Gate:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def prediction_circuit(matrix: Array | None, y: Array, k: Array, epsilon: float, weights: tuple[float, float]):
+def prediction_circuit(
+    matrix: Array | None, y: Array, k: Array, epsilon: float, weights: tuple[float, float]
+) -> QuantumCircuit:
     """The Hadamard test of one test image up to its measurement.
 
     matrix: K~ [n, n], n a power of two, or None for the diagonal algorithm, |w> = |y>; k: k* [n], |k_i| <= 1; weights:
     (p, P), the success probabilities that the superposition is balanced for.
     """
     bits = int(np.log2(len(y)))
-    j, flag, angle, test = range(bits), 2 * bits, 2 * bits + 1, 2 * bits + 2
+    j, flag, test = range(bits), 2 * bits, 2 * bits + 2
     circuit = QuantumCircuit(2 * bits + 3)
     p, post = weights
     circuit.ry(2 * np.arctan2(np.sqrt(p), np.sqrt(post)), test)  # a^2 = P/(p + P) for |w>, at test = 0
@@ -148,7 +156,6 @@ def prediction_circuit(matrix: Array | None, y: Array, k: Array, epsilon: float,
         append_solver(circuit, matrix, y, epsilon)
     circuit.append(load_gate(k), [*j, flag, test])
     circuit.h(test)
-    assert angle < circuit.num_qubits
     return circuit
 
 
@@ -230,3 +237,65 @@ def predict(matrix: Array | None, y: Array, k: Array, epsilon: float) -> dict[st
     gates = transpile(circuit, basis_gates=BASIS, optimization_level=1)
     record |= {f"gates_{name}": gates.count_ops().get(name, 0) for name in BASIS}
     return record | {"gates": gates.size(), "depth": gates.depth()}
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Running
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def inputs_of(folder: Path, prefix: str, seed: int) -> tuple[Array, Array, Array, float]:
+    """K~ [n, n], y [n], k* [n] divided by the test block's largest entry, and the epsilon that emulation.py takes."""
+    kernels, matrices, _, _ = emulation.stored_trial(folder, prefix, SIZE, TRIAL, seed)
+    k, y, label = (kernels[name] for name in ("kernel_test_normalized", "train_label", "test_label"))
+    overlap = training.overlaps(k, solve(matrices[0], y))
+    shots = readout.shots_needed(overlap, label, float(np.median(overlap)), emulation.SHARE)
+    epsilon = min(emulation.EPSILON_SHARE / np.sqrt(shots), emulation.LARGEST_EPSILON)
+    return matrices[0], y, k[IMAGE] / np.abs(k).max(), float(epsilon)
+
+
+def run_network(folder: Path, output: Path, network: str, seed: int) -> None:
+    """Run both algorithms on one network's trial, print what came out, and write `{prefix}_circuit.npz`."""
+    prefixes = (network, f"digits-{network}")
+    prefix = next((p for p in prefixes if TRIAL in finished_trials(folder, p, seed).get(SIZE, [])), None)
+    if prefix is None:
+        raise BadInput("input", folder, f"has no {network} trial {TRIAL} of n = {SIZE}; run training.py first")
+    matrix, y, k, epsilon = inputs_of(folder, prefix, seed)
+    records = [predict(each, y, k, epsilon) for each in (None, matrix)]
+    for algorithm, found in zip(ALGORITHMS, records, strict=True):
+        difference = max(abs(found[f"{name}_circuit"] - found[f"{name}_emulated"]) for name in ("p", "P", "overlap"))
+        print(f"{prefix}, {algorithm}: {found['qubits_circuit']} qubits, degree {found['degree_emulated']}, "
+              f"{found['queries_oracle_circuit']} oracle queries, {found['gates']:,} gates of {' '.join(BASIS)}, depth "
+              f"{found['depth']:,}; p {found['p_circuit']:.4f}, P {found['P_circuit']:.4f}, o "
+              f"{found['overlap_circuit']:.6f}, at most {difference:.0e} from the emulation")  # fmt: skip
+    record = {name: np.array([float(found[name]) for found in records]) for name in records[0]}
+    origin = {"circuit": VERSION, "seed": seed, "image": IMAGE, "axes": {"algorithms": list(ALGORITHMS)}}
+    results = Results(origin, {(SIZE, None, TRIAL): record | {"epsilon": epsilon}})
+    print(merge_results(output / f"{prefix}_circuit.npz", results))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line. Returns the exit status: 0, or 2 after one line about a bad input."""
+    parser = options.Parser(description="One prediction of the quantum algorithm of arXiv:2107.09200 as gates.")
+    here = Path("kernel_output")
+    parser.add_options([
+        ("--networks", dict(nargs="+", choices=training.networks, default=training.networks, metavar="NETWORK"),
+         f"of {' '.join(training.networks)}", training.networks),
+        ("--seed", dict(type=options.whole_number, default=training.seed), "seed that the kernels have in their names",
+         training.seed),
+        ("--input", dict(type=Path, default=here, metavar="DIR"), "folder of training.py's kernels", here),
+        ("--output", dict(type=Path, default=here, metavar="DIR"), "folder to write to", here),
+    ])  # fmt: skip
+    args = parser.parse_args(argv)
+    try:
+        with locked(args.output):
+            for network in args.networks:
+                run_network(args.input, args.output, network, args.seed)
+    except BadInput as error:
+        print(f"circuit.py: error: {options.explained(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    options.run_script(main)

@@ -148,7 +148,7 @@ def transformed(encoding: Encoding, values: Vector, bound: float, uses: float) -
 
 
 def series_length(kappa: float, error: float) -> tuple[int, int]:
-    """Lengths b and j_0 of [CKS], Lemma 14, for 1/x on 1/kappa <= |x| <= 1 up to 2 * error; j_0 < b, where the series ends.
+    """Lengths b and j_0 of [CKS], Lemma 14: 1/x on 1/kappa <= |x| <= 1 up to 2 * error; j_0 < b, where the series ends.
 
     b = ceil(kappa^2 ln(kappa/error)), j_0 = ceil(sqrt(b ln(4b/error))); the degree is 2 j_0 + 1.
     """
