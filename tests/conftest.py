@@ -19,9 +19,9 @@ sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tests"))
 
 import training  # noqa: E402
-from runtime import mnist, options  # noqa: E402
+from runtime import mnist, options, sitting  # noqa: E402
 
-SHALLOW = 6  # convolutions, where the depth is not what is tested
+SHALLOW = 3  # convolutions, where the depth is not what is tested
 TINY = ("--dataset", "digits", "--data-sizes", "4", "16", "--trials", "2", "1", "--test-size", "4")
 QUICK = (*TINY, "--networks", "fully-connected")
 Ended = namedtuple("Ended", "status out err")
@@ -68,6 +68,7 @@ def call(*arguments, depth=SHALLOW):
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         patch.setattr(training, "convolutional_depth", depth)
         patch.setattr(training, "sweep_depths", [depth, 2 * depth])
+        patch.setattr(sitting, "seconds_per_layer", lambda run: 1e-4)  # to measure it takes longer than all the rest
         patch.setattr(options, "load_data", load_once)
         patch.setattr(sys, "argv", ["training.py", *map(str, arguments)])
         try:
@@ -113,8 +114,9 @@ def start(*arguments, prelude="", environment=None, depth=SHALLOW):
     """
     variables = {k: v for k, v in os.environ.items() if k != "MNIST_DIR"} | (environment or {})
     variables = {k: v for k, v in variables.items() if v is not None}
-    lines = ["import sys, training", "from runtime import options", "sys.argv[0] = 'training.py'"]
-    lines += [f"training.convolutional_depth = {depth}", prelude, "options.run_script(training.main)"]
+    lines = ["import sys, training", "from runtime import options, sitting", "sys.argv[0] = 'training.py'"]
+    lines += [f"training.convolutional_depth = {depth}", "sitting.seconds_per_layer = lambda run: 1e-4", prelude]
+    lines += ["options.run_script(training.main)"]
     command = [sys.executable, "-c", "\n".join(lines), *map(str, arguments)]
     pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     return subprocess.Popen(command, env=variables, cwd=ROOT, **pipes)
