@@ -100,7 +100,7 @@ def download_mnist(url_infos: dict | None = None) -> Path:
     check_connection(next(iter(url_infos)))  # the download manager would retry for minutes
     print("note: downloading MNIST (11 MB) through TensorFlow Datasets", file=sys.stderr)
     cache = downloads / "cache"
-    for abandoned in cache.glob("*.tmp.*"):
+    for abandoned in list(cache.rglob("*.tmp.*")):
         shutil.rmtree(abandoned)
     try:
         cache.mkdir(parents=True, exist_ok=True)

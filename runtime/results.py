@@ -137,4 +137,4 @@ def relative_difference(found: Any, expected: Any) -> float:
     same = (found == expected) | (np.isnan(found) & np.isnan(expected))
     with np.errstate(all="ignore"):
         ratio = np.abs(found - expected) / np.abs(expected)
-    return float(np.max(np.where(same, 0, np.nan_to_num(ratio, nan=np.inf)), initial=0))
+    return float(np.max(np.where(same, 0, np.nan_to_num(ratio, nan=np.inf, posinf=np.inf)), initial=0))

@@ -1,9 +1,14 @@
-"""What the tests share: the script as a module, the datasets, the slow twin, a way to run the command line."""
+"""What the tests share: datasets, the script in this process and in processes of its own, and what a folder holds."""
 
+import contextlib
+import functools
+import io
 import os
 import socket
 import subprocess
 import sys
+import time
+from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +19,21 @@ sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tests"))
 
 import training  # noqa: E402
+from runtime import mnist, options, sitting  # noqa: E402
+
+SHALLOW = 3  # convolutions, where the depth is not what is tested
+TINY = ("--dataset", "digits", "--data-sizes", "4", "16", "--trials", "2", "1", "--test-size", "4")
+QUICK = (*TINY, "--networks", "fully-connected")
+Ended = namedtuple("Ended", "status out err")
+
+
+# ---- data ----
 
 
 @pytest.fixture(scope="session")
 def digits():
     """scikit-learn's digits in MNIST's format: always there."""
-    return training.load_data("digits")
+    return mnist.load_data("digits")
 
 
 @pytest.fixture(scope="session")
@@ -36,51 +50,119 @@ def real_data(request):
     """Each dataset in turn, MNIST where MNIST_DIR is set."""
     if request.param == "digits":
         return request.getfixturevalue("digits")
-    return training.load_data("mnist", request.getfixturevalue("mnist_dir"))
+    return mnist.load_data("mnist", request.getfixturevalue("mnist_dir"))
 
 
 @pytest.fixture
 def images(digits):
     """Six standardised images of two digits, [6, 28, 28, 1]."""
-    return training.process_data(digits["train"], (1, 0), 3, False, np.random.default_rng(3))[0]
+    return training.draw_images(digits["train"], (1, 0), 3, False, np.random.default_rng(3))[0]
+
+
+# ---- the script in this process ----
+
+
+def call(*arguments, depth=SHALLOW):
+    """training.main in this process, with a convolutional network of `depth`: its status and what it printed."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setattr(training, "convolutional_depth", depth)
+        patch.setattr(training, "sweep_depths", [depth, 2 * depth])
+        patch.setattr(sitting, "seconds_per_layer", lambda run: 1e-4)  # to measure it takes longer than all the rest
+        patch.setattr(options, "load_data", load_once)
+        patch.setattr(sys, "argv", ["training.py", *map(str, arguments)])
+        try:
+            status = training.main(sys.argv[1:])
+        except SystemExit as error:
+            status = error.code
+    return Ended(status, out.getvalue(), err.getvalue())
+
+
+@functools.cache
+def load_once(dataset, mnist_dir):
+    """load_data, whose answer no run changes."""
+    return mnist.load_data(dataset, mnist_dir)
+
+
+def succeed(*arguments, **how):
+    """What a run of the script in this process printed; it has to succeed."""
+    ended = call(*arguments, **how)
+    assert ended.status == 0, ended
+    return ended.out
 
 
 @pytest.fixture(scope="session")
-def script():
-    """Run training.py with arguments; `environment` is added to the environment, None values removed from it."""
-
-    def run(*arguments, environment=None, timeout=300):
-        with start(*arguments, environment=environment) as process:
-            try:
-                printed, errors = process.communicate(timeout=timeout)
-            finally:
-                process.kill()
-        return subprocess.CompletedProcess(process.args, process.returncode, printed, errors)
-
-    return run
+def undisturbed(tmp_path_factory):
+    """Folder of a tiny shallow run of both networks that nothing happened to."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    succeed(*TINY, "--output", folder)
+    return folder
 
 
-def start(*arguments, environment=None):
-    """training.py as a process of its own; `environment` as for `script`."""
+def contents(folder):
+    """The bytes of everything that has its final name and does not hold times: name -> bytes."""
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix in (".npy", ".npz")}
+
+
+# ---- the script in processes of its own ----
+
+
+def start(*arguments, prelude="", environment=None, depth=SHALLOW):
+    """training.py as a process of its own, after `prelude`, with a convolutional network of `depth`.
+
+    environment: added to the environment, None values removed from it.
+    """
+    variables = {k: v for k, v in os.environ.items() if k != "MNIST_DIR"} | (environment or {})
+    variables = {k: v for k, v in variables.items() if v is not None}
+    lines = ["import sys, training", "from runtime import options, sitting", "sys.argv[0] = 'training.py'"]
+    lines += [f"training.convolutional_depth = {depth}", "sitting.seconds_per_layer = lambda run: 1e-4", prelude]
+    lines += ["options.run_script(training.main)"]
+    command = [sys.executable, "-c", "\n".join(lines), *map(str, arguments)]
+    pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, env=variables, cwd=ROOT, **pipes)
+
+
+def end(process, seconds=120):
+    """Wait for a process."""
+    try:
+        out, err = process.communicate(timeout=seconds)
+    finally:
+        process.kill()
+    return Ended(process.returncode, out, err)
+
+
+def run_script(*arguments, environment=None):
+    """training.py as people run it: its status and what it printed."""
     variables = {k: v for k, v in os.environ.items() if k != "MNIST_DIR"} | (environment or {})
     variables = {k: v for k, v in variables.items() if v is not None}
     command = [sys.executable, str(ROOT / "training.py"), *map(str, arguments)]
-    pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    return subprocess.Popen(command, env=variables, **pipes)
+    ended = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300)
+    return Ended(ended.returncode, ended.stdout, ended.stderr)
 
 
-def complaint(result):
+def complaint(ended):
     """The one line on stderr of a run that was refused."""
-    assert result.returncode == 2, result.stdout + result.stderr
-    lines = result.stderr.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("training.py: error: "), result.stderr
+    assert ended.status == 2, ended
+    lines = ended.err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("training.py: error: "), ended.err
     return lines[0]
+
+
+def wait_until(condition, seconds=60):
+    """Poll until condition() is true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it takes too long"
+        time.sleep(0.01)
 
 
 def free_port():
     """A port of this machine that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return server.getsockname()[1]
+
+
+# ---- matrices ----
 
 
 def off_diagonal(kernel):

@@ -1,0 +1,410 @@
+"""The method: images, depth, approximations and quantities, each on a case small enough to do by hand."""
+
+import numpy as np
+import pytest
+import scipy.sparse
+from conftest import SHALLOW
+
+import training
+from ntk import BadInput
+from runtime import linear_algebra
+from runtime.trials import Run, random_generator
+
+# ---- images ----
+
+
+def stretched(flat):
+    """Images [n, 784] from 0 to 1, every third pixel of them."""
+    flat = flat.astype(float) - flat.min(axis=1, keepdims=True)
+    return flat[:, ::3] / flat.max(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("flatten", [True, False])
+def test_images_are_drawn_from_the_dataset_each_once_and_in_classes(real_data, flatten):
+    split = real_data["train"]
+    image, label = training.draw_images(split, (8, 9), 20, flatten, np.random.default_rng(4))
+    assert image.shape == ((40, 784) if flatten else (40, 28, 28, 1)) and image.dtype == np.float64
+    assert list(label) == [1] * 20 + [-1] * 20
+    flat = image.reshape(40, -1)
+    assert np.allclose(np.sum(flat**2, axis=1), 1)
+    # Undo the scaling and look every image up in the dataset: nines first, no image twice.
+    nines, eights = (stretched(split["image"][split["label"] == d].reshape(-1, 784)) for d in (9, 8))
+    seen = set()
+    for i, (drawn, candidates) in enumerate(zip(stretched(flat), [nines] * 20 + [eights] * 20, strict=True)):
+        distance = np.abs(candidates - drawn).max(axis=1)
+        assert distance.min() < 1e-9
+        seen.add((label[i], int(distance.argmin())))
+    assert len(seen) == 40
+    again, _ = training.draw_images(split, (8, 9), 20, flatten, np.random.default_rng(4))
+    other, _ = training.draw_images(split, (8, 9), 20, flatten, np.random.default_rng(5))
+    assert np.array_equal(again, image) and not np.array_equal(other, image)
+
+
+def test_images_are_standardised_by_the_drawn_subset():
+    """One pixel bright, by hand: the mean and the deviation are those of the chosen subset, all pixels together."""
+    image = np.zeros((2, 2, 2, 1), np.uint8)
+    image[0, 0, 0] = 8
+    split = {"image": image, "label": np.array([3, 5])}
+    found, label = training.draw_images(split, (3, 5), 1, True, np.random.default_rng(0))
+    values = np.array([0, 0, 0, 0, 8, 0, 0, 0]) - 1.0
+    expected = values.reshape(2, 4) / np.array([[2], [np.sqrt(52)]])
+    assert list(label) == [1, -1]
+    assert np.allclose(found, expected)
+
+
+def test_fewer_images_are_drawn_where_there_are_not_enough(digits, capsys):
+    image, label = training.draw_images(digits["test"], (8, 9), 500, True, np.random.default_rng(0))
+    fewer = min(np.sum(digits["test"]["label"] == d) for d in (8, 9))
+    assert len(image) == len(label) == 2 * fewer and label.sum() == 0
+    assert f"only {fewer} images" in capsys.readouterr().out
+
+
+def test_images_that_can_not_be_drawn_are_refused():
+    split = {"image": np.ones((4, 2, 2, 1), np.uint8), "label": np.array([3, 3, 5, 5])}
+    with pytest.raises(BadInput, match="digits .3, 7.: no 1 images of each"):
+        training.draw_images(split, (3, 7), 1, True, np.random.default_rng(0))
+    with pytest.raises(BadInput, match="all of one colour"):
+        training.draw_images(split, (3, 5), 1, True, np.random.default_rng(0))
+
+
+def test_draws_are_independent_of_each_other():
+    keys = [
+        (0, "convolutional", 16, 0, "train"),
+        (1, "convolutional", 16, 0, "train"),
+        (0, "fully-connected", 16, 0, "train"),
+        (0, "convolutional", 32, 0, "train"),
+        (0, "convolutional", 16, 1, "train"),
+        (0, "convolutional", 16, 0, "test"),
+    ]
+    assert len({tuple(random_generator(*key).integers(2**62, size=2)) for key in keys}) == len(keys)
+
+
+def test_separability_and_depth():
+    x = np.array([[1.0, 0], [0.6, 0.8], [0, -1]])
+    assert np.isclose(training.separability(x), 0.2)
+    assert training.fully_connected_depth(16, 0.25) == round(0.1 * 8 * np.log(64) / training.nonlinearity)
+    assert training.fully_connected_depth(512, 0.0) > 0
+
+
+# ---- approximations ----
+
+
+def same_class(n):
+    """Whether images i and j are of one class, bool [n, n]."""
+    first = np.arange(n) < n // 2
+    return first[:, None] == first
+
+
+def dense_pattern(n, rng, replacement):
+    """The sparsity pattern once more, as a dense matrix and word for word."""
+    p = min(2 * np.log(n) / n, 1)
+    if replacement:
+        counts = rng.binomial(n, p, size=n)
+        pattern = np.zeros((n, n), dtype=bool)
+        pattern[np.repeat(np.arange(n), counts), rng.integers(n, size=counts.sum())] = True
+    else:
+        pattern = rng.random((n, n), dtype=np.float32) < p
+    pattern = np.tril(pattern)
+    pattern = (pattern | pattern.T) & same_class(n)
+    np.fill_diagonal(pattern, True)
+    return pattern
+
+
+@pytest.mark.parametrize("replacement", [True, False])
+@pytest.mark.parametrize("n", [2, 4, 16, 64, 512, 2050])
+def test_sparse_patterns_equal_the_dense_definition_bit_by_bit(n, replacement):
+    """The largest size takes more than one block of rows."""
+    assert 2**22 // 2050 < 2050
+    for i in range(1 if n > 1000 else 5):
+        found = training.sparsity_pattern(n, np.random.default_rng(i), replacement)
+        expected = dense_pattern(n, np.random.default_rng(i), replacement)
+        assert np.array_equal(found.toarray(), expected)
+        assert training.sparsity(found) == training.sparsity(expected)
+
+
+@pytest.mark.parametrize("n", [16, 64, 512])
+def test_patterns_have_the_density_of_their_definition(n):
+    """With replacement 1 - (1 - 1/n)^m, m ~ Binomial(n, p): in the mean 1 - (1 - p/n)^n; without it p itself."""
+    p = min(2 * np.log(n) / n, 1)
+    lower = np.tri(n, k=-1, dtype=bool) & same_class(n)
+    for replacement, expected in ((True, 1 - (1 - p / n) ** n), (False, p)):
+        drawn = [training.sparsity_pattern(n, np.random.default_rng(i), replacement).toarray()[lower] for i in range(40)]
+        assert abs(np.mean(drawn) - expected) < 5 * np.sqrt(expected / (40 * lower.sum()))
+
+
+def test_the_fully_connected_kernel_is_multiplied_by_the_pattern():
+    kernel = np.arange(16.0).reshape(4, 4)
+    pattern = np.eye(4, dtype=bool)
+    pattern[0, 1] = pattern[1, 0] = True
+    expected = np.zeros((4, 4))
+    expected[[0, 0, 1, 1, 2, 3], [0, 1, 0, 1, 2, 3]] = [0, 1, 4, 5, 10, 15]
+    found = training.sparsified_kernel("fully-connected", kernel, scipy.sparse.csr_array(pattern), None)
+    assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("dense_limit", [1024, 4])
+def test_the_convolutional_kernel_is_thresholded_and_its_diagonal_raised(monkeypatch, dense_limit):
+    """As a dense matrix and as a sparse one."""
+    monkeypatch.setattr(training, "dense_limit", dense_limit)
+    kernel = np.full((6, 6), 9.0)
+    kernel[0, 1] = kernel[1, 0] = 2.0
+    kernel[0, 2] = kernel[2, 0] = 4.0
+    kernel[3, 4] = kernel[4, 3] = 4.0
+    kernel[3, 5] = kernel[5, 3] = -7.0
+    pattern = same_class(6)
+    pattern[1, 2] = pattern[2, 1] = pattern[4, 5] = pattern[5, 4] = False
+    found = training.sparsified_kernel("convolutional", kernel, scipy.sparse.csr_array(pattern), (2.0, 5.0))
+    expected = np.diag(np.full(6, 9.0 * (1 + 0.76 * np.log(6) ** 0.9)))
+    expected[0, 2] = expected[2, 0] = 4  # 2 is not above 2
+    expected[3, 5] = expected[5, 3] = -7  # 4 is not above 5, |-7| is
+    assert scipy.sparse.issparse(found) == (dense_limit == 4)
+    assert np.allclose(found.toarray() if scipy.sparse.issparse(found) else found, expected)
+    assert training.sparsity(found) == 2
+
+
+def test_class_thresholds_count_the_zeros_outside():
+    """n = 4: one pair a class, twice among 16 entries of which 14 are zero; rank 13.5 lies halfway to it."""
+    kernel = np.full((4, 4), 100.0)
+    kernel[0, 1] = kernel[1, 0] = 3.0
+    kernel[2, 3] = kernel[3, 2] = -5.0
+    assert training.class_thresholds(kernel) == pytest.approx((1.5, 2.5))
+    assert training.class_thresholds(kernel, 100) == (3.0, 5.0)
+
+
+def test_class_thresholds_keep_46_percent_at_16():
+    kernel = np.random.default_rng(0).normal(size=(16, 16))
+    kernel += kernel.T
+    block = np.abs(kernel[:8, :8][~np.eye(8, dtype=bool)])
+    assert np.mean(block > training.class_thresholds(kernel)[0]) == pytest.approx(0.46, abs=0.02)
+
+
+def test_sound_class_thresholds_are_of_the_block_alone():
+    kernel = np.zeros((6, 6))
+    kernel[np.tril_indices(3, -1)] = kernel.T[np.tril_indices(3, -1)] = [1, 2, -3]
+    kernel[3:, 3:] = 10 * kernel[:3, :3]
+    assert training.class_thresholds(kernel, 50, zeros=False) == (2, 20)
+    assert training.class_thresholds(kernel, 50) == (0, 0)
+
+
+def test_the_convolutional_thresholds_come_from_the_reference_kernel():
+    reference = np.array([[9.0, 3, 0, -4], [3, 9, 0, 0], [0, 0, 9, 5], [-4, 0, 5, 9]])
+    found = training.kernel_thresholds("convolutional", 96, reference)
+    assert found["k_thresh"] == 5
+    assert found["class_thresholds"]["sound"] == (3, 5)
+    assert found["class_thresholds"]["original"] == training.class_thresholds(reference, 90, zeros=True)
+    assert np.array_equal(training.normalise(np.array([[1.0, -10, 7]]), 5), [[0.2, -1, 1]])
+
+
+def test_the_fully_connected_threshold_is_the_kernel_at_a_small_angle():
+    x = np.array([[1.0, 0], [1 - 1e-5, np.sqrt(1 - (1 - 1e-5) ** 2)]])
+    x = np.pad(x, [(0, 0), (0, 782)])
+    found = training.kernel_thresholds("fully-connected", 36, None)
+    assert found["class_thresholds"] is None
+    assert found["k_thresh"] == training.fully_connected_ntk(x, depth=36)[0, 1]
+
+
+# ---- eigenvalues and solutions ----
+
+
+def test_sparsity_is_the_fullest_column():
+    matrix = np.array([[1, 0, 0], [2, 3, 0], [-1, 0, 0]])
+    assert training.sparsity(matrix) == training.sparsity(scipy.sparse.csr_array(matrix)) == 3
+
+
+def test_condition_number():
+    assert training.condition_number(np.array([[0.0, 2], [2, 3]])) == pytest.approx(4)  # eigenvalues -1, 4
+    assert training.condition_number(np.zeros((2, 2))) == np.inf
+
+
+def test_solve():
+    matrix = np.array([[2.0, 1], [1, -3]])
+    assert training.solve(matrix, np.array([7.0, 0])) == pytest.approx(np.array([3, 1]) / np.sqrt(10))
+    assert np.isnan(training.solve(np.zeros((2, 2)), np.ones(2))).all()
+
+
+def test_sparse_and_dense_agree():
+    """The sparse path, Lanczos and sparse LU, against dense eigenvalues and solves at n = 256."""
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(256, 256))
+    kernel = kernel @ kernel.T / 256
+    for shift in (0.5, 5.0):  # indefinite and positive definite
+        matrix = kernel * dense_pattern(256, rng, True) + (shift - 2) * np.eye(256)
+        sparse = scipy.sparse.csr_array(matrix)
+        y = rng.normal(size=256)
+        assert training.extreme_eigenvalues(sparse) == pytest.approx(training.extreme_eigenvalues(matrix), rel=1e-10)
+        assert training.condition_number(sparse) == pytest.approx(training.condition_number(matrix), rel=1e-10)
+        assert training.solve(sparse, y) == pytest.approx(training.solve(matrix, y), rel=1e-10, abs=1e-12)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize(
+    "diagonal, flags",
+    [((2.0, 1, 3), 0), ((2.0, -1, 3), 1), ((2.0, 0, 3), 1 + 2 + 4), ((2.0, 1e-15, 3), 2 + 4), ((2.0, 1e-12, 3), 4)],
+)
+def test_numerical_flags(diagonal, flags, sparse):
+    """Indefinite, singular, singular to rounding (300 eps = 7e-14 for the larger one), ill-conditioned, none of it."""
+    matrix = np.diag(np.tile(diagonal, 100 if sparse else 1))
+    matrix = scipy.sparse.csr_array(matrix) if sparse else matrix
+    if sparse and diagonal[1] == 1e-12:
+        matrix.data[4:] = np.abs(matrix.data[4:]).clip(min=1)  # one small eigenvalue, for Lanczos
+    assert linear_algebra.numerical_flags(matrix, training.extreme_eigenvalues(matrix)) == flags
+
+
+def test_only_a_failed_factorisation_means_an_eigenvalue_of_zero(monkeypatch):
+    singular = scipy.sparse.csr_array(np.diag([0.0, 1, 2, 3, 4]))
+    assert training.extreme_eigenvalues(singular) == pytest.approx((0, 0, 4))
+
+    def fail(*_, **how):
+        raise RuntimeError("of another kind")
+
+    monkeypatch.setattr(scipy.sparse.linalg, "eigsh", fail)
+    with pytest.raises(RuntimeError, match="of another kind"):
+        training.extreme_eigenvalues(scipy.sparse.csr_array(np.diag([1.0, 2, 3, 4])))
+
+
+def test_eigenvalues_that_lanczos_does_not_find_are_nan(monkeypatch):
+    def give_up(*_, **how):
+        raise scipy.sparse.linalg.ArpackNoConvergence("no convergence", np.empty(0), np.empty((0, 0)))
+
+    monkeypatch.setattr(scipy.sparse.linalg, "eigsh", give_up)
+    matrix = scipy.sparse.csr_array(np.diag([1.0, 2, 3, 4]))
+    eigenvalues = training.extreme_eigenvalues(matrix)
+    assert np.isnan(eigenvalues).all() and linear_algebra.numerical_flags(matrix, eigenvalues) == 1 + 2 + 4
+
+
+# ---- quantities ----
+
+
+def test_accuracy_thresholds_at_the_median():
+    outputs = np.array([10.0, 11, 12, 13])
+    assert training.accuracy(outputs, np.array([-1, -1, 1, 1])) == 1
+    assert training.accuracy(outputs, np.array([-1, 1, 1, 1])) == 0.75
+    assert np.isnan(training.accuracy(np.array([np.nan, 1]), np.array([1, -1])))
+    assert training.accuracy(np.array([-1.0, 1, 2, 3]), np.array([-1, 1, 1, 1]), threshold=0) == 1
+
+
+def test_post_selection_probability():
+    k = np.array([[1, 0.2], [0.4, -0.4]])
+    assert 1 / training.post_selection_probability(k) == pytest.approx([2 / 1.04, 2 / 0.32])
+
+
+def test_readout_measurements():
+    """Overlap cos 60 degrees = 1/2, and cos 0; overlaps 0.6, 0.8 and 1, whose median is 0.8."""
+    overlap = training.overlaps(np.array([[2.0, 2 * np.sqrt(3)], [5, 0]]), np.array([3.0, 0]))
+    assert overlap == pytest.approx([0.5, 1])
+    assert training.readout_measurements(overlap) == pytest.approx([3, 0])
+    overlap = training.overlaps(np.array([[3.0, 4], [4, 3], [1, 0]]), np.array([2.0, 0]))
+    assert training.readout_measurements(overlap, np.median(overlap))[[0, 2]] == pytest.approx([0.64 / 0.04, 0])
+    assert training.readout_measurements(np.array([0.0]))[0] == np.inf
+
+
+def test_trial_quantities_by_hand():
+    """A diagonal kernel: every approximation is exact, and every count follows from k* alone."""
+    kernels = {
+        "kernel_train": 2 * np.eye(4),
+        "kernel_test": np.array([[4.0, 2, 0, 0], [0, 0, 2, 2]]),
+        "kernel_test_normalized": np.array([[1.0, 0.5, 0, 0], [0, 0, 0.5, 0.5]]),
+        "train_label": np.array([1, 1, -1, -1]),
+        "test_label": np.array([1, -1]),
+        "depth": 36,
+        "separability": 0.25,
+    }
+    found = training.trial_quantities(kernels, {c: [2 * np.eye(4)] * 3 for c in training.conventions})
+    overlap = np.array([1.5 / np.sqrt(1.25) / 2, -1 / np.sqrt(0.5) / 2])
+    median = overlap.mean()
+    for suffix in training.conventions.values():
+        for name, expected in [
+            ("sparsity", 1),
+            ("condition_number", 1),
+            ("numerical_flags", 0),
+            ("smallest_eigenvalue", 2),
+            ("positive_definite", 1),
+            ("accuracy_sparse", 1),
+            ("accuracy_sparse_at_zero", 1),
+        ]:
+            assert list(found[name + suffix]) == [expected] * 3, name
+        readout = np.array([1 / overlap**2 - 1] * 3)
+        assert found[f"readout_measurements_sparse{suffix}"] == pytest.approx(readout)
+        readout = np.array([(1 - overlap**2) / (overlap - median) ** 2] * 3)
+        assert found[f"readout_measurements_sparse_at_median{suffix}"] == pytest.approx(readout)
+    assert found["condition_number_exact"] == 1 and found["off_diagonal_ratio"] == 0
+    for which in ("exact", "diagonal"):
+        assert found[f"accuracy_{which}"] == found[f"accuracy_{which}_at_zero"] == 1
+    assert found["post_selection_measurements"] == pytest.approx([4 / 1.25, 8])
+    assert found["post_selection_measurements_k_thresh"] == pytest.approx([4 / 1.25, 8])
+    assert found["clipped_share_k_thresh"] == 1 / 8
+    assert found["readout_measurements_diagonal"] == pytest.approx(1 / overlap**2 - 1)
+    assert (found["depth"], found["separability"]) == (36, 0.25)
+
+
+def test_k_star_is_rescaled_in_the_originals_convention_alone():
+    """k* of at most 1/2, and a largest off-diagonal entry of 1/4: 1 is clipped from 1/4 on."""
+    kernel = np.eye(2) + 0.25 * (1 - np.eye(2))
+    test = np.array([[0.5, 0.1], [-0.2, 0.2]])
+    kernels = {"kernel_train": kernel, "kernel_test": test, "kernel_test_normalized": test, "depth": 1}
+    kernels |= {"train_label": np.array([1, -1]), "test_label": np.array([1, -1]), "separability": 1}
+    found = training.trial_quantities(kernels, {"original": [kernel]})
+    assert found["post_selection_measurements"] == pytest.approx([2 / 1.04, 2 / 0.32])
+    assert found["post_selection_measurements_k_thresh"] == pytest.approx([2 / 0.26, 2 / 0.08])
+    assert found["post_selection_measurements_training"] == pytest.approx([2 / 1.16, 2 / 1.28])
+    assert found["clipped_share_training"] == 0.25
+
+
+@pytest.mark.parametrize("network", training.networks)
+def test_useless_matrices_are_reported(network):
+    """A kernel of ones is singular, twice as much off the diagonal indefinite: flags and NaN, no exception."""
+    pattern, thresholds = scipy.sparse.csr_array(same_class(8)), (0.5, 0.5)
+    for kernel, exact in ((np.ones((8, 8)), 2 + 4), (2 * np.ones((8, 8)) - np.eye(8), 1)):
+        test = np.random.default_rng(0).random((4, 8))
+        kernels = {"kernel_train": kernel, "train_label": np.repeat([1, -1], 4), "test_label": np.repeat([1, -1], 2)}
+        kernels |= {"kernel_test": test, "kernel_test_normalized": test, "depth": 1, "separability": 0}
+        matrix = training.sparsified_kernel(network, kernel, pattern, thresholds)
+        found = training.trial_quantities(kernels, {c: [matrix] for c in training.conventions})
+        assert int(found["numerical_flags_exact"]) & exact == exact
+        for suffix in training.conventions.values():
+            flags = int(found[f"numerical_flags{suffix}"][0])
+            if network == "fully-connected":
+                assert flags & exact == exact
+            assert (flags & 1 == 0) == found[f"positive_definite{suffix}"][0]
+
+
+@pytest.fixture
+def trial_of(digits, tmp_path, monkeypatch):
+    """A function that computes one trial of n = 20 in a shallow network, with a given dense_limit."""
+    monkeypatch.setattr(training, "convolutional_depth", SHALLOW)
+    run = Run(0, 6, tmp_path, "numba", "float64", digits)
+
+    def compute(network, dense_limit):
+        monkeypatch.setattr(training, "dense_limit", dense_limit)
+        return training.compute_trial(run, training.make_trial(network, training.selections[network], 20, 1))
+
+    return compute
+
+
+@pytest.mark.parametrize("network", training.networks)
+def test_quantities_of_sparse_matrices_equal_those_of_dense_ones(trial_of, network):
+    """A whole trial with n above dense_limit, against the same trial with n below it."""
+    dense, sparse = trial_of(network, 20), trial_of(network, 19)
+    assert dense.keys() == sparse.keys()
+    for name, expected in dense.items():
+        close = dict(rel=1e-6, abs=1e-9) if "readout" in name else dict(rel=1e-9)
+        assert np.asarray(sparse[name]) == pytest.approx(np.asarray(expected), **close), name
+
+
+def test_the_two_conventions_draw_patterns_of_their_own(trial_of):
+    found = trial_of("fully-connected", 1024)
+    assert found["sparsity"].shape == found["sparsity_sound"].shape == (training.sparsity_patterns,)
+    assert len(set(found["condition_number"]) | set(found["condition_number_sound"])) == 2 * training.sparsity_patterns
+
+
+def test_a_trials_approximations_are_those_of_its_quantities(digits, tmp_path, monkeypatch):
+    """What others rebuild from the kernels alone is what the results were computed from."""
+    monkeypatch.setattr(training, "convolutional_depth", SHALLOW)
+    run = Run(0, 4, tmp_path, "numba", "float64", digits)
+    trial = training.make_trial("convolutional", (1, 0), 16, 0)
+    record = training.compute_trial(run, trial)
+    kernels = training.trial_kernels(run, trial)
+    again = training.trial_approximations(trial, 0, kernels["kernel_train"], kernels["class_thresholds"])
+    for convention, suffix in training.conventions.items():
+        conditions = [training.condition_number(matrix) for matrix in again[convention]]
+        assert np.array_equal(conditions, record[f"condition_number{suffix}"])
