@@ -226,14 +226,16 @@ def normalise(kernel_test: Array, k_thresh: float) -> Array:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def sparsity_pattern(n: int, rng: np.random.Generator, replacement: bool = True) -> scipy.sparse.csr_array:
+def sparsity_pattern(
+    n: int, rng: np.random.Generator, replacement: bool = True, density: float = 1
+) -> scipy.sparse.csr_array:
     """Random symmetric pattern of O(log n) entries a row, sparse bool [n, n].
 
     Each row draws Binomial(n, p) columns, p = min(2 ln(n)/n, 1), with replacement as the original does; the lower
     triangle is kept and mirrored, entries between the classes are dropped, the diagonal is set. Without replacement
-    that many distinct columns are drawn, which is to keep every entry with probability p.
+    that many distinct columns are drawn, which is to keep every entry with probability p. density: a factor of p.
     """
-    p = min(2 * np.log(n) / n, 1)
+    p = min(density * 2 * np.log(n) / n, 1)
     if replacement:
         counts = rng.binomial(n, p, size=n)
         i, j = np.repeat(np.arange(n), counts), rng.integers(n, size=counts.sum())
@@ -287,18 +289,22 @@ def sparsified_kernel(
     return sparsified.toarray() if n <= dense_limit else sparsified
 
 
-def trial_approximations(trial: Trial, seed: int, kernel_train: Array, thresholds: Any) -> dict[str, list[Matrix]]:
+def trial_approximations(
+    trial: Trial, seed: int, kernel_train: Array, thresholds: Any, boost: tuple[float, float] = diagonal_boost,
+    density: float = 1,
+) -> dict[str, list[Matrix]]:  # fmt: skip
     """The sparsified matrices K~ of one trial, a list by convention, each from a random pattern of its own.
 
     "original" as in the paper's experiment; "sound" draws without replacement, and compares with percentiles of the
-    class's own entries. thresholds: `class_thresholds` by convention, or None.
+    class's own entries. thresholds: `class_thresholds` by convention, or None; boost, density: as in the functions
+    above, the paper's unless given.
     """
     found = {}
     for convention, suffix in conventions.items():
         draws = [trial.random(seed, f"pattern {i}{suffix}") for i in range(sparsity_patterns)]
-        patterns = [sparsity_pattern(trial.size, rng, replacement=convention == "original") for rng in draws]
+        patterns = [sparsity_pattern(trial.size, rng, convention == "original", density) for rng in draws]
         limits = thresholds and thresholds[convention]
-        found[convention] = [sparsified_kernel(trial.network, kernel_train, p, limits) for p in patterns]
+        found[convention] = [sparsified_kernel(trial.network, kernel_train, p, limits, boost) for p in patterns]
     return found
 
 
