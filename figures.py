@@ -1,0 +1,835 @@
+"""The figures of analysis.ipynb: what training.py, emulation.py and controls.py wrote, drawn.
+
+    loaded = figures.load("kernel_output")
+    figures.show_all(loaded, figures.accuracy)
+
+First what is on the disk, and how it is shown; then every function draws one figure. None computes a kernel: what
+value a trial has, the error bars and the fitted curves come from scaling.py, the sparsified matrices from training.py,
+colours and markers from drawing.py.
+"""
+
+import contextlib
+import io
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, to_hex
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, NullLocator
+from numpy.typing import NDArray
+from PIL import Image
+
+import report
+import scaling
+import training
+from drawing import (
+    DPI,
+    GREY,
+    RC,
+    STYLES,
+    Array,
+    Style,
+    add_legend,
+    draw_curve,
+    draw_map,
+    drawn_in_style,
+    mark,
+    note_verdicts,
+    panels,
+    plain_numbers,
+    short_number,
+    size_axis,
+    value_axis,
+)
+from ntk import BadInput
+from runtime.checkpoints import read_kernel
+from runtime.mnist import load_data
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Results on the disk
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+class NothingToDraw(Exception):
+    """What is missing, and what makes it."""
+
+
+PARTS = {  # files beside {prefix}_results.npz, and what makes them
+    "depth_sweep": "python training.py --depth-sweep",
+    "digit_pairs": "python training.py --digit-pairs",
+    "emulation": "python emulation.py",
+    "baselines": "python controls.py",
+    "sensitivity": "python controls.py",
+    "circuit": "python circuit.py",
+}
+
+
+@dataclass
+class Results:
+    """Everything that is on the disk of one network.
+
+    arrays: of {prefix}_results.npz, [sizes, trials, ...]; parts: arrays of the other files, by `PARTS`.
+    """
+
+    network: str
+    prefix: str  # of the files' names
+    title: str
+    folder: Path
+    arrays: dict[str, NDArray] = field(repr=False)
+    parts: dict[str, dict[str, NDArray]] = field(default_factory=dict, repr=False)
+
+    def part(self, name: str) -> dict[str, NDArray]:
+        """The arrays of one of `PARTS`. Raises NothingToDraw where they are not on the disk."""
+        if name not in self.parts:
+            raise NothingToDraw(f"{self.prefix}_{name}.npz is not there; {PARTS[name]} makes it")
+        return self.parts[name]
+
+    @property
+    def dataset(self) -> str:
+        """What the images are of: mnist or digits."""
+        return "mnist" if self.prefix == self.network else "digits"
+
+
+def load(folder: str | Path, dataset: str | None = None) -> dict[str, Results]:
+    """{network: Results} of what is in `folder`: MNIST's if any, else the stand-in digits', which a line says.
+
+    dataset: "mnist" or "digits" for these alone.
+    """
+    folder, loaded = Path(folder), {}
+    prefixes = {"mnist": "", "digits": "digits-"}
+    for network in training.networks:
+        there = [name for name, first in prefixes.items() if (folder / f"{first}{network}_results.npz").exists()]
+        chosen = [name for name in there if dataset in (None, name)]
+        if not chosen:
+            print(f"note: no results of the {network} network in {folder}/; its figures are left out")
+            continue
+        if chosen[0] == "digits":
+            print(f"THE {network.upper()} RESULTS ARE OF SCIKIT-LEARN'S 8x8 DIGITS, NOT OF MNIST.")
+        elif "digits" in there:
+            print(f"note: of the {network} network MNIST's results are shown; the stand-in digits' are there too: "
+                  'dataset = "digits" in the first cell shows them')  # fmt: skip
+        prefix = prefixes[chosen[0]] + network
+        first, second = sorted(training.selections[network])
+        name = "MNIST" if chosen[0] == "mnist" else "NOT MNIST: scikit-learn digits"
+        arrays = {part: read_arrays(folder / f"{prefix}_{part}.npz") for part in ("results", *PARTS)}
+        parts = {part: found for part, found in arrays.items() if found and part != "results"}
+        if arrays["results"]:
+            title = f"{network.replace('-', ' ')}, {name} {first} and {second}"
+            loaded[network] = Results(network, prefix, title, folder, arrays["results"], parts)
+    return loaded
+
+
+def read_arrays(path: Path) -> dict[str, NDArray]:
+    """The arrays of a file; {} where it is not there or, with a note, can't be read."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except FileNotFoundError:
+        return {}
+    except Exception as error:  # a damaged file can raise anything
+        print(f"note: {path} can't be read ({error}); it is left out")
+        return {}
+
+
+def print_runs(folder: str | Path) -> None:
+    """A line for each run that run.json lists: what was computed from what, where, and how long it took."""
+    try:
+        sittings = json.loads((Path(folder) / "run.json").read_text())["sittings"]
+        for run in sittings:
+            where = f"{run['dataset']}; {run['device']}; engine {run['engine']}, {run['precision']}"
+            print(f"{run['network']}, {run['what']}: {where}; {run['seconds']:,.0f} s, finished {run['finished']}")
+    except (OSError, ValueError, KeyError, TypeError):
+        print(f"note: no record of runs in {folder}/run.json, so where these results come from is not on record")
+
+
+def show_tables(loaded: Mapping[str, Results]) -> None:
+    """Means by size of what the figures show, with their 95 % intervals, as in RESULTS.md."""
+    from IPython.display import Markdown, display
+
+    for results in loaded.values():
+        tables = "\n\n".join(report.means_table(results.arrays, columns) for columns in report.TABLES.values())
+        display(Markdown(f"**{results.title}**\n\n{tables}"))
+
+
+def show_growth(loaded: Mapping[str, Results], *names: str) -> None:
+    """What scaling.py says of the growth of these arrays, a sentence each; without names, of all, a table."""
+    from IPython.display import Markdown, display
+
+    for results in loaded.values():
+        if names:
+            lines = [f"- {report.sentence(results.arrays, name)}" for name in names if name in results.arrays]
+            display(Markdown("\n".join([f"{results.title}:\n", *lines])))
+        else:
+            there = [name for name in scaling.QUANTITIES if name in results.arrays]
+            display(Markdown(f"**{results.title}**\n\n{scaling.growth_table(results.arrays, there)}"))
+
+
+def save(figure: Figure, name: str, folder: str | Path) -> bytes:
+    """Save a figure as {folder}/figures/{name}.png. Returns the picture."""
+    picture, drawn = io.BytesIO(), io.BytesIO()
+    with mpl.rc_context(RC):
+        figure.savefig(drawn, format="png", dpi=DPI)
+    # 256 colours are enough, and a third of the size.
+    Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(picture, format="png", optimize=True)
+    try:
+        (Path(folder) / "figures").mkdir(parents=True, exist_ok=True)
+        (Path(folder) / "figures" / f"{name}.png").write_bytes(picture.getvalue())
+    except OSError as error:
+        print(f"note: {name}.png is shown, but can't be written ({error.strerror})")
+    return picture.getvalue()
+
+
+def show(drawing: Callable[[Any], Figure], results: Any, name: str, folder: str | Path) -> None:
+    """Draw, save and display one figure, or print what is missing for it."""
+    from IPython.display import display
+
+    try:
+        picture = save(drawing(results), name, folder)
+    except NothingToDraw as missing:
+        print(f"note: {missing}")
+    else:
+        display({"image/png": picture, "text/plain": name}, raw=True)
+
+
+def show_all(loaded: Mapping[str, Results], drawing: Callable[[Results], Figure]) -> None:
+    """Draw, save and display one figure for each network."""
+    for results in loaded.values():
+        show(drawing, results, f"{results.prefix}_{drawing.__name__}", results.folder)
+
+
+def show_together(loaded: Mapping[str, Results], drawing: Callable[[Mapping[str, Results]], Figure]) -> None:
+    """Draw, save and display one figure of all networks; its name tells digits from MNIST."""
+    for results in list(loaded.values())[:1]:
+        first = "digits-" if all(r.dataset == "digits" for r in loaded.values()) else ""
+        show(drawing, loaded, first + drawing.__name__, results.folder)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The claims
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+class Panel(NamedTuple):
+    """One quantity over n: its axis, {style: array of the results}, and whether its growth is fitted."""
+
+    label: str
+    curves: dict[str, str]
+    fitted: bool = True
+
+
+PANELS = {
+    "sparsity": Panel("most non-zeros in a column", {"sparsified": "sparsity", "pattern": "pattern_sparsity"}),
+    "accuracy": Panel(
+        "test accuracy",
+        {"exact": "accuracy_exact", "sparsified": "accuracy_sparse", "diagonal": "accuracy_diagonal"},
+        fitted=False,
+    ),
+    "condition_number": Panel(
+        "condition number κ", {"exact": "condition_number_exact", "sparsified": "condition_number"}
+    ),
+    "post_selection": Panel("post-selection measurements", {"both": "post_selection_measurements"}),
+    "readout": Panel(
+        "readout measurements",
+        {"sparsified": "readout_measurements_sparse", "diagonal": "readout_measurements_diagonal"},
+    ),
+}
+
+
+def trial_values(results: Results, name: str) -> tuple[list[Array], bool]:
+    """The trials' values of a quantity by size; of the fully-connected condition numbers, which are near 1, κ - 1.
+
+    Returns (list of [trials], whether 1 was subtracted).
+    """
+    values = scaling.trial_values(results.arrays, name)
+    near_one = name.startswith("condition_number") and results.network == "fully-connected"
+    return [v - 1 for v in values] if near_one else values, near_one
+
+
+def draw_panel(ax: Axes, results: Results, quantity: str, verdicts: bool = True) -> None:
+    """One quantity of `PANELS` over n."""
+    panel, n = PANELS[quantity], results.arrays["data_sizes"]
+    curves, near_one = {}, False
+    for i, (key, name) in enumerate(panel.curves.items()):
+        values, near_one = trial_values(results, name)
+        options: dict[str, Any] = dict(sidestep=i - (len(panel.curves) - 1) / 2, fitted=panel.fitted and not near_one)
+        curves[key] = draw_curve(ax, n, values, STYLES[key], **options)
+    heights = np.concatenate([curve.heights for curve in curves.values()])
+    kind = {"accuracy": "shares", "condition_number": "ratios"}.get(quantity, "counts")
+    value_axis(ax, heights, kind, log=near_one or None)
+    size_axis(ax, n[results.arrays["trials"] > 0])
+    ax.set_ylabel(panel.label + " − 1" * near_one)
+    if verdicts:
+        note_verdicts(ax, curves)
+
+
+@drawn_in_style
+def overview(loaded: Mapping[str, Results]) -> Figure:
+    """Accuracy, condition number, post-selection and readout: a column for each network."""
+    quantities = ("accuracy", "condition_number", "post_selection", "readout")
+    if len(loaded) == 1:
+        cells = [(results, quantity) for results in loaded.values() for quantity in quantities]
+    else:
+        cells = [(results, quantity) for quantity in quantities for results in loaded.values()]
+    rows = len(cells) // 2
+    figure, axes = panels(rows, 2, 3.7, 2.9)
+    for i, (ax, (results, quantity)) in enumerate(zip(axes.flat, cells, strict=True)):
+        draw_panel(ax, results, quantity)
+        if i < 2:
+            ax.set_title(results.title.replace(", ", "\n", 1), fontsize=12)
+        if i < len(cells) - 2:
+            ax.set_xlabel("")
+    add_legend(figure, columns=2, fitted=True)
+    return figure
+
+
+def one_quantity(quantity: str) -> Callable[[Results], Figure]:
+    """The function that draws one quantity of `PANELS` for one network."""
+
+    def draw(results: Results) -> Figure:
+        figure, axes = panels(1, 1, 7, 5)
+        draw_panel(axes[0, 0], results, quantity)
+        axes[0, 0].set_title(results.title, fontsize=12, pad=8 + 12 * len(PANELS[quantity].curves))
+        add_legend(figure, columns=2, fitted=PANELS[quantity].fitted)
+        return figure
+
+    draw.__name__, draw.__doc__ = quantity, f"{PANELS[quantity].label} over n, of one network."
+    return drawn_in_style(draw)
+
+
+sparsity, accuracy, condition_number, post_selection, readout = map(one_quantity, PANELS)
+
+
+SOUNDER: list[tuple[str, str, list[tuple[str, str, str, str]]]] = [  # axis, its kind, [(style, array, line, label)]
+    ("most non-zeros in a column of K̃", "counts", [
+        ("sparsified", "sparsity", "original", "original"),
+        ("sparsified", "sparsity_sound", "sounder", "sound"),
+    ]),
+    ("condition number of K̃", "ratios", [
+        ("sparsified", "condition_number", "original", "original"),
+        ("sparsified", "condition_number_sound", "sounder", "sound"),
+    ]),
+    ("test accuracy", "shares", [
+        ("exact", "accuracy_exact", "original", "exact, at the median"),
+        ("exact", "accuracy_exact_at_zero", "sounder", "exact, at 0"),
+        ("sparsified", "accuracy_sparse", "original", "sparsified, at the median"),
+        ("sparsified", "accuracy_sparse_at_zero", "sounder", "sparsified, at 0"),
+        ("diagonal", "accuracy_diagonal", "original", "diagonal, at the median"),
+        ("diagonal", "accuracy_diagonal_at_zero", "sounder", "diagonal, at 0"),
+    ]),
+    ("post-selection measurements", "counts", [
+        ("both", "post_selection_measurements", "original", "original: by the test block"),
+        ("both", "post_selection_measurements_training", "sounder", "by the training matrix"),
+        ("both", "post_selection_measurements_k_thresh", "k_thresh", "by k_thresh alone"),
+    ]),
+    ("readout measurements", "counts", [
+        ("sparsified", "readout_measurements_sparse", "original", "sparsified, about 0"),
+        ("sparsified", "readout_measurements_sparse_at_median", "sounder", "sparsified, at the median"),
+        ("diagonal", "readout_measurements_diagonal", "original", "diagonal, about 0"),
+        ("diagonal", "readout_measurements_diagonal_at_median", "sounder", "diagonal, at the median"),
+    ]),
+    ("share", "shares", [
+        ("sparsified", "positive_definite", "original", "K̃ positive definite, original"),
+        ("sparsified", "positive_definite_sound", "sounder", "K̃ positive definite, sound"),
+        ("both", "clipped_share_training", "sounder", "k* clipped by the training matrix"),
+        ("both", "clipped_share_k_thresh", "k_thresh", "k* clipped by k_thresh"),
+    ]),
+]  # fmt: skip
+
+
+@drawn_in_style
+def sounder(results: Results) -> Figure:
+    """The original's conventions (filled, solid) beside sounder ones (hollow, dashed or dotted): six panels."""
+    figure, axes = panels(3, 2, 5, 4.2, results.title)
+    arrays, n = results.arrays, results.arrays["data_sizes"]
+    for ax, (label, kind, curves) in zip(axes.flat, SOUNDER, strict=True):
+        heights = []
+        for i, (key, name, line, what) in enumerate(curves):
+            options: dict[str, Any] = dict(line=line, sidestep=(i - (len(curves) - 1) / 2) / 2, points=False)
+            values, near_one = trial_values(results, name)
+            heights.append(draw_curve(ax, n, values, STYLES[key], what, **options).heights)
+        value_axis(ax, np.concatenate(heights), kind, log=near_one or None)
+        size_axis(ax, n[arrays["trials"] > 0])
+        ax.set_title(label + " − 1" * near_one, fontsize=12)
+        ax.legend(fontsize=9.5, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=1 + (len(curves) > 3))
+    return figure
+
+
+@drawn_in_style
+def separability(results: Results) -> Figure:
+    """The training images' separability delta over n and, of the fully-connected network, the depth it asks for."""
+    arrays, n = results.arrays, results.arrays["data_sizes"]
+    shown = {"separability": "separability δ", "depth": "depth"}
+    if results.network == "convolutional":
+        del shown["depth"]  # the same at every size
+    figure, axes = panels(1, len(shown), 5.2, 4.4, results.title)
+    for ax, (name, label) in zip(axes[0], shown.items(), strict=True):
+        curve = draw_curve(ax, n, scaling.trial_values(arrays, name), STYLES["exact"], "training images")
+        value_axis(ax, curve.heights, log=name == "separability")
+        size_axis(ax, n[arrays["trials"] > 0])
+        ax.set_ylabel(label)
+    add_legend(figure, columns=2 + len(shown) // 2)
+    return figure
+
+
+SWEEP: dict[str, tuple[str, dict[str, str]]] = {  # title: (kind of axis, {style: array})
+    "test accuracy": ("shares", dict(PANELS["accuracy"].curves)),
+    "condition number κ": ("ratios", dict(PANELS["condition_number"].curves)),
+    "off-diagonal / diagonal of K": ("counts", {"exact": "off_diagonal_ratio"}),
+    "share of K̃ positive definite": ("shares", {"sparsified": "positive_definite"}),
+}
+
+
+@drawn_in_style
+def depth_sweep(results: Results) -> Figure:
+    """Where the approximations come apart: a row for each size, four quantities over the depth."""
+    sweep = results.part("depth_sweep")
+    depths, rows = sweep["depth_settings"], np.flatnonzero(sweep["trials"])
+    figure, axes = panels(len(rows), len(SWEEP), 3.6, 2.7, results.title, sharex=True, sharey="col")
+    for column, (label, (kind, names)) in enumerate(SWEEP.items()):
+        heights = [np.empty(0)]
+        for ax, i in zip(axes[:, column], rows, strict=True):
+            for key, name in names.items():
+                if name in sweep:
+                    values = [scaling.trial_values({name: each}, name)[i] for each in np.moveaxis(sweep[name], 1, 0)]
+                    heights.append(draw_curve(ax, depths, values, STYLES[key]).heights)
+            ax.set_xscale("log")
+            ax.set_xticks(depths, labels=[f"{depth:g}" for depth in depths], rotation=45)
+            ax.xaxis.set_minor_locator(NullLocator())
+            if column == 0:
+                ax.set_ylabel(f"n = {sweep['data_sizes'][i]}, trials: {sweep['trials'][i]}")
+        everything = np.concatenate(heights)
+        # What is below the smallest difference from 1 in double precision can't matter.
+        seen = everything[(everything > np.finfo(float).eps) | (kind == "shares")]
+        value_axis(axes[0, column], seen, kind)
+        axes[0, column].set_title(label, fontsize=12)
+        axes[-1, column].set_xlabel("depth / L$_{conv}$" if depths.max() <= 1 else "depth")
+    add_legend(figure, columns=5)
+    return figure
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Images and kernels
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@drawn_in_style
+def images(results: Results, count: int = 8) -> Figure:
+    """`count` training images of each of the network's two digits; MNIST's are downloaded where they are not there."""
+    try:
+        with contextlib.redirect_stderr(sys.stdout):
+            split = load_data(results.dataset)["train"]
+    except BadInput as error:
+        raise NothingToDraw(f"no images of the {results.network} network: {error}") from error
+    figure, axes = panels(2, count, 1, 1.1, results.title)
+    for row, digit in zip(axes, training.selections[results.network], strict=True):
+        for ax, image in zip(row, split["image"][split["label"] == digit][:count], strict=True):
+            ax.imshow(image[..., 0], cmap="gray_r")
+            ax.set_axis_off()
+    return figure
+
+
+def approximations(results: Results, most: int = 64) -> dict[str, Array]:
+    """{style: matrix} of trial 0 of the largest size up to `most` whose kernels are on the disk, as training.py does.
+
+    Raises NothingToDraw where none is.
+    """
+    seed = json.loads(str(results.arrays.get("origin", "{}"))).get("seed", training.seed)
+    missing = f"no kernels of the {results.network} network in {results.folder}/; python training.py makes them"
+
+    def kernel_of(n: int) -> tuple[Array, dict[str, Any]]:
+        return read_kernel(results.folder / f"{results.prefix}_seed{seed}_data{n}_trial0_kernel_train.npy")
+
+    sizes = [int(n) for n in results.arrays["data_sizes"] if n <= most]
+    for n in sorted(sizes, reverse=True):
+        try:
+            (kernel, label), thresholds = kernel_of(n), None
+            if results.network == "convolutional":
+                reference = kernel_of(training.reference_size)[0]
+                thresholds = training.kernel_thresholds(results.network, label["depth"], reference)["class_thresholds"]
+        except BadInput as error:
+            missing = missing if isinstance(error.__cause__, FileNotFoundError) else str(error)
+            continue
+        trial = training.make_trial(results.network, training.selections[results.network], n, 0)
+        sparsified = training.trial_approximations(trial, seed, kernel, thresholds)["original"][0]
+        return {"exact": kernel, "sparsified": sparsified, "diagonal": np.diag(np.diag(kernel))}
+    raise NothingToDraw(missing)
+
+
+@drawn_in_style
+def kernels(results: Results) -> Figure:
+    """One training set's exact, sparsified and diagonal matrix on one logarithmic colour scale; zeros are white."""
+    matrices = approximations(results)
+    scale = np.abs(matrices["exact"]).max()
+    magnitudes = {key: np.abs(matrix) / scale for key, matrix in matrices.items()}
+    smallest = max(1e-12, min(float(m[m > 0].min()) for m in magnitudes.values()))
+    enlarged = max(m.max() for m in magnitudes.values()) > 1
+    norm = LogNorm(smallest, 1)
+    colors = mpl.colormaps["viridis"].with_extremes(over=STYLES["sparsified"].color)
+    figure, axes = panels(1, 3, 3.5, 3.7, f"{results.title}, n = {len(matrices['exact'])}", sharey=True)
+    for ax, (key, magnitude) in zip(axes[0], magnitudes.items(), strict=True):
+        picture = ax.imshow(np.ma.masked_equal(magnitude, 0), cmap=colors, norm=norm)
+        ax.set_title(STYLES[key].label, fontsize=12)
+        ax.set_xlabel("training image")
+        ax.grid(False)
+    axes[0, 0].set_ylabel("training image")
+    label = "|K| / largest exact |K|" + (" (orange: larger)" if enlarged else "")
+    bar = figure.colorbar(picture, ax=axes, label=label, shrink=0.85, extend="max" if enlarged else "neither")
+    if smallest > 0.01:
+        bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if smallest < 0.1 else range(1, 10)))
+        bar.ax.yaxis.set_major_formatter(plain_numbers())
+        bar.ax.yaxis.set_minor_locator(NullLocator())
+    return figure
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Could the evidence have failed?
+# ----------------------------------------------------------------------------------------------------------------------
+
+BASELINES = {  # array's ending: (label, marker)
+    "kernel_mean": ("class mean of the kernel", "v"),
+    "nearest_mean": ("nearest class mean of the pixels", "P"),
+    "ridge": ("ridge regression on the pixels", "X"),
+    "nearest_neighbour": ("nearest neighbour", "<"),
+    "ink": ("sum of the pixels", "*"),
+}
+
+
+@drawn_in_style
+def baselines(results: Results) -> Figure:
+    """Accuracy of simple classifiers beside the exact NTK and its diagonal approximation, at both thresholds."""
+    arrays = results.part("baselines")
+    n = arrays["data_sizes"]
+    figure, axes = panels(1, 2, 5.2, 5.6, results.title, sharey=True)
+    heights = []
+    for ax, ending, where in zip(axes[0], ("", "_at_zero"), ("threshold at the median", "threshold at 0"), strict=True):
+        drawn = {f"accuracy_{key}": STYLES[key] for key in ("exact", "diagonal")}
+        for i, (key, (label, marker)) in enumerate(BASELINES.items()):
+            drawn[f"accuracy_{key}"] = Style(label, to_hex(mpl.colormaps["PuRd"](0.95 - 0.13 * i)), marker)
+        for i, (name, style) in enumerate(drawn.items()):
+            values = scaling.trial_values(arrays, name + ending)
+            options: dict[str, Any] = dict(sidestep=(i - len(drawn) / 2) / 2, points=False)
+            heights.append(draw_curve(ax, n, values, style, **options).heights)
+        size_axis(ax, n)
+        ax.set_title(where, fontsize=12)
+    value_axis(axes[0, 0], np.concatenate(heights), "shares")
+    axes[0, 0].set_ylabel("test accuracy")
+    add_legend(figure, columns=3, points=False)
+    return figure
+
+
+class Map(NamedTuple):
+    """One quantity of a map: title, array, array that is subtracted, whether its colours are logarithmic."""
+
+    title: str
+    name: str
+    subtracted: str = ""
+    log: bool = False
+    digits: int = 3  # of numbers below 1
+
+
+PAIR_MAPS = (
+    Map("accuracy, exact", "accuracy_exact"),
+    Map("accuracy, exact − sparsified", "accuracy_exact", "accuracy_sparse"),
+    Map("accuracy, exact − diagonal", "accuracy_exact", "accuracy_diagonal"),
+    Map("condition number, exact", "condition_number_exact", log=True),
+    Map("condition number, sparsified", "condition_number", log=True),
+    Map("post-selection measurements", "post_selection_measurements_median", log=True),
+    Map("readout measurements, sparsified", "readout_measurements_sparse_median", log=True),
+    Map("readout measurements, diagonal", "readout_measurements_diagonal_median", log=True),
+)
+
+
+def setting_means(arrays: Mapping[str, NDArray], name: str, size: int) -> Array:
+    """Means over the trials of one size, of an array [sizes, settings, trials, ...]: [settings]."""
+    by_setting = np.moveaxis(arrays[name], 1, 0)
+    return np.array([np.mean(scaling.trial_values({name: each}, name)[size]) for each in by_setting])
+
+
+def map_values(arrays: Mapping[str, NDArray], shown: Map, size: int) -> Array:
+    """What a map shows, of one size: [settings]."""
+    values = setting_means(arrays, shown.name, size)
+    return values - setting_means(arrays, shown.subtracted, size) if shown.subtracted else values
+
+
+def count_of(arrays: Mapping[str, NDArray], size: int) -> str:
+    """How many trials the means of a size are of."""
+    trials = arrays["trials"][size]
+    return "one trial" if trials == 1 else f"means of {trials} trials"
+
+
+@drawn_in_style
+def digit_pairs(results: Results) -> Figure:
+    """Eight quantities of all 45 pairs of digits at the largest size; the paper's two pairs are framed."""
+    arrays = results.part("digit_pairs")
+    size = np.flatnonzero(arrays["trials"])[-1]
+    title = f"{results.title.split(',')[0]}, all pairs of digits, n = {arrays['data_sizes'][size]}"
+    figure, axes = panels(4, 2, 5, 4.4, f"{title}, {count_of(arrays, size)}")
+    pairs = np.sort(arrays["digit_pairs"], axis=1).astype(int)
+    for ax, shown in zip(axes.flat, PAIR_MAPS, strict=True):
+        values, title = map_values(arrays, shown, size), shown.title
+        if shown.name.startswith("condition_number") and results.network == "fully-connected":
+            values, title = values - 1, f"{title} − 1"
+        table = np.full((10, 10), np.nan)
+        table[pairs[:, 1], pairs[:, 0]] = values
+        draw_map(ax, table, shown.log, shown.digits)
+        ax.set(xlim=(-0.5, 8.5), ylim=(9.5, 0.5), xticks=range(9), yticks=range(1, 10), title=title)
+        ranks = []
+        for network, digits in training.selections.items():
+            first, second = sorted(digits)
+            own = network == results.network
+            mark(ax, first, second, solid=own)
+            value = table[second, first]
+            rank = 1 + np.sum(values > value)
+            where = f", {rank} of {len(values)} from the top" if np.ptp(values) > 0 else ""
+            ranks.append(f"{first} and {second}: {short_number(value, shown.digits)}{where}")
+        ax.text(0.98, 0.97, "\n".join(ranks), transform=ax.transAxes, ha="right", va="top", fontsize=8.5)
+    return figure
+
+
+SENSITIVITY_MAPS = (
+    Map("accuracy, threshold at the median", "accuracy_sparse"),
+    Map("the same minus the diagonal's", "accuracy_sparse", "accuracy_diagonal"),
+    Map("accuracy, threshold at 0", "accuracy_sparse_at_zero"),
+    Map("the same minus the diagonal's", "accuracy_sparse_at_zero", "accuracy_diagonal_at_zero"),
+    Map("condition number of K̃", "condition_number", log=True),
+    Map("share of K̃ positive definite", "positive_definite"),
+)
+PARAMETERS = {"percentile": 90, "boost": 1, "density": 1}  # columns of the array `settings`, and the paper's point
+PLANES = (("percentile", "boost"), ("density", "boost"), ("percentile", "density"))
+
+
+@drawn_in_style
+def sensitivity(results: Results) -> Figure:
+    """What the constants set by hand do: three planes through the paper's point, which is framed.
+
+    Of the largest size of several trials, where there is one.
+    """
+    arrays = results.part("sensitivity")
+    several = np.flatnonzero(arrays["trials"] > 1)
+    size, names = (several if several.size else np.flatnonzero(arrays["trials"]))[-1], list(PARAMETERS)
+    title = f"{results.title}, n = {arrays['data_sizes'][size]}, {count_of(arrays, size)}"
+    figure, axes = panels(len(SENSITIVITY_MAPS), len(PLANES), 3.9, 3.1, title)
+    for row, shown in zip(axes, SENSITIVITY_MAPS, strict=True):
+        values = map_values(arrays, shown, size)
+        for ax, plane in zip(row, PLANES, strict=True):
+            (third,) = set(names) - set(plane)
+            chosen = arrays["settings"][:, names.index(third)] == PARAMETERS[third]
+            x, y = (arrays["settings"][chosen, names.index(name)] for name in plane)
+            columns, rows = np.unique(x), np.unique(y)
+            table = np.full((len(rows), len(columns)), np.nan)
+            table[np.searchsorted(rows, y), np.searchsorted(columns, x)] = values[chosen]
+            draw_map(ax, table, shown.log, shown.digits, scale=values)
+            ax.set_xticks(range(len(columns)), labels=[f"{value:g}" for value in columns])
+            ax.set_yticks(range(len(rows)), labels=[f"{value:g}" for value in rows])
+            ax.set(xlabel=plane[0], ylabel=plane[1], ylim=(-0.5, len(rows) - 0.5))
+            ax.set_title(shown.title, fontsize=11)
+            mark(ax, columns.searchsorted(PARAMETERS[plane[0]]), rows.searchsorted(PARAMETERS[plane[1]]))
+    return figure
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The algorithm emulated
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def labels_of(arrays: Mapping[str, NDArray], axis: str) -> list[Any]:
+    """What stands along an axis of the emulation's arrays, such as "solvers"."""
+    return json.loads(str(arrays["origin"]))["axes"][axis]
+
+
+def at_median(arrays: Mapping[str, NDArray], name: str, axis: int) -> Array:
+    """An array of the emulation with the threshold at the median; axis: that of the thresholds."""
+    return np.take(arrays[name], labels_of(arrays, "thresholds").index("median"), axis)
+
+
+def mean_queries(arrays: Mapping[str, NDArray], name: str, axis: int) -> Array:
+    """`at_median` of an array of costs: all queries, the mean over the test images, [..., readouts, conventions]."""
+    everything, mean = labels_of(arrays, "kinds").index("all"), labels_of(arrays, "statistics").index("mean")
+    return at_median(arrays, name, axis)[..., everything, mean]
+
+
+@drawn_in_style
+def shots(results: Results) -> Figure:
+    """Accuracy against the shots of a prediction, at the smallest and the largest size, and the shots needed."""
+    arrays = results.part("emulation")
+    sizes = sorted({0, len(arrays["data_sizes"]) - 1})
+    figure, axes = panels(1, len(sizes), 5.4, 4.6, results.title, sharey=True)
+    m, heights = np.array(labels_of(arrays, "shots")), []
+    for ax, i in zip(axes[0], sizes, strict=True):
+        for key, ending, axis in (("sparsified", "", 3), ("diagonal", "_diagonal", 2)):
+            color = STYLES[key].color
+            each = np.moveaxis(at_median(arrays, f"accuracy{ending}", axis), -1, 0)  # [shots, sizes, trials, ...]
+            values = [scaling.trial_values({"accuracy": a}, "accuracy")[i] for a in each]
+            heights.append(draw_curve(ax, m, values, STYLES[key], sidestep=key == "diagonal", points=False).heights)
+            noiseless = np.nanmean(at_median(arrays, f"accuracy_noiseless{ending}", axis)[i])
+            ax.axhline(noiseless, color=color, lw=1, ls="--", label=f"{key}, without noise")
+            needed = np.nanmean(at_median(arrays, f"shots_needed{ending}", axis)[i])
+            ax.axvline(needed, color=color, lw=1, ls=":", label=f"{key}, shots for 99 % of that")
+        samples = np.nanmean(at_median(arrays, "samples_needed_diagonal", 2)[i])
+        ax.axvline(samples, color=STYLES["classical"].color, lw=1, ls=":", label="classical samples for 99 %, diagonal")
+        ax.set_xscale("log")
+        ax.set_xlim(0.7, 1e6)
+        ax.set_xlabel("shots M of a prediction")
+        ax.set_title(f"n = {arrays['data_sizes'][i]}, {arrays['trials'][i]} trials", fontsize=12)
+    value_axis(axes[0, 0], np.concatenate(heights), "shares")
+    axes[0, 0].set_ylabel("test accuracy")
+    add_legend(figure, columns=2, points=False)
+    return figure
+
+
+def costs(arrays: Mapping[str, NDArray], convention: str = "test block") -> dict[str, Array]:
+    """The costs of a prediction by name, [sizes, trials, ...], threshold at the median.
+
+    "sparsified" and "diagonal": queries of the cheapest solver, encoding and readout; "classical": operations.
+    """
+    c = labels_of(arrays, "conventions").index(convention)
+    return {
+        "sparsified": at_median(arrays, "cheapest_quantum", 3)[..., c],
+        "diagonal": mean_queries(arrays, "cost_diagonal", 2)[..., c].min(axis=-1),
+        "classical": at_median(arrays, "cheapest_classical", 3),
+    }
+
+
+@drawn_in_style
+def cost(loaded: Mapping[str, Results]) -> Figure:
+    """What a prediction costs at least, quantum and classical, against n: a panel for each network."""
+    emulated = [results for results in loaded.values() if "emulation" in results.parts]
+    if not emulated:
+        raise NothingToDraw(f"no emulation is there; {PARTS['emulation']} makes it")
+    figure, axes = panels(1, len(emulated), 5, 4.6, sharey=True)
+    labels = {"sparsified": "quantum, sparsified: queries", "diagonal": "quantum, diagonal: queries",
+              "classical": "classical computer: operations"}  # fmt: skip
+    heights = []
+    for ax, results in zip(axes[0], emulated, strict=True):
+        arrays = results.parts["emulation"]
+        for key, values in costs(arrays).items():
+            each = scaling.trial_values({"cheapest": values}, "cheapest")
+            drawn = draw_curve(ax, arrays["data_sizes"], each, STYLES[key], labels[key], fitted=True)
+            heights.append(drawn.heights)
+        size_axis(ax, arrays["data_sizes"])
+        ax.set_title(results.title.replace(", ", "\n", 1), fontsize=12)
+    value_axis(axes[0, 0], np.concatenate(heights), log=True)
+    axes[0, 0].set_ylabel("cost of one prediction, at least")
+    add_legend(figure, columns=2, fitted=True)
+    return figure
+
+
+@drawn_in_style
+def cost_of_all(results: Results) -> Figure:
+    """Queries of a prediction by solver, encoding, readout and n, and the operations of classical ways beside them.
+
+    The cheapest of each n is framed; a row of panels for each convention of dividing k*, where they differ.
+    """
+    arrays = results.part("emulation")
+    queries = mean_queries(arrays, "cost", 3)  # [sizes, trials, patterns, solvers, encodings, readouts, conventions]
+    diagonal = mean_queries(arrays, "cost_diagonal", 2)  # [sizes, trials, readouts, conventions]
+    solvers, encodings, readouts, conventions = (
+        labels_of(arrays, axis) for axis in ("solvers", "encodings", "readouts", "conventions")
+    )
+    names = [f"{s}, {e}" for s in solvers for e in encodings] + ["diagonal, no solver"]
+    if np.array_equal(diagonal[..., 0], diagonal[..., 1], equal_nan=True):
+        conventions = conventions[:1]
+    figure, axes = panels(len(conventions), 4, 3.7, 4.6, f"{results.title}: queries of one prediction")
+    for c, row in enumerate(axes):
+        by_solver = known_mean(queries[..., c], (1, 2))  # [sizes, s, e, readouts]
+        by_solver = by_solver.reshape(len(queries), -1, by_solver.shape[-1])
+        tables = np.concatenate([by_solver, known_mean(diagonal[..., c], (1,))[:, None]], axis=1).T
+        there = np.isfinite(tables).any(axis=(0, 2))
+        shared = [table[there] for table in tables]
+        rows = [name for name, kept in zip(names, there, strict=True) if kept]
+        for ax, table, title in zip(row, shared, readouts, strict=False):
+            draw_costs(ax, table, rows if ax is row[0] else [], arrays["data_sizes"], shared)
+            ax.set_title(f"{title}\nk* divided by {DIVISORS[conventions[c]]}", fontsize=10)
+        operations = known_mean(at_median(arrays, "operations_classical", 3), (1, 2)).T
+        if c:  # they don't divide k*
+            row[3].set_axis_off()
+        else:
+            row[3].set_title("operations of a\nclassical computer", fontsize=10)
+            draw_costs(row[3], operations, labels_of(arrays, "classical"), arrays["data_sizes"], [operations])
+    return figure
+
+
+DIVISORS = {"test block": "the test block's largest", "k_thresh": "k_thresh"}
+
+
+def known_mean(array: Array, axes: tuple[int, ...]) -> Array:
+    """Mean of what is not NaN along axes; NaN where nothing is."""
+    known = ~np.isnan(array)
+    count = known.sum(axis=axes)
+    return np.where(count, np.where(known, array, 0).sum(axis=axes) / np.maximum(count, 1), np.nan)
+
+
+def draw_costs(ax: Axes, table: Array, rows: Sequence[str], sizes: NDArray, shared: Sequence[Array]) -> None:
+    """One map of costs [rows, sizes]; the cheapest of each size among all the `shared` tables is framed."""
+    draw_map(ax, table, log=True, scale=np.concatenate(shared))
+    for column in range(len(sizes)):
+        least = min(np.nanmin(other[:, column]) for other in shared)
+        for row in np.flatnonzero(table[:, column] == least):
+            mark(ax, column, row)
+    ax.set_xticks(range(len(sizes)), labels=map(str, sizes), rotation=45)
+    ax.set_yticks(range(len(table)), labels=rows or [""] * len(table), fontsize=8.5)
+    ax.set_xlabel("training images n", fontsize=10)
+
+
+WIRES = ("test", "angle", "flag", "k", "j")  # registers of circuit.py, from the top
+STEPS: tuple[tuple[float, str, tuple[str, ...], bool], ...] = (  # (from left, gate, registers, sparsified only)
+    (0, "R$_y$", ("test",), False),
+    (0, "H", ("j",), False),
+    (1, "labels", ("test", "j"), False),
+    (2, "H", ("angle",), True),
+    (3.1, "phase", ("test", "angle", "flag", "k"), True),
+    (4.2, "positions", ("k", "j"), True),
+    (5.2, "entries", ("flag", "k", "j"), True),
+    (6.2, "swap", ("k", "j"), True),
+    (7.2, "positions$^†$", ("k", "j"), True),
+    (8.4, "phase", ("test", "angle", "flag", "k"), True),
+    (9.4, "H", ("angle",), True),
+    (10.4, "load", ("test", "flag", "j"), False),
+    (11.4, "H", ("test",), False),
+    (12.3, "o", ("test",), False),
+    (12.3, "0", ("angle",), False),
+    (12.3, "0", ("flag",), False),
+    (12.3, "0", ("k",), False),
+)
+
+
+@drawn_in_style
+def circuit(results: Results) -> Figure:
+    """One prediction as gates, drawn by oracle calls, and what circuit.py counted; orange: the sparsified one's."""
+    arrays = results.part("circuit")
+    figure, axes = panels(1, 1, 11, 4.6, f"{results.title}: one prediction, n = {arrays['data_sizes'][0]}")
+    ax, heights = axes[0, 0], {wire: len(WIRES) - i for i, wire in enumerate(WIRES)}
+    for wire, height in heights.items():
+        ax.plot([-0.7, 12.3], [height, height], color=GREY, lw=1, zorder=1)
+        ax.text(-0.8, height, wire, ha="right", va="center")
+    for x, name, wires, solver in STEPS:
+        low, high = min(heights[w] for w in wires), max(heights[w] for w in wires)
+        color = STYLES["sparsified"].color if solver else "black"
+        box = Rectangle((x - 0.42, low - 0.32), 0.84, high - low + 0.64, fc="white", ec=color, lw=1.4, zorder=3)
+        ax.add_patch(box)
+        ax.text(x, (low + high) / 2, name, ha="center", va="center", fontsize=9, color=color, zorder=4,
+                rotation=90 if len(name) > 3 else 0)  # fmt: skip
+        for wire in set(WIRES) - set(wires):
+            if low < heights[wire] < high:  # passes under the box
+                ax.plot([x - 0.42, x + 0.42], [heights[wire]] * 2, color=GREY, lw=1, ls=":", zorder=3.5)
+    first = {name: np.ravel(value[0, 0]) for name, value in arrays.items() if value.ndim == 3}
+    degree = first["degree_emulated"][-1]
+    ax.add_patch(Rectangle((2.5, 0.5), 5.3, 5.0, fill=False, ec=STYLES["sparsified"].color, ls="--", zorder=2))
+    ax.text(5.2, 5.6, f"{degree:.0f} times, every other one inverted", ha="center", fontsize=9)
+    for i, algorithm in enumerate(labels_of(arrays, "algorithms")):
+        counts = {name: values[i] for name, values in first.items() if len(values) > i}
+        text = (f"{algorithm}: {counts['qubits_circuit']:.0f} qubits, {counts['queries_oracle_circuit']:.0f} oracle "
+                f"queries, {counts['gates']:,.0f} gates, depth {counts['depth']:,.0f}; p = {counts['p_circuit']:.3g}, "
+                f"P = {counts['P_circuit']:.3g}, o = {counts['overlap_circuit']:.4f}")  # fmt: skip
+        ax.text(-0.7, 0.1 - 0.45 * i, text, fontsize=10, color=STYLES[algorithm].color)
+    ax.set(xlim=(-1.8, 12.9), ylim=(-0.6, 6))
+    ax.set_axis_off()
+    return figure
