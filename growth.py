@@ -1,11 +1,12 @@
-"""One curve that contains constant, logarithm and power, its intervals and the verdict on "no faster than log n".
+"""One curve that contains constant, logarithm and power, its intervals, and the verdict on "no faster than log n".
 
     y(n) = a + b (n^λ - 1)/λ
 
 Its slope against ln n goes like n^λ: λ < 0 saturates, λ = 0 is the logarithm, λ > 0 a power of n, b = 0 a constant.
-At fixed λ it is linear, y = p (1 - u) + z u with u(n) from 0 at the first size to 1 at the last one and p, z its values
-there. So chi^2 over a grid of λ gives every interval (95 %). All functions take many data sets at once, [..., sizes];
-tests/simulate_growth.py measures how often their intervals cover and how often the verdict is wrong.
+At fixed λ it is linear, y = p (1 - u) + z u with u(n) from 0 at the first size to 1 at the last, and p, z its values
+there. So chi^2 over a grid of λ gives all intervals (95 %). Functions take many data sets at once: y, relative (the
+relative standard errors) and freedom (their degrees of freedom) are [..., sizes], n is [sizes], rising.
+tests/simulate_growth.py measures how often the intervals cover and how often the verdict is wrong.
 """
 
 from dataclasses import dataclass, field
@@ -17,22 +18,27 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 Interval = tuple[float, float]
 TAIL = 0.05  # an interval misses in this share of cases
-MARGIN = 0.25  # "no faster": λ is below it; "no growth": the growth is between 1/(1 + MARGIN) and 1 + MARGIN
-MISFIT = 0.01  # where a chi^2 as large is less probable than this, all errors are enlarged until the curve fits
+MARGIN = 0.25  # λ below it is no faster than log n; a growth between 1/(1 + MARGIN) and 1 + MARGIN is none
+MISFIT = 0.01  # where so large a chi^2 is less probable than this, all errors are enlarged until the curve fits
 INDICES = np.linspace(-4, 8, 97)  # the λ looked at; beyond, the curve is a step at the first or at the last size
 STEPS = 7  # three to find the errors, four that refine the grid
 VERDICTS = ("no growth", "no faster than log n", "faster than log n", "undecided")
 
 
-def verdicts(growth: Array, index: Array) -> NDArray[np.str_]:
-    """The verdict on intervals [..., 2] of growth and index; a curve that does not rise is no faster than log n."""
-    flat = growth[..., 1] <= 1 + MARGIN
-    cases = [flat & (growth[..., 0] >= 1 / (1 + MARGIN)), flat | (index[..., 1] < MARGIN), index[..., 0] > 0]
-    return np.select(cases, VERDICTS[:3], VERDICTS[3])
+def verdicts(ratio: Array, index: Array) -> NDArray[np.str_]:
+    """The verdict on intervals [..., 2] of the growth y(n_max)/y(n_min) and of λ: the first that holds.
+
+    "No growth": the growth is within the margin of 1; "no faster": it is not above the margin, or λ is below its own;
+    "faster": the growth is above the margin and λ above 0.
+    """
+    low, high = ratio[..., 0], ratio[..., 1]
+    slow, fast = index[..., 1] < MARGIN, (index[..., 0] > 0) & (low > 1 + MARGIN)
+    flat = high <= 1 + MARGIN
+    return np.select([flat & (low >= 1 / (1 + MARGIN)), flat | slow, fast], VERDICTS[:3], VERDICTS[3])
 
 
-def basis(n: ArrayLike, first: float, last: float, index: ArrayLike) -> Array:
-    """1 - u and u at sizes n for indices λ [...]: [..., sizes, 2]."""
+def basis(n: ArrayLike, first: float, last: float, index: Array) -> Array:
+    """1 - u and u at n [m] for λ [...]: [..., m, 2]."""
     index = np.where(np.abs(index) < 1e-9, 1e-9, index)[..., None]
     u = np.expm1(index * np.log(np.asarray(n) / first)) / np.expm1(index * np.log(last / first))
     return np.stack([1 - u, u], -1)
@@ -42,9 +48,16 @@ def curves(n: Array, y: Array, error: Array, index: Array) -> tuple[Array, Array
     """The best curve at every λ [..., L]: its p and z [..., L, 2], their covariance [..., L, 2, 2], chi^2 [..., L]."""
     a = basis(n, n[0], n[-1], index) / error[..., None, :, None]
     scaled = (y / error)[..., None, :, None]
-    covariance = np.linalg.inv(a.mT @ a)
+    covariance = np.asarray(np.linalg.inv(a.mT @ a), np.float64)
     ends = covariance @ (a.mT @ scaled)
     return ends[..., 0], covariance, np.sum((scaled - a @ ends) ** 2, (-2, -1))
+
+
+def ratio_bounds(ends: Array, covariance: Array, allowed: Array) -> tuple[Array, Array]:
+    """Fieller's bounds of z/p where chi^2 may rise by `allowed` [..., L]: 0 and infinite where p may be 0."""
+    a, b, c = (np.prod(ends[..., [i, j]], -1) - allowed * covariance[..., i, j] for i, j in ((0, 0), (0, 1), (1, 1)))
+    root, bounded, a = np.sqrt(np.maximum(b**2 - a * c, 0)), a > 0, np.where(a > 0, a, 1)
+    return np.where(bounded, np.maximum(b - root, 0) / a, 0), np.where(bounded, (b + root) / a, np.inf)
 
 
 def enlargement(least: Array, spare: int, freedom: Array) -> Array:
@@ -54,75 +67,76 @@ def enlargement(least: Array, spare: int, freedom: Array) -> Array:
     return np.where(scipy.stats.f.sf(least / spare, spare, freedom) < MISFIT, least / spare, 1)
 
 
-def bounds_of_growth(ends: Array, covariance: Array, allowed: Array) -> tuple[Array, Array]:
-    """Fieller's bounds of z/p where chi^2 may rise by `allowed` [..., L]; 0 to infinity where p may be 0."""
-    a, b, c = (np.prod(ends[..., [i, j]], -1) - allowed * covariance[..., i, j] for i, j in ((0, 0), (0, 1), (1, 1)))
-    root = np.sqrt(np.maximum(b**2 - a * c, 0))
-    bounded = a > 0
-    a = np.where(bounded, a, 1)
-    return np.where(bounded, np.maximum(b - root, 0) / a, 0), np.where(bounded, (b + root) / a, np.inf)
-
-
-def at(x: Array, i: Array) -> Array:
-    """x [..., L] at i [...]."""
-    return np.take_along_axis(x, i[..., None], -1)[..., 0]
+def fit_power(n: Array, y: Array, relative: Array, freedom: Array) -> tuple[Array, Array, Array]:
+    """b [...] of a n^b and its interval [..., 2], from a line through ln y; its degrees of freedom (Satterthwaite)."""
+    weight = relative**-2
+    total = np.sum(weight, -1, keepdims=True)
+    x, logs = (np.log(v) - np.sum(weight * np.log(v), -1, keepdims=True) / total for v in (n, y))
+    share = weight * x**2
+    square = np.sum(share, -1)
+    together = np.minimum(square**2 / np.sum(share**2 / freedom, -1), freedom.max(-1))
+    b = np.sum(weight * x * logs, -1) / square
+    scale = enlargement(np.sum(weight * (logs - b[..., None] * x) ** 2, -1), len(n) - 2, together)
+    half = np.sqrt(scipy.stats.f.isf(TAIL, 1, together) * scale / square)
+    return b, np.stack([b - half, b + half], -1), together
 
 
 def fit_curves(n: Array, y: Array, relative: Array, freedom: Array) -> dict[str, Array]:
-    """Index λ, growth y(n_max)/y(n_min) and their intervals.
+    """λ ("index"), y(n_max)/y(n_min) of the curve ("ratio"), b of a n^b ("exponent") [...], "..._interval" [..., 2].
 
-    n [sizes]; y, positive, and its relative standard errors [..., sizes], of `freedom` [...] degrees of freedom. Errors
-    are relative to the curve, not to the noisy means: it is refined in steps, and then the grid of λ. Intervals hold
-    what chi^2 allows, F(1, freedom) above its least. But where a constant is within 2 F(2, freedom) of that, λ means
-    nothing and the best of all λ makes growth out of chance: there that is allowed, and errors are relative to the
-    constant. Returns "index", "growth", "clear" (not constant) [...], "index_interval", "growth_interval" [..., 2] and,
-    for `band`, "indices", "allowed" [..., L], "ends" [..., L, 2], "covariance" [..., L, 2, 2].
+    y is positive. Errors are relative to the curve, not to the noisy means: it is refined in steps, and so is the grid
+    of λ. Intervals hold what chi^2 allows, F(1, freedom) above its least. But where a constant is within
+    2 F(2, freedom) of that, λ means nothing, and the best of all λ makes growth out of chance: there that much is
+    allowed, and errors are relative to the constant. "clear": whether the constant is refuted; "scale": what chi^2 was
+    divided by; for bands, "grid" and "allowed" [..., L], "ends" [..., L, 2], "covariance" [..., L, 2, 2].
     """
-    weight, grid = relative**-2, np.broadcast_to(INDICES, (*y.shape[:-1], len(INDICES)))
-    level = np.sum(weight * y, -1, keepdims=True) / np.sum(weight, -1, keepdims=True)
-    error, indices, allowance = relative * level, grid, 2 * scipy.stats.f.isf(TAIL, 2, freedom)
+    exponent, exponent_interval, freedom = fit_power(n, y, relative, freedom)
+    level = np.sum(y / relative**2, -1, keepdims=True) / np.sum(relative**-2, -1, keepdims=True)
+    grid, error = np.broadcast_to(INDICES, (*y.shape[:-1], len(INDICES))), relative * level
+    allowance, end = 2 * scipy.stats.f.isf(TAIL, 2, freedom), len(INDICES) - 1
     for step in range(STEPS):
-        ends, covariance, chi2 = curves(n, y, error, indices)
+        ends, covariance, chi2 = curves(n, y, error, grid)
         least, best = chi2.min(-1), chi2.argmin(-1)
         scale = enlargement(least, len(n) - 3, freedom)
         if step == 0:
             clear = np.sum(((y - level) / error) ** 2, -1) - least > allowance * scale
             allowance = np.where(clear, scipy.stats.f.isf(TAIL, 1, freedom), allowance)
         allowed = (allowance * scale)[..., None] - (chi2 - least[..., None])
-        inside = allowed >= 0
-        first, last = inside.argmax(-1), len(INDICES) - 1 - inside[..., ::-1].argmax(-1)
-        index, p, z = at(indices, best), at(ends[..., 0], best), at(ends[..., 1], best)
-        if step == STEPS - 1:
-            break
-        curve = (basis(n, n[0], n[-1], index) @ np.stack([p, z], -1)[..., None])[..., 0]
-        error = relative * np.where(clear[..., None], np.clip(curve, y / 2, 2 * y), level)
-        if step >= 2:
-            low, high = at(indices, np.maximum(first - 1, 0)), at(indices, np.minimum(last + 1, len(INDICES) - 1))
-            indices = low[..., None] + (high - low)[..., None] * np.linspace(0, 1, len(INDICES))
-    low, high = bounds_of_growth(ends, covariance, allowed)
-    growth = np.where(inside, low, np.inf).min(-1), np.where(inside, high, 0).max(-1)
-    low, high = at(indices, first), at(indices, last)
-    low, high = np.where(low == INDICES[0], -np.inf, low), np.where(high == INDICES[-1], np.inf, high)
+        first, last = np.argmax(allowed >= 0, -1), end - np.argmax(allowed[..., ::-1] >= 0, -1)
+
+        def at(i: NDArray[np.intp], grid: Array = grid) -> Array:
+            return np.take_along_axis(grid, np.clip(i, 0, end)[..., None], -1)[..., 0]
+
+        index, p_z = at(best), np.take_along_axis(ends, best[..., None, None], -2)[..., 0, :]
+        if step < STEPS - 1:
+            curve = (basis(n, n[0], n[-1], index) @ p_z[..., None])[..., 0]
+            error = relative * np.where(clear[..., None], np.clip(curve, y / 2, 2 * y), level)
+            if step >= 2:
+                grid = np.linspace(at(first - 1), at(last + 1), end + 1, axis=-1)
+    low, high = ratio_bounds(ends, covariance, allowed)
+    low, high = np.where(allowed >= 0, low, np.inf).min(-1), np.where(allowed >= 0, high, 0).max(-1)
+    lowest, highest = at(first), at(last)
+    lowest, highest = np.where(lowest <= INDICES[0], -np.inf, lowest), np.where(highest >= INDICES[-1], np.inf, highest)
     return {
-        "index": index, "index_interval": np.stack([low, high], -1),
-        "growth": np.maximum(z / p, 0), "growth_interval": np.stack(growth, -1), "clear": clear, "scale": scale, "indices": indices, "ends": ends, "covariance": covariance, "allowed": allowed,
+        "index": index, "index_interval": np.stack([lowest, highest], -1),
+        "ratio": np.maximum(p_z[..., 1] / p_z[..., 0], 0), "ratio_interval": np.stack([low, high], -1),
+        "exponent": exponent, "exponent_interval": exponent_interval, "clear": clear, "scale": scale,
+        "grid": grid, "allowed": allowed, "ends": ends, "covariance": covariance,
     }  # fmt: skip
 
 
-def fit_power(n: Array, y: Array, relative: Array, freedom: Array) -> tuple[Array, Array]:
-    """Exponent b [...] of a n^b and its interval [..., 2]: a line through ln y against ln n, arguments as above."""
-    weight = relative**-2
-
-    def centred(x: Array) -> Array:
-        return x - np.sum(weight * x, -1, keepdims=True) / np.sum(weight, -1, keepdims=True)
-
-    x, logs = centred(np.log(n)), centred(np.log(y))
-    square = np.sum(weight * x**2, -1)
-    b = np.sum(weight * x * logs, -1) / square
-    chi2 = np.sum(weight * (logs - b[..., None] * x) ** 2, -1)
-    scale = enlargement(chi2, len(n) - 2, freedom)
-    half = np.sqrt(scipy.stats.f.isf(TAIL, 1, freedom) * scale / square)
-    return b, np.stack([b - half, b + half], -1)
+def with_interval(value: float, interval: Interval) -> str:
+    """1.10 (1.08 to 1.11), with as many digits as the interval justifies; a dash for an unknown value."""
+    if np.isnan(value):
+        return "–"
+    if np.isinf(interval).all():
+        return "any"
+    distances = [abs(bound - value) for bound in interval if np.isfinite(bound)]
+    if max(distances, default=0) <= 1e-6 * max(abs(value), 1e-3):
+        return f"{value:.4g}"
+    digits = int(np.clip(np.ceil(-np.log10(min(filter(None, distances)) / 2)), 0, 9))
+    text = [f"{x:z.{digits}f}" if abs(x) < 1e5 else f"{x:.3g}".replace("inf", "∞") for x in (value, *interval)]
+    return f"{text[0]} (below {text[2]})" if interval[0] == -np.inf else f"{text[0]} ({text[1]} to {text[2]})"
 
 
 @dataclass(frozen=True)
@@ -141,45 +155,63 @@ class Growth:
     clear: bool = False  # whether a constant is refuted; if not, any λ will do
     fitted: dict[str, Array] = field(default_factory=dict, repr=False)
 
+    def text(self, name: str) -> str:
+        """ "index", "ratio" or "exponent" with its interval; a dash for λ where a constant is not refuted."""
+        if name == "index" and not self.clear:
+            return "–"
+        return with_interval(getattr(self, name), getattr(self, name + "_interval"))
+
     def curve(self, n: ArrayLike) -> Array:
         """The best curve at n [m]; NaN where nothing was fitted."""
         return self._values(n)[0]
 
     def band(self, n: ArrayLike) -> tuple[Array, Array]:
-        """The lowest and the highest value that chi^2 allows at n [m], one n at a time."""
-        return self._values(n)[1:]
+        """The lowest and the highest value that chi^2 allows at n [m], one n at a time; NaN where nothing is known."""
+        _, low, high = self._values(n)
+        return low, high
 
     def _values(self, n: ArrayLike) -> Array:
         if not self.fitted:
             return np.full((3, len(np.asarray(n))), np.nan)
-        lines = basis(n, self.n[0], self.n[-1], self.fitted["indices"])  # [L, m, 2]
-        value = (lines @ self.fitted["ends"][..., None])[..., 0]
-        best, allowed = np.argmax(self.fitted["allowed"]), self.fitted["allowed"][:, None]
+        lines = basis(n, self.n[0], self.n[-1], self.fitted["grid"])  # [L, m, 2]
+        value, allowed = (lines @ self.fitted["ends"][..., None])[..., 0], self.fitted["allowed"][:, None]
+        best = np.argmin(np.abs(self.fitted["grid"] - self.index))
+        if np.isnan(allowed).any():
+            return np.stack([value[best], *np.full((2, value.shape[1]), np.nan)])
         half = np.sqrt(np.maximum(allowed, 0) * np.sum(lines @ self.fitted["covariance"] * lines, -1))
-        low, high = np.where(allowed < 0, np.inf, value - half), np.where(allowed < 0, -np.inf, value + half)
-        return np.stack([value[best], low.min(0), high.max(0)])
+        inside = allowed[:, 0] >= 0
+        return np.stack([value[best], (value - half)[inside].min(0), (value + half)[inside].max(0)])
 
 
-def fit(n: Array, y: Array, relative: Array, freedom: float, trouble: str = "") -> Growth:
-    """The growth of one data set, arguments as of `fit_curves`; trouble: why it is undecided, whatever the curve."""
+def why(verdict: str, found: dict[str, Array]) -> str:
+    """What a verdict on the result of `fit_curves` rests on."""
+    high, index = found["ratio_interval"][1], found["index_interval"]
+    if verdict == "no growth":
+        return f"growth between {1 / (1 + MARGIN):g} and {1 + MARGIN:g}"
+    if verdict == "no faster than log n":
+        below = "1" if high < 1 else f"{1 + MARGIN:g}" if high <= 1 + MARGIN else ""
+        return f"growth below {below}" if below else f"λ below {MARGIN:g}"
+    if verdict == "faster than log n":
+        return "λ above 0"
+    if not found["clear"]:
+        return "growth neither shown nor excluded"
+    return f"λ may be 0 and {MARGIN:g}" if index[0] <= 0 else f"λ above 0, but growth may be below {1 + MARGIN:g}"
+
+
+def fit(n: Array, y: Array, relative: Array, freedom: Array, trouble: str = "") -> Growth:
+    """The growth of one data set y [sizes]; trouble: why it is undecided, whatever the curve."""
     if len(n) < 2:
         return Growth(n, reason=trouble)
-    fitted = fit_curves(n, y, relative, np.asarray(freedom))
-    exponent, of_exponent = fit_power(n, y, relative, np.asarray(freedom))
-    intervals = fitted["index_interval"], fitted["growth_interval"], of_exponent
-    verdict, clear, highest = str(verdicts(intervals[1], intervals[0])), bool(fitted["clear"]), intervals[1][1]
-    reason = {
-        "no growth": f"growth between {1 / (1 + MARGIN):g} and {1 + MARGIN:g}",
-        "no faster than log n": "falling" if highest < 1 else f"growth at most {1 + MARGIN:g}",
-        "faster than log n": "λ above 0",
-        "undecided": f"λ may be 0 and may be {MARGIN:g}" if clear else "growth neither shown nor excluded",
-    }[verdict]
-    if verdict == "no faster than log n" and highest > 1 + MARGIN:
-        reason = f"λ below {MARGIN:g}"
-    if fitted["scale"] > 1:
-        reason += f"; errors enlarged {np.sqrt(fitted['scale']):.1f} times, as no such curve fits"
+    found = fit_curves(n, y, relative, freedom)
+    verdict = str(verdicts(found["ratio_interval"], found["index_interval"]))
+    reason = why(verdict, found)
+    if found["scale"] > 1:
+        reason += f"; no such curve fits, errors enlarged {np.sqrt(found['scale']):.1f} times"
     if trouble:
         verdict, reason = "undecided", trouble
-    pairs = [(float(low), float(high)) if freedom > 0 else (np.nan, np.nan) for low, high in intervals]
-    index, ratio = float(fitted["index"]), float(fitted["growth"])
-    return Growth(n, index, pairs[0], ratio, pairs[1], float(exponent), pairs[2], verdict, reason, clear, fitted)
+    index, ratio, exponent = (float(found[name]) for name in ("index", "ratio", "exponent"))
+    known = not np.isnan(freedom).any()
+    bounds = (found[f"{name}_interval"] if known else (np.nan, np.nan) for name in ("index", "ratio", "exponent"))
+    of_index, of_ratio, of_exponent = ((float(low), float(high)) for low, high in bounds)
+    clear = bool(found["clear"])
+    return Growth(n, index, of_index, ratio, of_ratio, exponent, of_exponent, verdict, reason, clear, found)

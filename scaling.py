@@ -13,7 +13,7 @@ import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import digamma, polygamma
 
-from growth import TAIL, Growth, Interval, fit
+from growth import TAIL, Growth, fit
 
 Array = NDArray[np.float64]
 
@@ -61,37 +61,42 @@ def moments(values: Sequence[Array]) -> tuple[Array, Array, Array]:
     return np.array(mean), np.array(deviation, float), np.array([len(v) for v in values], float)
 
 
-def relative_errors(mean: Array, deviation: Array, trials: Array) -> tuple[Array, Array]:
+def relative_errors(n: Array, mean: Array, deviation: Array, trials: Array) -> tuple[Array, Array]:
     """Standard errors of means over the means, and their degrees of freedom, both [..., sizes]; NaN where unknown.
 
-    mean, deviation [..., sizes]; trials [sizes]. A size's relative variance r^2 has d = trials - 1 degrees of freedom.
-    All are pooled, sum(d r^2)/sum(d), unless Cochran's Q of their logarithms refutes that they are equal (5 %). Then
-    the pooled one counts for d0 degrees of freedom beside the size's own (Smyth, Stat. Appl. Genet. Mol. Biol. 3, 3,
-    2004), with d0 from the excess of Q (DerSimonian and Laird, Control. Clin. Trials 7, 177, 1986).
+    n, trials [sizes]; mean, deviation [..., sizes]. A size's relative variance r^2 has d = trials - 1 degrees of
+    freedom. They are pooled, sum(d r^2)/sum(d), unless Cochran's Q of their logarithms refutes that they are equal
+    (5 %). Then a power of n is fitted to them and counts for d0 degrees of freedom beside the size's own (Smyth, Stat.
+    Appl. Genet. Mol. Biol. 3, 3, 2004), d0 from what is left of Q (DerSimonian and Laird 1986) and the line's error.
     """
     d, square = trials - 1, (deviation / np.where(mean == 0, 1, mean)) ** 2
     if not d.any():
         return np.full(mean.shape, np.nan), np.full(mean.shape, np.nan)
     pooled = np.sum(d * square, -1, keepdims=True) / d.sum()
-    half, groups = np.maximum(d, 1) / 2, np.count_nonzero(d)
-    logs = np.log(np.maximum(square, 0.01 * pooled + 1e-99)) - digamma(half) + np.log(half)  # of equal ones, one mean
-    weight = (d > 0) / polygamma(1, half)
+    half, spare = np.maximum(d, 1) / 2, np.count_nonzero(d) - 2
+    logs = np.log(np.maximum(square, 0.01 * pooled + 1e-99)) - digamma(half) + np.log(half)
+    weight = (d > 0) / polygamma(1, half)  # one over the variance of logs
     total = weight.sum()
-    q = np.sum(weight * (logs - np.sum(weight * logs, -1, keepdims=True) / total) ** 2, -1, keepdims=True)
-    unequal = (groups > 1) & (scipy.stats.chi2.sf(q, max(groups - 1, 1)) < 0.05)
-    excess = np.where(unequal, (q - groups + 1) / max(total - np.sum(weight**2) / total, 1e-9), 1e-9)
+    x = np.log(n) - np.sum(weight * np.log(n)) / total
+    steepness = max(np.sum(weight * x**2), 1e-9)
+    level = np.sum(weight * logs, -1, keepdims=True) / total
+    line = level + np.sum(weight * x * logs, -1, keepdims=True) / steepness * x
+    q, left = (np.sum(weight * (logs - fitted) ** 2, -1, keepdims=True) for fitted in (level, line))
+    unequal = (spare > 0) & (scipy.stats.chi2.sf(q, spare + 1) < 0.05)
+    excess = np.maximum(left - spare, 1e-9) / max(total - np.sum(weight**2) / total, 1e-9)
     d0 = (1 + np.sqrt(1 + 2 * excess)) / excess  # trigamma(d0/2) = excess, by the first two terms of its series
-    variance = (d0 * pooled + d * square) / (d0 + d)
+    d0 = np.where(unequal, 1 / (1 / d0 + (1 / total + x**2 / steepness) / 2), 1e9)
+    variance = (d0 * np.where(unequal, np.exp(line), pooled) + d * square) / (d0 + d)
     return np.maximum(np.sqrt(variance / trials), 1e-9), np.minimum(d0 + d, d.sum())  # nothing is closer than rounding
 
 
 def size_means(n: ArrayLike, values: Sequence[Array]) -> tuple[Array, Array, Array]:
-    """Means at n [sizes], their standard errors and half-widths of their 95 % intervals, each [sizes]; NaN if unknown."""
+    """Means at n [sizes], their standard errors and half-widths of 95 % intervals, each [sizes]; NaN where unknown."""
     mean, deviation, trials = moments(values)
     error, half = np.full((2, len(np.asarray(n))), np.nan)
     there = np.isfinite(mean)
     if there.any():
-        relative, freedom = relative_errors(mean[there], deviation[there], trials[there])
+        relative, freedom = relative_errors(np.asarray(n)[there], mean[there], deviation[there], trials[there])
         error[there] = relative * np.abs(mean[there])
         half[there] = scipy.stats.t.isf(TAIL / 2, freedom) * error[there]
     return mean, error, half
@@ -110,24 +115,12 @@ def fit_growth(n: ArrayLike, values: Sequence[Array]) -> Growth:
     sizes = {"infinite": n[infinite], "not positive": n[low & ~infinite]}
     reasons = [f"{what} at n = {', '.join(f'{size:g}' for size in at)}" for what, at in sizes.items() if at.size]
     reasons += ["fewer than four sizes"] if there.sum() < 4 else []
-    mean, deviation, trials = mean[there], deviation[there], trials[there]
-    relative, freedom = relative_errors(mean, deviation, trials)
+    n, mean, deviation, trials = n[there], mean[there], deviation[there], trials[there]
+    relative, freedom = relative_errors(n, mean, deviation, trials)
     if np.isnan(freedom).any():
         reasons.append("no size has several trials")
         relative = 1 / np.sqrt(trials)
-    return fit(n[there], mean, relative, freedom.min(initial=np.inf), "; ".join(reasons))
-
-
-def with_interval(value: float, interval: Interval) -> str:
-    """1.10 (1.08 to 1.11), with as many digits as the interval justifies; a dash for an unknown value."""
-    if np.isnan(value):
-        return "–"
-    distances = [abs(bound - value) for bound in interval if np.isfinite(bound)]
-    if max(distances, default=0) <= 1e-6 * abs(value):
-        return f"{value:.4g}"
-    digits = int(np.clip(np.ceil(-np.log10(min(filter(None, distances)) / 2)), 0, 9))
-    text = [f"{x:z.{digits}f}" if abs(x) < 1e5 else f"{x:.3g}".replace("inf", "∞") for x in (value, *interval)]
-    return f"{text[0]} (below {text[2]})" if interval[0] == -np.inf else f"{text[0]} ({text[1]} to {text[2]})"
+    return fit(n, mean, relative, freedom, "; ".join(reasons))
 
 
 def growth_table(results: Mapping[str, ArrayLike], names: Iterable[str]) -> str:
@@ -138,9 +131,7 @@ def growth_table(results: Mapping[str, ArrayLike], names: Iterable[str]) -> str:
         cells = [
             QUANTITIES[name].label,
             f"{found.n.min():g} to {found.n.max():g}" if found.n.size else "–",
-            with_interval(found.ratio, found.ratio_interval),
-            with_interval(found.index, found.index_interval) if found.clear else "–",
-            with_interval(found.exponent, found.exponent_interval),
+            *map(found.text, ("ratio", "index", "exponent")),
             f"**{found.verdict}**: {found.reason}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
