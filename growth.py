@@ -25,6 +25,15 @@ STEPS = 7  # three to find the errors, four that refine the grid
 VERDICTS = ("no growth", "no faster than log n", "faster than log n", "undecided")
 
 
+def half_widths(relative: Array, freedom: Array) -> Array:
+    """Half-widths of intervals of means, over the means.
+
+    The errors are relative to the true mean; this symmetric interval misses it as often, to second order.
+    """
+    half = scipy.stats.t.isf(TAIL / 2, freedom) * relative
+    return half * (1 + half**2)
+
+
 def verdicts(ratio: Array, index: Array) -> NDArray[np.str_]:
     """The verdict on intervals [..., 2] of the growth y(n_max)/y(n_min) and of λ: the first that holds.
 
@@ -67,8 +76,8 @@ def enlargement(least: Array, spare: int, freedom: Array) -> Array:
     return np.where(scipy.stats.f.sf(least / spare, spare, freedom) < MISFIT, least / spare, 1)
 
 
-def fit_power(n: Array, y: Array, relative: Array, freedom: Array) -> tuple[Array, Array, Array]:
-    """b [...] of a n^b and its interval [..., 2], from a line through ln y; its degrees of freedom (Satterthwaite)."""
+def fit_power(n: Array, y: Array, relative: Array, freedom: Array) -> tuple[Array, Array, Array, Array]:
+    """From a line through ln y: b [...] of a n^b, its interval [..., 2], `enlargement`, Satterthwaite's freedom."""
     weight = relative**-2
     total = np.sum(weight, -1, keepdims=True)
     x, logs = (np.log(v) - np.sum(weight * np.log(v), -1, keepdims=True) / total for v in (n, y))
@@ -78,7 +87,7 @@ def fit_power(n: Array, y: Array, relative: Array, freedom: Array) -> tuple[Arra
     b = np.sum(weight * x * logs, -1) / square
     scale = enlargement(np.sum(weight * (logs - b[..., None] * x) ** 2, -1), len(n) - 2, together)
     half = np.sqrt(scipy.stats.f.isf(TAIL, 1, together) * scale / square)
-    return b, np.stack([b - half, b + half], -1), together
+    return b, np.stack([b - half, b + half], -1), scale, together
 
 
 def fit_curves(n: Array, y: Array, relative: Array, freedom: Array) -> dict[str, Array]:
@@ -87,10 +96,11 @@ def fit_curves(n: Array, y: Array, relative: Array, freedom: Array) -> dict[str,
     y is positive. Errors are relative to the curve, not to the noisy means: it is refined in steps, and so is the grid
     of λ. Intervals hold what chi^2 allows, F(1, freedom) above its least. But where a constant is within
     2 F(2, freedom) of that, λ means nothing, and the best of all λ makes growth out of chance: there that much is
-    allowed, and errors are relative to the constant. "clear": whether the constant is refuted; "scale": what chi^2 was
-    divided by; for bands, "grid" and "allowed" [..., L], "ends" [..., L, 2], "covariance" [..., L, 2, 2].
+    allowed, and errors are relative to the constant. Also returned: "clear", whether the constant is refuted; "scale"
+    and "power_scale", what chi^2 was divided by, of this curve and of a n^b; for bands, "grid" and "allowed" [..., L],
+    "ends" [..., L, 2] and "covariance" [..., L, 2, 2].
     """
-    exponent, exponent_interval, freedom = fit_power(n, y, relative, freedom)
+    exponent, exponent_interval, power_scale, freedom = fit_power(n, y, relative, freedom)
     level = np.sum(y / relative**2, -1, keepdims=True) / np.sum(relative**-2, -1, keepdims=True)
     grid, error = np.broadcast_to(INDICES, (*y.shape[:-1], len(INDICES))), relative * level
     allowance, end = 2 * scipy.stats.f.isf(TAIL, 2, freedom), len(INDICES) - 1
@@ -121,7 +131,7 @@ def fit_curves(n: Array, y: Array, relative: Array, freedom: Array) -> dict[str,
         "index": index, "index_interval": np.stack([lowest, highest], -1),
         "ratio": np.maximum(p_z[..., 1] / p_z[..., 0], 0), "ratio_interval": np.stack([low, high], -1),
         "exponent": exponent, "exponent_interval": exponent_interval, "clear": clear, "scale": scale,
-        "grid": grid, "allowed": allowed, "ends": ends, "covariance": covariance,
+        "power_scale": power_scale, "grid": grid, "allowed": allowed, "ends": ends, "covariance": covariance,
     }  # fmt: skip
 
 
@@ -135,6 +145,7 @@ def with_interval(value: float, interval: Interval) -> str:
     if max(distances, default=0) <= 1e-6 * max(abs(value), 1e-3):
         return f"{value:.4g}"
     digits = int(np.clip(np.ceil(-np.log10(min(filter(None, distances)) / 2)), 0, 9))
+    digits += any(bound and round(bound, digits) == 0 for bound in interval if np.isfinite(bound))  # 0.02, not 0.0
     text = [f"{x:z.{digits}f}" if abs(x) < 1e5 else f"{x:.3g}".replace("inf", "∞") for x in (value, *interval)]
     return f"{text[0]} (below {text[2]})" if interval[0] == -np.inf else f"{text[0]} ({text[1]} to {text[2]})"
 
@@ -155,8 +166,13 @@ class Growth:
     clear: bool = False  # whether a constant is refuted; if not, any λ will do
     fitted: dict[str, Array] = field(default_factory=dict, repr=False)
 
+    @property
+    def power_fits(self) -> bool:
+        """Whether a n^b is not refuted."""
+        return bool(self.fitted) and float(self.fitted["power_scale"]) == 1
+
     def text(self, name: str) -> str:
-        """ "index", "ratio" or "exponent" with its interval; a dash for λ where a constant is not refuted."""
+        """One of "index", "ratio" and "exponent" with its interval; a dash for λ where a constant is not refuted."""
         if name == "index" and not self.clear:
             return "–"
         return with_interval(getattr(self, name), getattr(self, name + "_interval"))
@@ -187,10 +203,9 @@ def why(verdict: str, found: dict[str, Array]) -> str:
     """What a verdict on the result of `fit_curves` rests on."""
     high, index = found["ratio_interval"][1], found["index_interval"]
     if verdict == "no growth":
-        return f"growth between {1 / (1 + MARGIN):g} and {1 + MARGIN:g}"
+        return f"within {1 / (1 + MARGIN):g} to {1 + MARGIN:g}"
     if verdict == "no faster than log n":
-        below = "1" if high < 1 else f"{1 + MARGIN:g}" if high <= 1 + MARGIN else ""
-        return f"growth below {below}" if below else f"λ below {MARGIN:g}"
+        return "falling" if high < 1 else "hardly rising, or falling" if high <= 1 + MARGIN else f"λ below {MARGIN:g}"
     if verdict == "faster than log n":
         return "λ above 0"
     if not found["clear"]:

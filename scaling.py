@@ -13,7 +13,7 @@ import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import digamma, polygamma
 
-from growth import TAIL, Growth, fit
+from growth import Growth, fit, half_widths
 
 Array = NDArray[np.float64]
 
@@ -54,11 +54,16 @@ def trial_values(results: Mapping[str, ArrayLike], name: str) -> list[Array]:
     return [np.array([statistic(trial) for trial in size if trial.size], float) for size in each]
 
 
-def moments(values: Sequence[Array]) -> tuple[Array, Array, Array]:
-    """Mean (NaN of no trial), standard deviation (0 of one) and number of the trials, each [sizes]."""
-    mean = [np.mean(v) if len(v) else np.nan for v in values]
-    deviation = [np.std(v, ddof=1) if len(v) > 1 and np.isfinite(v).all() else 0 for v in values]
-    return np.array(mean), np.array(deviation, float), np.array([len(v) for v in values], float)
+def moments(values: Sequence[Array], geometric: bool = False) -> tuple[Array, Array, Array]:
+    """Mean (NaN of no trial), standard deviation (0 of one) and number of the trials, each [sizes].
+
+    geometric: mean and relative deviation of positive values with a long tail, from their logarithms.
+    """
+    scaled = [np.log(v) if geometric else np.asarray(v, float) for v in values]
+    mean = np.array([np.mean(v) if len(v) else np.nan for v in scaled])
+    deviation = np.array([np.std(v, ddof=1) if len(v) > 1 and np.isfinite(v).all() else 0.0 for v in scaled])
+    mean, deviation = (np.exp(mean), np.exp(mean) * deviation) if geometric else (mean, deviation)
+    return mean, deviation, np.array([*map(len, values)], float)
 
 
 def relative_errors(n: Array, mean: Array, deviation: Array, trials: Array) -> tuple[Array, Array]:
@@ -90,26 +95,29 @@ def relative_errors(n: Array, mean: Array, deviation: Array, trials: Array) -> t
     return np.maximum(np.sqrt(variance / trials), 1e-9), np.minimum(d0 + d, d.sum())  # nothing is closer than rounding
 
 
-def size_means(n: ArrayLike, values: Sequence[Array]) -> tuple[Array, Array, Array]:
-    """Means at n [sizes], their standard errors and half-widths of 95 % intervals, each [sizes]; NaN where unknown."""
-    mean, deviation, trials = moments(values)
+def size_means(n: ArrayLike, values: Sequence[Array], geometric: bool = False) -> tuple[Array, Array, Array]:
+    """Means at n [sizes], their standard errors and half-widths of 95 % intervals, each [sizes]; NaN where unknown.
+
+    geometric: as of `moments`; errors are then those of the logarithm, times the mean.
+    """
+    mean, deviation, trials = moments(values, geometric)
     error, half = np.full((2, len(np.asarray(n))), np.nan)
     there = np.isfinite(mean)
     if there.any():
         relative, freedom = relative_errors(np.asarray(n)[there], mean[there], deviation[there], trials[there])
         error[there] = relative * np.abs(mean[there])
-        half[there] = scipy.stats.t.isf(TAIL / 2, freedom) * error[there]
+        half[there] = half_widths(relative, freedom) * np.abs(mean[there])
     return mean, error, half
 
 
-def fit_growth(n: ArrayLike, values: Sequence[Array]) -> Growth:
+def fit_growth(n: ArrayLike, values: Sequence[Array], geometric: bool = False) -> Growth:
     """Fit the curve of growth.py to the means of the sizes n [sizes]. Sizes without trials are left out.
 
-    The verdict is "undecided" where a mean is infinite, zero or negative (such sizes are left out as well), there are
-    fewer than four sizes, or no size has several trials.
+    "Undecided" where a mean is infinite, zero or negative (such sizes are left out as well), there are fewer than four
+    sizes, or no size has several trials. geometric: as of `moments`.
     """
     n = np.asarray(n, float)
-    mean, deviation, trials = moments(values)
+    mean, deviation, trials = moments(values, geometric)
     infinite, low = np.isinf(mean), mean <= 0
     there = np.isfinite(mean) & ~low
     sizes = {"infinite": n[infinite], "not positive": n[low & ~infinite]}
@@ -118,8 +126,7 @@ def fit_growth(n: ArrayLike, values: Sequence[Array]) -> Growth:
     n, mean, deviation, trials = n[there], mean[there], deviation[there], trials[there]
     relative, freedom = relative_errors(n, mean, deviation, trials)
     if np.isnan(freedom).any():
-        reasons.append("no size has several trials")
-        relative = 1 / np.sqrt(trials)
+        reasons, relative = [*reasons, "no size has several trials"], 1 / np.sqrt(trials)
     return fit(n, mean, relative, freedom, "; ".join(reasons))
 
 
@@ -128,12 +135,9 @@ def growth_table(results: Mapping[str, ArrayLike], names: Iterable[str]) -> str:
     lines = ["| quantity | n | growth (95 %) | λ (95 %) | b of a nᵇ (95 %) | verdict |", "|" + " --- |" * 6]
     for name in names:
         found = fit_growth(results["data_sizes"], trial_values(results, name))
-        cells = [
-            QUANTITIES[name].label,
-            f"{found.n.min():g} to {found.n.max():g}" if found.n.size else "–",
-            *map(found.text, ("ratio", "index", "exponent")),
-            f"**{found.verdict}**: {found.reason}",
-        ]
+        sizes = f"{found.n.min():g} to {found.n.max():g}" if found.n.size else "–"
+        numbers = map(found.text, ("ratio", "index", "exponent"))
+        cells = QUANTITIES[name].label, sizes, *numbers, f"**{found.verdict}**: {found.reason}"
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
