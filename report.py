@@ -1,0 +1,236 @@
+"""Writes kernel_output/RESULTS.md, all numbers from the arrays there: `python scaling.py [--output DIR]`.
+
+The document is a list of sections, SECTIONS. A section is a function of the output folder that returns Markdown, or ""
+where the file that it describes is not there.
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import growth
+import scaling
+
+Results = Mapping[str, NDArray[np.float64]]
+NETWORKS = {"fully-connected": ("Fully connected", (8, 9)), "convolutional": ("Convolutional", (0, 1))}
+# Tables of means by size: {heading: {column: array}}
+TABLES = {
+    "Accuracy on the test images, threshold at the median and at zero": {
+        "exact": "accuracy_exact",
+        "sparsified": "accuracy_sparse",
+        "sparsified, sound": "accuracy_sparse_sound",
+        "diagonal": "accuracy_diagonal",
+        "exact, at zero": "accuracy_exact_at_zero",
+        "sparsified, at zero": "accuracy_sparse_at_zero",
+        "sparsified, sound, at zero": "accuracy_sparse_at_zero_sound",
+        "diagonal, at zero": "accuracy_diagonal_at_zero",
+    },
+    "Matrices": {
+        "κ of K": "condition_number_exact",
+        "κ of K̃": "condition_number",
+        "κ of K̃, sound": "condition_number_sound",
+        "sparsity": "sparsity",
+        "sparsity, sound": "sparsity_sound",
+        "share positive definite": "positive_definite",
+        "the same, sound": "positive_definite_sound",
+    },
+    "Measurements": {
+        "post-selection, original": "post_selection_measurements",
+        "post-selection, training": "post_selection_measurements_training",
+        "post-selection, k_thresh": "post_selection_measurements_k_thresh",
+        "readout, sparsified": "readout_measurements_sparse",
+        "readout, diagonal": "readout_measurements_diagonal",
+        "readout, sparsified, at the median": "readout_measurements_sparse_at_median",
+        "readout, diagonal, at the median": "readout_measurements_diagonal_at_median",
+    },
+}
+CLAIM = [  # what the paper claims to grow no faster than log n, and the exact condition number beside it
+    "sparsity",
+    "condition_number",
+    "post_selection_measurements",
+    "readout_measurements_sparse",
+    "readout_measurements_diagonal",
+]
+
+
+def load(path: Path) -> dict[str, NDArray[np.float64]]:
+    """The arrays of an .npz file; none where there is no such file."""
+    if not path.exists():
+        return {}
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
+def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [heading, ["---"] * len(heading), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def plus_minus(value: float, half: float) -> str:
+    """0.910 ± 0.014: a mean and the half-width of its interval, to two digits of that; a dash where there is none."""
+    if not np.isfinite(value):
+        return "–" if np.isnan(value) else "∞"
+    if not half > 1e-6 * abs(value):
+        return f"{value:.4g}"
+    if not 1e-3 <= abs(value) < 1e5:
+        return f"{value:.2e} ± {half:.1e}"
+    digits = int(np.clip(np.ceil(-np.log10(half / 2)), 0, 9))
+    return f"{value:.{digits}f} ± {half:.{digits}f}"
+
+
+def means_table(results: Results, columns: Mapping[str, str]) -> str:
+    """Means of arrays by size, with the half-widths of their 95 % intervals."""
+    n, heading = results["data_sizes"], ["n", "trials"]
+    cells = [[f"{size}" for size in n], [f"{count}" for count in results["trials"]]]
+    for label, name in columns.items():
+        if name not in results:
+            continue
+        values = scaling.trial_values(results, name)
+        near_one = name.startswith("condition_number") and all((v < 1.1).all() for v in values)
+        mean, _, half = scaling.size_means(n, [v - 1 for v in values] if near_one else values)
+        cells.append([plus_minus(*pair) for pair in zip(mean, half, strict=True)])
+        heading.append(f"{label}, less 1" if near_one else label)
+    return table(heading, list(zip(*cells, strict=True)))
+
+
+def sentence(results: Results, name: str) -> str:
+    """What the intervals say of the growth of one quantity."""
+    found = scaling.fit_growth(results["data_sizes"], scaling.trial_values(results, name))
+    label = scaling.QUANTITIES[name].label
+    sizes = f"from n = {found.n[0]:g} to {found.n[-1]:g}" if found.n.size else "at no size"
+    ratio, index, exponent = (found.text(number) for number in ("ratio", "index", "exponent"))
+    if found.verdict == "no growth":
+        return f"{label}: **no growth**; {sizes} it changes by a factor of {ratio}."
+    if found.verdict == "no faster than log n":
+        return f"{label}: **no faster than log n**; {sizes} by a factor of {ratio}, λ = {index}."
+    if found.verdict == "faster than log n":
+        like = f"like n^{exponent}, " if found.power_fits else ""
+        return f"{label}: **faster than log n**, {like}{sizes} by a factor of {ratio}, λ = {index}."
+    return f"{label}: **undecided**, {found.reason}; {sizes} by a factor of {ratio}."
+
+
+def title_of(prefix: str) -> str:
+    """What a file prefix such as fully-connected, convolutional-3v5 or digits-convolutional stands for."""
+    match = re.fullmatch(r"(digits-)?(fully-connected|convolutional)(?:-(\d)v(\d))?", prefix)
+    if match is None:
+        return prefix
+    stand_in, network, *pair = match.groups()
+    title, digits = NETWORKS[network]
+    first, second = digits if pair[0] is None else map(int, pair)
+    return f"{title}, digits {first} and {second}" + (" of scikit-learn, NOT MNIST" if stand_in else "")
+
+
+def prefixes(folder: Path, ending: str) -> list[str]:
+    """Prefixes of the files {prefix}{ending} in the folder, the paper's two networks first."""
+    found = sorted(path.name.removesuffix(ending) for path in folder.glob(f"*{ending}"))
+    return [p for p in NETWORKS if p in found] + [p for p in found if p not in NETWORKS]
+
+
+def network_sections(folder: Path) -> str:
+    """Of every network: what was run, means by size, growth."""
+    return "\n".join(
+        network_section(title_of(p), load(folder / f"{p}_results.npz")) for p in prefixes(folder, "_results.npz")
+    )
+
+
+def network_section(title: str, results: Results) -> str:
+    """One network's tables, and what they say about the claim."""
+    n = results["data_sizes"]
+    rows = []
+    for i in np.flatnonzero(results["trials"]):
+        depths, ratios = results["depth"][i], results["off_diagonal_ratio"][i]
+        span = sorted({f"{f(depths):.0f}" for f in (np.nanmin, np.nanmax)}, key=float)
+        rows.append([f"{n[i]}", f"{results['trials'][i]}", " to ".join(span), f"{np.nanmax(ratios):.2g}"])
+    parts = [
+        f"## {title}\n",
+        table(["n", "trials", "depth", "largest off-diagonal entry of K over smallest diagonal one"], rows),
+    ]
+    for name, columns in TABLES.items():
+        parts += [f"### {name}\n", means_table(results, columns)]
+    names = [name for name in scaling.QUANTITIES if name in results]
+    parts += ["### Growth\n", scaling.growth_table(results, names), "The claim, as these intervals judge it:\n"]
+    parts.append("".join(f"- {sentence(results, name)}\n" for name in CLAIM if name in results))
+    return "\n".join(parts)
+
+
+def simulation_section(folder: Path) -> str:
+    """How often intervals cover and verdicts are wrong, as tests/simulate_growth.py measured it."""
+    path = Path(__file__).parent / "tests" / "growth_simulation.json"
+    if not path.exists():
+        return ""
+    rows = json.loads(path.read_text())
+
+    numbers = ["ratio", "index", "exponent", *growth.VERDICTS, "wrong"]
+    cells = []
+    for row in rows:
+        shares = ["–" if row[name] is None else f"{100 * row[name]:.1f}" for name in numbers]
+        shares.insert(3, f"{100 * min(row['means']):.1f} to {100 * max(row['means']):.1f}")
+        cells.append([row["design"], row["truth"], row["spread"], *shares])
+    heading = ["n", "truth", "spread of a trial", "growth", "λ", "b", "means", *growth.VERDICTS, "wrong"]
+
+    def worst(changing: bool) -> str:
+        some = [row for row in rows if (" like " in row["spread"]) == changing]
+        covered = min(row[name] for row in some for name in numbers[:3] if row[name] is not None)
+        return f"{100 * covered:.1f} covered, {100 * max(row['wrong'] for row in some):.1f} wrong"
+
+    trials = {row["design"]: ", ".join(map(str, row["trials"])) for row in rows}
+    return f"""\
+## How far these intervals and verdicts can be trusted
+
+`python tests/simulate_growth.py` made {rows[0]["repeats"]} data sets with normal noise for each row, with
+{" and ".join(f"{counts} trials ({sizes})" for sizes, counts in trials.items())}, and judged them. All
+numbers are per cent. Growth, λ, b and means: how often the 95 % interval holds the truth, of the means at the worst and
+the best size. Then the share of each verdict. Wrong: “no growth” or “no faster” of what grows faster than log n, and
+“faster” of what does not. Worst where the relative spread is that of all sizes alike: {worst(False)}; where it
+changes with n, which four trials a size can hide: {worst(True)}.
+
+{table(heading, cells)}"""
+
+
+INTRODUCTION = """\
+# Results
+
+Written by `python scaling.py` from the arrays in this folder; no number is typed by hand.
+
+Trials are the units: a trial's value is the mean over its sparsity patterns, of measurement counts the median over its
+test images and patterns. ± is the half-width of the mean's 95 % interval; the relative spread of the trials is pooled
+over the sizes, or over a power of n where it changes with n (`relative_errors` in scaling.py).
+
+Growth is judged by one curve, y(n) = a + b (n^λ − 1)/λ, whose slope against ln n goes like n^λ (growth.py): λ < 0
+saturates, λ = 0 is the logarithm, λ > 0 a power. *Growth* is the curve's last value over its first. Verdicts:
+*no growth*, the growth's interval is within {low:g} to {high:g}; *no faster than log n*, λ's interval is below
+{margin:g} or the growth's below {high:g}; *faster than log n*, λ's interval is above 0 and the growth's above {high:g};
+else *undecided*. A dash for λ: a constant fits, so that λ has no meaning. b is that of the power law closest to the
+means, whether or not it fits. *Sound*, *training* and *k_thresh* are conventions of README.md, “What comes out”.
+"""
+
+
+def introduction(folder: Path) -> str:
+    """What the tables hold and how growth is judged."""
+    return INTRODUCTION.format(low=1 / (1 + growth.MARGIN), high=1 + growth.MARGIN, margin=growth.MARGIN)
+
+
+SECTIONS: list[Callable[[Path], str]] = [introduction, network_sections, simulation_section]
+
+
+def write(folder: Path) -> Path:
+    """Write RESULTS.md of an output folder; returns its path."""
+    path = folder / "RESULTS.md"
+    path.write_text("\n".join(filter(None, (section(folder) for section in SECTIONS))), encoding="utf-8")
+    return path
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line of scaling.py."""
+    parser = argparse.ArgumentParser(prog="scaling.py", description="Write RESULTS.md of an output folder.")
+    parser.add_argument("--output", type=Path, default=Path("kernel_output"), help="the folder (%(default)s)")
+    options = parser.parse_args(arguments)
+    if not prefixes(options.output, "_results.npz"):
+        parser.error(f"--output {options.output}: no *_results.npz there; run training.py first")
+    print(f"wrote {write(options.output)}")

@@ -1,0 +1,89 @@
+"""How often the intervals of growth.py cover and its verdicts are wrong: made-up trials of known growth and spread.
+
+    python tests/simulate_growth.py
+
+takes two or three minutes and writes tests/growth_simulation.json, which kernel_output/RESULTS.md shows.
+tests/test_scaling.py runs a short form of it.
+"""
+
+import argparse
+import itertools
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import growth
+import scaling
+
+DESIGNS = {
+    "16 to 512": ([16, 32, 64, 128, 256, 512], [16, 8, 4, 4, 4, 4]),
+    "16 to 8192": ([16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192], [32, 32, 32, 32, 32, 32, 32, 8, 4, 4]),
+}
+TRUTHS = {  # y(n), λ, whether it grows faster than log n
+    "constant": (lambda n: 1 + 0 * n, None, False),
+    "log n": (np.log, 0.0, False),
+    "n^0.25": (lambda n: n**0.25, 0.25, True),
+    "n^0.5": (lambda n: n**0.5, 0.5, True),
+    "n": (lambda n: n, 1.0, True),
+    "2 - 16/n": (lambda n: 2 - 16 / n, -1.0, False),
+}
+SPREADS = {  # of a trial, relative to y
+    "3 %": lambda n: 0.03 + 0 * n,
+    "10 %": lambda n: 0.1 + 0 * n,
+    "30 %": lambda n: 0.3 + 0 * n,
+    "30 % falling like n^-0.4": lambda n: 0.3 * (n / 16) ** -0.4,
+    "10 % rising like n^0.2": lambda n: 0.1 * (n / 16) ** 0.2,
+}
+
+
+def simulate(design, truth, spread, repeats):
+    """A row of the table: shares of `repeats` data sets with normal noise, None where the truth has no such number."""
+    n, trials = (np.array(x, float) for x in DESIGNS[design])
+    law, index, faster = TRUTHS[truth]
+    rng = np.random.default_rng([list(x).index(y) for x, y in ((DESIGNS, design), (TRUTHS, truth), (SPREADS, spread))])
+    drawn = [
+        law(size) * (1 + SPREADS[spread](size) * rng.standard_normal((repeats, int(count))))
+        for size, count in zip(n, trials, strict=True)
+    ]
+    y = np.stack([values.mean(1) for values in drawn], 1)
+    deviation = np.stack([values.std(1, ddof=1) for values in drawn], 1)
+    relative, freedom = scaling.relative_errors(n, y, deviation, trials)
+    found = growth.fit_curves(n, y, relative, freedom)
+    said = growth.verdicts(found["ratio_interval"], found["index_interval"])
+
+    def covered(name, value):
+        low, high = np.moveaxis(found[name + "_interval"], -1, 0)
+        return float(np.mean((low <= value) & (value <= high)))
+
+    half = growth.half_widths(relative, freedom) * y
+    exponent = 0.0 if truth == "constant" else index if faster else None
+    shares = {verdict: float(np.mean(said == verdict)) for verdict in growth.VERDICTS}
+    slow = shares["no growth"] + shares["no faster than log n"]
+    return {
+        "design": design, "trials": DESIGNS[design][1], "truth": truth, "spread": spread, "repeats": repeats,
+        "clear": float(found["clear"].mean()), "means": np.mean(np.abs(y - law(n)) <= half, 0).tolist(),
+        "ratio": covered("ratio", law(n[-1]) / law(n[0])),
+        "index": None if index is None else covered("index", index),
+        "exponent": None if exponent is None else covered("exponent", exponent),
+        **shares, "wrong": slow if faster else shares["faster than log n"],
+    }  # fmt: skip
+
+
+def main():
+    """Simulate every design, truth and spread and write the rows as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=4000)
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_name("growth_simulation.json"))
+    options = parser.parse_args()
+    rows = []
+    for design, spread, truth in itertools.product(DESIGNS, SPREADS, TRUTHS):
+        rows.append(simulate(design, truth, spread, options.repeats))
+        print(", ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in rows[-1].items()))
+    options.output.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
+
+
+if __name__ == "__main__":
+    main()
