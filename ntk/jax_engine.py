@@ -57,13 +57,21 @@ def dense_layers(
     The rows are repeated up to `height`, as blocks of one size compile once.
     """
     full = block[whole_blocks(len(block), height)]
-    depth = len(q1) - 1
-    tables = [np.zeros((-(-depth // 64) * 64, q.shape[1])) for q in (q1[:, full], q2)]  # so are tables of one length
-    for table, q in zip(tables, (q1[:, full], q2), strict=True):
-        table[:depth] = 1 / np.sqrt(1 + 2 * q[:depth])
     at_once = 1 if jax.default_backend() == "cpu" else layers_at_once  # XLA for CPUs computes K again and again
     with jax.enable_x64(True):
-        return np.array(dense_program(at_once)(kernel[full], *tables, depth))[: len(block)]
+        theta = dense_program(at_once)(kernel[full], reciprocals(q1[:, full]), reciprocals(q2), len(q1) - 1)
+        return np.array(theta)[: len(block)]
+
+
+def reciprocals(q: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1/sqrt(1 + 2q) before every layer, from q [depth + 1, n], with zeros up to a multiple of 64 layers.
+
+    So most depths have tables of the same few lengths, and compile once.
+    """
+    depth = len(q) - 1
+    table = np.zeros((64 * (depth // 64 + 1), q.shape[1]))
+    table[:depth] = 1 / np.sqrt(1 + 2 * q[:depth])
+    return table
 
 
 @functools.cache

@@ -1,10 +1,10 @@
 """The jax engine: its layers against library functions, devices and processes, memory, and XLA's input for a GPU."""
 
-import importlib.util
 import os
 import subprocess
 import sys
 
+import gpu_plan
 import jax
 import jax.export
 import numpy as np
@@ -112,15 +112,16 @@ def test_lowers_for_gpus(precision):
         assert exported.platforms == ("cuda",) and exported.out_avals[0].shape == k.shape
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("jax_cuda12_plugin"), reason="JAX's CUDA plugin is not installed")
+@pytest.mark.skipif(not gpu_plan.available(), reason="JAX's CUDA plugin is not installed")
 def test_plan_for_a_gpu():
     """Compiled for an H200: one large kernel a layer, about four passes over the state, few launches."""
-    import gpu_plan
-
     for precision, gigabytes in [("float64", 0.52), ("float32", 0.26)]:
         plan = gpu_plan.in_process("convolutional", precision)
         assert plan["bytes"] < gigabytes * 1e9 and plan["launches"] <= 450
         assert plan["large_kernels"] == 96 and plan["roots"] == 1 and plan["divisions"] == 0
+    plan = gpu_plan.in_process("fully-connected")
+    assert plan["bytes"] < 500 and plan["launches"] < 100 and plan["divisions"] == 0
+    assert gpu_plan.layers_of_a_kernel == plan["roots"] == jax_engine.layers_at_once
 
 
 def test_float64_does_not_depend_on_the_callers_configuration():
