@@ -111,7 +111,7 @@ def fully_connected_rows(
             continue
         columns = slice(block[-1] + 1 if symmetric else len(x2))
         if engine == "jax":
-            theta = jax_engine.dense_layers(kernel, q1[0], q2[0], depth, block, height)[:, columns]
+            theta = jax_engine.dense_layers(kernel, q1, q2, block, height)[:, columns]
         else:
             k = theta = kernel[block, columns]
             for v1, v2 in zip(q1[:-1, block], q2[:-1, columns], strict=True):
