@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.sparse
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from ntk import BadInput, fully_connected_ntk, has_accelerator
 from ntk.fully_connected import nonlinearity
@@ -226,9 +226,7 @@ def normalise(kernel_test: Array, k_thresh: float) -> Array:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def sparsity_pattern(
-    n: int, rng: np.random.Generator, replacement: bool = True, density: float = 1
-) -> scipy.sparse.csr_array:
+def sparsity_pattern(n: int, rng: np.random.Generator, replacement: bool = True, density: float = 1) -> csr_array:
     """Random symmetric pattern of O(log n) entries a row, sparse bool [n, n].
 
     Each row draws Binomial(n, p) columns, p = min(2 ln(n)/n, 1), with replacement as the original does; the lower
@@ -249,7 +247,7 @@ def sparsity_pattern(
     i, j = np.divmod(np.unique(i[kept] * n + j[kept]), n)
     diagonal = np.arange(n)
     rows, columns = np.concatenate([i, j, diagonal]), np.concatenate([j, i, diagonal])
-    return scipy.sparse.csr_array((np.ones(len(rows), bool), (rows, columns)), shape=(n, n))
+    return csr_array((np.ones(len(rows), bool), (rows, columns)), shape=(n, n))
 
 
 def class_thresholds(kernel: Array, percentile: float = percentile, zeros: bool = True) -> tuple[float, float]:
@@ -267,7 +265,7 @@ def class_thresholds(kernel: Array, percentile: float = percentile, zeros: bool 
 
 
 def sparsified_kernel(
-    network: str, kernel: Array, pattern: scipy.sparse.csr_array, thresholds: tuple[float, float] | None,
+    network: str, kernel: Array, pattern: csr_array, thresholds: tuple[float, float] | None,
     boost: tuple[float, float] = diagonal_boost,
 ) -> Matrix:  # fmt: skip
     """K~ [n, n], sparse where n is above `dense_limit`.
@@ -284,7 +282,7 @@ def sparsified_kernel(
         entries[i == j] *= 1 + factor * np.log(n) ** power
         kept = (i == j) | (np.abs(entries) > np.where(i < n // 2, *thresholds))
         i, j, entries = i[kept], j[kept], entries[kept]
-    sparsified = scipy.sparse.csr_array((entries, (i, j)), shape=(n, n))
+    sparsified = csr_array((entries, (i, j)), shape=(n, n))
     sparsified.eliminate_zeros()
     return sparsified.toarray() if n <= dense_limit else sparsified
 
@@ -405,13 +403,12 @@ def approximation_quantities(matrix: Matrix, k: Array, y: NDArray, test_label: N
 
 def size_quantities(seed: int, network: str, size: int) -> dict[str, Any]:
     """Sparsity of random patterns of one size alone, [pattern_draws], by convention."""
-    return {
-        f"pattern_sparsity{suffix}": [
-            sparsity(sparsity_pattern(size, random_generator(seed, network, size, i, f"sparsity{suffix}"), not suffix))
-            for i in range(pattern_draws)
-        ]
-        for suffix in conventions.values()
-    }
+    found = {}
+    for convention, suffix in conventions.items():
+        draws = (random_generator(seed, network, size, i, f"sparsity{suffix}") for i in range(pattern_draws))
+        patterns = (sparsity_pattern(size, rng, convention == "original") for rng in draws)
+        found[f"pattern_sparsity{suffix}"] = [sparsity(pattern) for pattern in patterns]
+    return found
 
 
 def compute_trial(run: Run, trial: Trial, progress: Callable[[int], object] = lambda pairs: None) -> dict[str, Any]:

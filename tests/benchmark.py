@@ -24,11 +24,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import gpu_plan
-from runtime.mnist import load_data
 
 import training
 from ntk import convolutional_ntk, fully_connected_ntk, has_accelerator
 from ntk.convolutional import ConvolutionalPairs
+from runtime.mnist import load_data
 
 REPORT = Path(__file__).with_name("BENCHMARK.md")
 CONVOLUTIONAL_DEPTH = 96

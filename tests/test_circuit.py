@@ -161,4 +161,4 @@ def test_prediction_of_16_images_and_the_script(tmp_path, capsys):
     assert "--networks" in capsys.readouterr().err
     assert circuit.main(["--input", str(tmp_path), "--output", str(tmp_path)]) == 2
     assert "run training.py first" in capsys.readouterr().err
-    assert emulation.QRAM_QUERIES_PER_STATE == circuit.CALLS["load"]
+    assert circuit.CALLS["load"] == emulation.QRAM_QUERIES_PER_STATE

@@ -224,7 +224,7 @@ class Counted:
 
 
 def columns_of(matrix):
-    """s columns of every row: its non-zeros, then zeros. [n, s]"""
+    """S columns of every row: its non-zeros, then zeros. [n, s]"""
     s = training.sparsity(matrix)
     return np.argsort(matrix == 0, axis=1, kind="stable")[:, :s]
 

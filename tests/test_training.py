@@ -163,7 +163,7 @@ def test_the_convolutional_kernel_is_thresholded_and_its_diagonal_raised(monkeyp
 
 
 def test_class_thresholds_count_the_zeros_outside():
-    """n = 4: one pair a class, twice among 16 entries of which 14 are zero; rank 13.5 lies halfway to it."""
+    """N = 4: one pair a class, twice among 16 entries of which 14 are zero; rank 13.5 lies halfway to it."""
     kernel = np.full((4, 4), 100.0)
     kernel[0, 1] = kernel[1, 0] = 3.0
     kernel[2, 3] = kernel[3, 2] = -5.0
