@@ -231,19 +231,20 @@ def follow(images_of: Callable[[Label], tuple[NDArray, NDArray | None]], engine:
 
 
 def count_missing(path: Path, shape: tuple[int, ...]) -> int:
-    """Pairs of images that a matrix still lacks, from the files' names and sizes alone."""
+    """Pairs of images that a matrix still lacks, from the files' names and what an unfinished one holds."""
     if path.exists():
         return 0
     rows, columns = shape
-    entries = rows * (rows + 1) // 2 if path.stem.endswith("kernel_train") else rows * columns
+    half = path.stem.endswith("kernel_train")
+    entries = rows * (rows + 1) // 2 if half else rows * columns
     partial = path.with_name(path.name + ".partial")
     if not partial.exists():
         return entries
     try:
         matrix = np.load(partial, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        return min(entries, sum(int(np.isnan(row[: i + 1] if half else row).sum()) for i, row in enumerate(matrix)))
+    except Exception:  # a damaged file can raise anything
         return entries
-    return min(entries, int(np.isnan(matrix).sum()))
 
 
 def read_kernel(path: Path) -> tuple[NDArray[np.float64], Label]:

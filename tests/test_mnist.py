@@ -95,7 +95,7 @@ def test_a_single_changed_byte_is_found(mnist_dir, tmp_path):
         shutil.copy(mnist_dir / name, tmp_path)
     path = tmp_path / "t10k-labels-idx1-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-1] + b"?")
-    with pytest.raises(ValueError, match="t10k-labels.* corrupted"):
+    with pytest.raises(ValueError, match=r"t10k-labels.* corrupted"):
         mnist.load_data("auto", tmp_path)
 
 
@@ -239,9 +239,9 @@ def test_files_put_there_by_hand_are_taken(home, mnist_dir):
 
 def test_a_server_that_does_not_answer_is_noticed():
     """One that never answers, and one that isn't there, end in ConnectionError."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        with pytest.raises(ConnectionError, match="no answer in 0.5 s"):
-            mnist.check_connection(f"http://127.0.0.1:{silent.getsockname()[1]}/", seconds=0.5)
+    silent = socket.create_server(("127.0.0.1", 0))
+    with silent, pytest.raises(ConnectionError, match=r"no answer in 0.5 s"):
+        mnist.check_connection(f"http://127.0.0.1:{silent.getsockname()[1]}/", seconds=0.5)
     with pytest.raises(ConnectionError, match="refused"):
         mnist.check_connection("http://127.0.0.1:9/")
 

@@ -1,46 +1,41 @@
-"""The whole script through its command line."""
+"""The whole script: tiny runs of both datasets, sweeps, other digits, verification, and the committed results."""
 
-import hashlib
 import json
-import os
 import re
-import time
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import QUICK, ROOT, SHALLOW, TINY, call, contents, run_script, succeed
 
 import training
+from runtime import checkpoints, options, sitting
+from runtime.results import load_arrays, medians_over_images, read_results, relative_difference
+from runtime.trials import Run
 
-TINY = ("--data-sizes", 4, 16, 8, "--trials", 2, 1, 0, "--test-size", 6)
-
-
-def checksums(folder):
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.glob("*.np[yz]")}
+PLAN = ("--data-sizes", 4, 16, 8, "--trials", 2, 1, 0, "--test-size", 6)
 
 
 @pytest.fixture(scope="module", params=["digits", "mnist"])
-def finished(request, tmp_path_factory, script):
-    """A finished tiny run of both networks on each dataset: (dataset, folder, printed output, environment)."""
-    environment = {}
-    if request.param == "mnist":
-        environment["MNIST_DIR"] = str(request.getfixturevalue("mnist_dir"))
+def finished(request, tmp_path_factory):
+    """A finished tiny run of both networks on each dataset: (dataset, folder, what it printed)."""
     folder = tmp_path_factory.mktemp(request.param) / "output"
-    result = script("--dataset", request.param, "--output", folder, *TINY, environment=environment)
-    assert result.returncode == 0, result.stderr
-    return request.param, folder, result.stdout, environment
+    where = ("--mnist-dir", request.getfixturevalue("mnist_dir")) if request.param == "mnist" else ()
+    return request.param, folder, succeed("--dataset", request.param, *where, "--output", folder, *PLAN)
+
+
+# ---- what a run writes ----
 
 
 def test_files_and_results(finished):
-    dataset, folder, _, _ = finished
+    dataset, folder, _ = finished
     for network in training.networks:
         prefix = network if dataset == "mnist" else f"digits-{network}"
         for size, trial in [(4, 0), (4, 1), (16, 0)]:
-            arrays = {
-                name: np.load(folder / f"{prefix}_seed0_data{size}_trial{trial}_{name}.npy", allow_pickle=False)
-                for name in (
-                    "train_label", "test_label", "kernel_train", "kernel_test", "kernel_test_normalized"
-                )
-            }  # fmt: skip
+            names = ("train_label", "test_label", "kernel_train", "kernel_test", "kernel_test_normalized")
+            stem = folder / f"{prefix}_seed0_data{size}_trial{trial}"
+            arrays = {name: np.load(f"{stem}_{name}.npy", allow_pickle=False) for name in names}
             assert list(arrays["train_label"]) == [1] * (size // 2) + [-1] * (size // 2)
             assert list(arrays["test_label"]) == [1] * 3 + [-1] * 3
             assert arrays["kernel_train"].shape == (size, size) and arrays["kernel_train"].dtype == np.float64
@@ -53,140 +48,303 @@ def test_files_and_results(finished):
             assert inside.any()
             ratios = arrays["kernel_test"][inside] / normalized[inside]
             assert np.allclose(ratios, ratios[0])  # one k_thresh for all
-        with np.load(folder / f"{prefix}_results.npz", allow_pickle=False) as results:
-            assert list(results["data_sizes"]) == [4, 16, 8] and list(results["trials"]) == [2, 1, 0]
-            for name, shape in training.results_shapes(3, 2, 6).items():
-                assert results[name].shape == shape, name
-                if name.startswith("pattern_sparsity"):
-                    assert np.isfinite(results[name][:2]).all() and not np.isfinite(results[name][2]).any()
-                    continue
-                done = np.isfinite(results[name]).reshape(3, 2, -1)
-                assert done[0].all() and done[1, 0].all(), name
-                assert not done[1, 1].any() and not done[2].any(), name
-            assert ((results["accuracy_exact"][0] >= 0) & (results["accuracy_exact"][0] <= 1)).all()
-            assert (results["condition_number_exact"][0] >= 1).all()
-            if network == "convolutional":
-                assert (results["depth"][0] == 96).all()
+        found = load_arrays(folder / f"{prefix}_results.npz")
+        about = {"data_sizes", "trials", "computed", "origin", "by_size"}
+        assert found["data_sizes"].tolist() == [4, 16] and found["trials"].tolist() == [2, 1]
+        for name in found.keys() - about:
+            assert found[name].shape[0] == 2
+            if name in found["by_size"]:
+                assert np.isfinite(found[name]).all() and found[name].shape == (2, training.pattern_draws)
+                continue
+            done = np.isfinite(found[name]).reshape(2, 2, -1)
+            assert done[0].all() and done[1, 0].all() and not done[1, 1].any(), name
+        assert ((found["accuracy_exact"][0] >= 0) & (found["accuracy_exact"][0] <= 1)).all()
+        assert (found["condition_number_exact"][0] >= 1).all()
+        if network == "convolutional":
+            assert (found["depth"][0] == SHALLOW).all()
+
+
+def test_the_convolutional_network_is_96_layers_deep(tmp_path):
+    """The real command line, with nothing changed."""
+    arguments = ("--networks", "convolutional", "--data-sizes", 16, "--trials", 1, "--test-size", 2)
+    ended = run_script("--dataset", "digits", *arguments, "--output", tmp_path)
+    assert ended.status == 0 and ended.err == "", ended
+    _, label = checkpoints.read_kernel(tmp_path / "digits-convolutional_seed0_data16_trial0_kernel_train.npy")
+    assert label["depth"] == load_arrays(tmp_path / "digits-convolutional_results.npz")["depth"] == 96
+
+
+def test_results_hold_every_quantity_that_readers_rely_on(finished):
+    _, folder, _ = finished
+    for path in folder.glob("*_results.npz"):
+        names = load_arrays(path).keys()
+        for suffix in training.conventions.values():
+            wanted = "sparsity condition_number numerical_flags smallest_eigenvalue positive_definite accuracy_sparse "
+            wanted += "accuracy_sparse_at_zero readout_measurements_sparse readout_measurements_sparse_at_median "
+            assert {name + suffix for name in (wanted + "pattern_sparsity").split()} <= names
+        wanted = "depth separability condition_number_exact numerical_flags_exact off_diagonal_ratio accuracy_exact "
+        wanted += "accuracy_exact_at_zero accuracy_diagonal accuracy_diagonal_at_zero post_selection_measurements "
+        wanted += "post_selection_measurements_k_thresh post_selection_measurements_training clipped_share_k_thresh "
+        wanted += "clipped_share_training readout_measurements_diagonal readout_measurements_diagonal_at_median"
+        assert set(wanted.split()) <= names
 
 
 def test_convolutional_normalisation_comes_from_the_reference_trial(finished):
-    dataset, folder, _, _ = finished
+    dataset, folder, _ = finished
     prefix = "convolutional" if dataset == "mnist" else "digits-convolutional"
     reference = np.load(folder / f"{prefix}_seed0_data16_trial0_kernel_train.npy")
-    test, normalized = (
-        np.load(folder / f"{prefix}_seed0_data4_trial1_{name}.npy")
-        for name in ("kernel_test", "kernel_test_normalized")
-    )
+    names = ("kernel_test", "kernel_test_normalized")
+    test, normalized = (np.load(folder / f"{prefix}_seed0_data4_trial1_{name}.npy") for name in names)
     k_thresh = np.abs(reference[~np.eye(16, dtype=bool)]).max()
     assert np.allclose(normalized, np.clip(test / k_thresh, -1, 1))
 
 
-def test_run_json(finished):
-    dataset, folder, _, _ = finished
-    record = json.loads((folder / "run.json").read_text())
-    assert record["dataset"] == dataset and record["precision"] == "float64"
-    assert record["constants"]["trials"]["convolutional"] == [2, 1, 0]
-    assert {"python", "jax", "numpy", "neural-tangents"} <= set(record["versions"])
-    assert record["seconds"]["convolutional"]["kernels"] > 0
+def test_run_json_says_what_was_computed_when_and_where(finished):
+    dataset, folder, _ = finished
+    sittings = json.loads((folder / "run.json").read_text())["sittings"]
+    assert [s["network"] for s in sittings] == list(training.networks)
+    for s in sittings:
+        assert s["dataset"] == dataset and s["precision"] == "float64" and s["what"] == "results"
+        assert s["trials"] == {"4": 2, "16": 1} and s["pairs"] == s["pairs_computed"] == 300
+        assert {"python", "jax", "numpy", "numba"} <= set(s["versions"]) and s["seconds"] > 0
 
 
 def test_output_announces_the_plan_and_the_stand_in(finished):
-    dataset, _, printed, _ = finished
+    dataset, _, printed = finished
     pairs = 2 * (4 * 5 // 2 + 4 * 6) + (16 * 17 // 2 + 16 * 6)
-    assert f"{pairs:,} pairs" in printed and "engine" in printed and "float64" in printed
+    assert f"convolutional: {pairs:,} pairs of images, trials x sizes 2 x 4, 1 x 16" in printed
+    assert f"convolutional: the other {pairs:,} pairs take about" in printed
+    assert "engine numba, float64" in printed
     lines = printed.splitlines()
     capitals = [i for i, line in enumerate(lines) if "NOT MNIST" in line]
     assert capitals == ([0, len(lines) - 1] if dataset == "digits" else [])
 
 
-def test_second_run_recomputes_nothing(finished, script):
-    dataset, folder, _, environment = finished
-    before, times = checksums(folder), {p: p.stat().st_mtime_ns for p in folder.glob("*.npy")}
-    result = script("--dataset", dataset, "--output", folder, *TINY, environment=environment)
-    assert result.returncode == 0, result.stderr
-    assert checksums(folder) == before
-    assert {p: p.stat().st_mtime_ns for p in folder.glob("*.npy")} == times
+def test_a_run_that_only_reads_says_so(undisturbed, tmp_path):
+    folder = shutil.copytree(undisturbed, tmp_path / "copy")
+    assert "252 pairs are in" in succeed(*TINY, "--output", folder)
+    before, after = ([s["pairs_computed"] for s in json.loads((f / "run.json").read_text())["sittings"]]
+                     for f in (undisturbed, folder))  # fmt: skip
+    assert after == [*before, 0, 0]
 
 
-def test_a_trial_is_the_same_whichever_others_run(finished, script, tmp_path):
-    """And a damaged file is computed again, to the same bytes."""
-    dataset, folder, _, environment = finished
-    if dataset != "digits":
-        pytest.skip("once is enough")
-    arguments = ("--networks", "fully-connected", "--data-sizes", 4, "--trials", 3, "--test-size", 6)
-    result = script("--dataset", dataset, "--output", tmp_path, *arguments, environment=environment)
-    assert result.returncode == 0, result.stderr
-    shared = checksums(tmp_path).keys() & checksums(folder).keys() - {"digits-fully-connected_results.npz"}
+def test_a_trial_is_the_same_whichever_others_run(undisturbed, tmp_path):
+    succeed(*QUICK, "--data-sizes", 4, "--trials", 3, "--output", tmp_path)
+    found, expected = contents(tmp_path), contents(undisturbed)
+    shared = found.keys() & expected.keys() - {"digits-fully-connected_results.npz"}
     assert len(shared) == 10
-    for name in shared:
-        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
-    victim = tmp_path / "digits-fully-connected_seed0_data4_trial1_kernel_train.npy"
-    victim.write_bytes(victim.read_bytes()[:150])
-    result = script("--dataset", dataset, "--output", tmp_path, *arguments, environment=environment)
-    assert result.returncode == 0 and victim.name in result.stdout
-    assert victim.read_bytes() == (folder / victim.name).read_bytes()
+    assert {name: found[name] == expected[name] for name in shared} == dict.fromkeys(shared, True)
 
 
-@pytest.mark.parametrize("network", training.networks)
-def test_depth_sweep(script, tmp_path, network):
-    arguments = ("--depth-sweep", "--networks", network, "--data-sizes", 4, 8, "--trials", 1, 0, "--test-size", 4)
-    result = script("--dataset", "digits", "--output", tmp_path, *arguments)
-    assert result.returncode == 0, result.stderr
-    assert (tmp_path / "run_depth_sweep.json").exists()
-    before = checksums(tmp_path)
-    result = script("--dataset", "digits", "--output", tmp_path, *arguments)
-    assert result.returncode == 0 and checksums(tmp_path) == before  # it goes on from its kernels
-    assert not list(tmp_path.glob("*.old"))
-    with np.load(tmp_path / f"digits-{network}_depth_sweep.npz") as results:
-        depths = results["depth"][0, :, 0]
-        assert len(depths) == len(results["depth_settings"]) and (np.diff(depths) > 0).all()
-        for name in ("off_diagonal_ratio", "condition_number_exact", "accuracy_exact", "smallest_eigenvalue"):
-            assert np.isfinite(results[name][0]).all() and np.isnan(results[name][1]).all()
+def test_the_time_that_is_announced_is_measured(digits, tmp_path):
+    run = Run(0, 4, tmp_path, "numba", "float64", digits)
+    assert 1e-6 < sitting.seconds_per_layer(run) < 1
+    assert [sitting.in_words(s) for s in (40, 700, 20000)] == ["40 s", "12 minutes", "5.6 hours"]
+
+
+def test_without_an_accelerator_the_plan_is_smaller_but_takes_what_is_there(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "has_accelerator", lambda: False)
+    run = Run(0, 256, tmp_path, "numba", "float64", digits)
+
+    def planned(network, *argv):
+        constants = options.Constants(0, 256, training.data_sizes, training.trials, [], training.networks)
+        args = options.parse_arguments([str(word) for word in argv], constants)
+        return [(trial.size, trial.number) for _, trial in training.planned_trials(args, run, network)]
+
+    by_constants = list(zip(training.data_sizes, training.trials_without_accelerator, strict=True))
+    assert planned("convolutional") == [(n, i) for n, count in by_constants for i in range(count)]
+    assert planned("convolutional", "--verify") == [(16, 0), (32, 0)]
+    (tmp_path / "digits-convolutional_seed0_data256_trial2_kernel_test.npy").touch()
+    assert planned("convolutional")[-1] == (256, 2)
+    assert len(planned("fully-connected")) == sum(training.trials)
+    assert planned("convolutional", "--data-sizes", 512, "--trials", 1) == [(512, 0)]
+    monkeypatch.setattr(training, "has_accelerator", lambda: True)
+    assert len(planned("convolutional")) == sum(training.trials)
+
+
+# ---- sweeps and other digits ----
+
+
+@pytest.fixture
+def planned_and_swept(tmp_path, monkeypatch, request):
+    """A folder with the plan and the depth sweep of one network, and what the sweep printed."""
+    network, order = request.param
+    monkeypatch.setattr(training, "sweep_factors", [0.05, training.depth_factor, 0.2])
+    arguments = ("--dataset", "digits", "--networks", network, "--data-sizes", 4, "--trials", 2, "--test-size", 4)
+    runs = {"plan": (), "sweep": ("--depth-sweep",)}
+    printed = {name: succeed(*arguments, "--output", tmp_path, *runs[name]) for name in order}
+    return network, tmp_path, printed, lambda: succeed(*arguments, "--output", tmp_path, "--depth-sweep")
+
+
+BOTH = [(training.networks[0], ("plan", "sweep")), (training.networks[0], ("sweep", "plan")),
+        (training.networks[1], ("plan", "sweep"))]  # fmt: skip
+
+
+@pytest.mark.parametrize("planned_and_swept", BOTH, indirect=True, ids=lambda both: f"{both[0]}-{both[1][0]}-first")
+def test_the_sweep_at_the_plans_own_depth_equals_the_plan(planned_and_swept):
+    """Its kernels, in the same files, and every quantity, to the last bit."""
+    network, folder, _, again = planned_and_swept
+    plan = read_results(folder / f"digits-{network}_results.npz").records
+    sweep = read_results(folder / f"digits-{network}_depth_sweep.npz", "depth_settings").records
+    own, settings = (SHALLOW, [3, 6]) if network == "convolutional" else (training.depth_factor, [0.05, 0.1, 0.2])
+    assert sweep.keys() == {(4, setting, number) for setting in settings for number in (0, 1)}
+    for number in (0, 1):
+        expected, found = medians_over_images(plan[4, None, number]), sweep[4, own, number]
+        assert found.keys() == expected.keys()
+        for name in expected:
+            assert np.array_equal(found[name], expected[name], equal_nan=True), name
+        depths = [sweep[4, setting, number]["depth"] for setting in settings]
+        assert depths == sorted(set(depths))
         if network == "fully-connected":  # deeper, closer to diagonal
-            assert (np.diff(results["off_diagonal_ratio"][0, :, 0]) < 0).all()
-        else:
-            assert list(depths) == training.sweep_depths
+            ratios = [sweep[4, setting, number]["off_diagonal_ratio"] for setting in settings]
+            assert (np.diff(ratios) < 0).all()
+    kernels = {path.name for path in folder.glob("*data4_trial0*_kernel_train.npy")}
+    deeper = {f"digits-{network}_seed0_data4_trial0_depth{int(sweep[4, s, 0]['depth'])}_kernel_train.npy"
+              for s in settings if s != own}  # fmt: skip
+    assert kernels == deeper | {f"digits-{network}_seed0_data4_trial0_kernel_train.npy"}
+    before = contents(folder)
+    again()
+    assert contents(folder) == before and not list(folder.glob("*.old"))
 
 
-def test_no_network(script, tmp_path):
-    """Told within 15 s; `auto` goes on with the digits, `mnist` stops in one line that names --mnist-dir."""
-    unreachable = {
-        "TFDS_DATA_DIR": str(tmp_path / "none"),
-        "https_proxy": "http://127.0.0.1:9",
-        "HTTPS_PROXY": "http://127.0.0.1:9",
-        "no_proxy": None,
-        "NO_PROXY": None,
+def test_digit_pairs_hold_the_papers_own(tmp_path):
+    """All 45, the paper's in its order, whose numbers are the plan's."""
+    arguments = (*QUICK[:2], *QUICK[-2:], "--data-sizes", 4, "--trials", 1, "--test-size", 4, "--output", tmp_path)
+    succeed(*arguments)
+    succeed(*arguments, "--digit-pairs")
+    found = read_results(tmp_path / "digits-fully-connected_digit_pairs.npz", "digit_pairs").records
+    assert len(found) == 45 and {frozenset(pair) for _, pair, _ in found} == {
+        frozenset((a, b)) for a in range(10) for b in range(a)
     }
-    start = time.monotonic()
-    result = script("--dataset", "mnist", "--output", tmp_path / "mnist", environment=unreachable)
-    assert time.monotonic() - start < 15
-    assert result.returncode == 2
-    assert len(result.stderr.splitlines()) == 1 and "--mnist-dir" in result.stderr
-    result = script("--networks", "fully-connected", "--output", tmp_path, environment=unreachable)
-    assert result.returncode == 0, result.stderr
-    assert re.match("THESE ARE .* NOT MNIST", result.stdout) and "512 is skipped" in result.stdout
-    assert (tmp_path / "digits-fully-connected_results.npz").exists()
-    assert not (tmp_path / "fully-connected_results.npz").exists()
+    plan = read_results(tmp_path / "digits-fully-connected_results.npz").records[4, None, 0]
+    for name, expected in medians_over_images(plan).items():
+        assert np.array_equal(found[4, (8, 9), 0][name], expected, equal_nan=True), name
+    assert len({float(record["condition_number_exact"]) for record in found.values()}) == 45
 
 
-def test_help_names_every_default(script):
-    result = script("--help", environment={"COLUMNS": "200"} | {k: None for k in os.environ if k == "NO_COLOR"})
-    assert result.returncode == 0
-    for option in (
-        "networks", "data-sizes", "trials", "test-size", "seed", "output", "dataset", "mnist-dir", "engine",
-        "precision", "depth-sweep", "coordinator", "processes", "process-id",
-    ):  # fmt: skip
-        assert f"--{option}" in result.stdout
-    assert result.stdout.count("default") >= 9
+def test_other_digits_have_files_of_their_own(undisturbed, tmp_path):
+    folder = shutil.copytree(undisturbed, tmp_path / "copy")
+    succeed(*QUICK, "--digits", 3, 5, "--output", folder)
+    assert {n: c for n, c in contents(folder).items() if "3v5" not in n} == contents(undisturbed)
+    name = "digits-fully-connected-3v5_seed0_data4_trial0_kernel_train.npy"
+    assert checkpoints.read_kernel(folder / name)[1]["digits"] == [3, 5]
+    assert (folder / "digits-fully-connected-3v5_results.npz").exists()
 
 
-def test_import_does_nothing(script):
-    """Importing loads none of the slow packages, and prints nothing."""
-    import subprocess
-    import sys
+def test_the_papers_digits_by_name_are_the_plan(undisturbed, tmp_path):
+    succeed(*QUICK, "--digits", 8, 9, "--output", tmp_path)
+    assert contents(tmp_path) == {n: c for n, c in contents(undisturbed).items() if "fully-connected" in n}
 
-    program = "import sys, training; print([m for m in ('jax', 'tensorflow', 'sklearn') if m in sys.modules])"
-    result = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, cwd=os.path.dirname(training.__file__)
-    )
-    assert result.stdout == "[]\n" and result.stderr == ""
+
+# ---- verification ----
+
+
+@pytest.fixture
+def copy(undisturbed, tmp_path):
+    """A copy of the undisturbed run."""
+    return shutil.copytree(undisturbed, tmp_path / "copy")
+
+
+def everything(folder):
+    """All files of a folder, with their times."""
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+
+
+def test_verify_agrees_with_an_undisturbed_run_and_changes_nothing(undisturbed):
+    before = everything(undisturbed)
+    ended = call(*TINY, "--verify", "--output", undisturbed)
+    assert ended.status == 0 and ended.err == "", ended
+    assert everything(undisturbed) == before
+    for network in training.networks:
+        for name, trials in (("kernel_train", 3), ("kernel_test", 3), ("accuracy_sparse_sound", 3)):
+            assert re.search(rf"^digits-{network} {name} +{trials} +0.0e\+00$", ended.out, re.MULTILINE), ended.out
+    assert f"{undisturbed}/ holds what this computer computes" in ended.out and "DIFFERS" not in ended.out
+
+
+def rewrite(path, change):
+    """Change a results file's arrays."""
+    arrays = load_arrays(path)
+    change(arrays)
+    np.savez_compressed(path, **arrays)
+
+
+def raise_one_entry(folder):
+    """In a kernel, with a checksum that is right again."""
+    path = folder / "digits-fully-connected_seed0_data4_trial1_kernel_test.npy"
+    kernel = np.lib.format.open_memmap(path, mode="r+")
+    kernel[1, 1] *= 1 + 1e-9
+    del kernel
+    path.write_bytes(path.read_bytes()[: -checkpoints.ending] + checkpoints.checksum(path))
+
+
+def flip_one_bit(path):
+    """In the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+KERNEL, RESULTS = "digits-fully-connected_seed0_data16_trial0_kernel_train.npy", "digits-fully-connected_results.npz"
+CHANGES = {
+    "a number": (lambda f: rewrite(f / RESULTS, lambda a: a["accuracy_sparse"].__setitem__((0, 1, 2), 0.9)),
+                 "digits-fully-connected accuracy_sparse differs"),
+    "a NaN": (lambda f: rewrite(f / RESULTS, lambda a: a["separability"].__setitem__((0, 1), np.nan)),
+              "digits-fully-connected separability differs"),
+    "a trial less": (lambda f: rewrite(f / RESULTS, lambda a: a["computed"].__setitem__((0, 1), False)),
+                     "lacks 1 trials, the first one n = 4"),
+    "another origin": (lambda f: rewrite(f / RESULTS, lambda a: a.update(origin=np.array('{"seed": 0}'))),
+                       "is of another origin: dataset"),
+    "a byte of the results": (lambda f: flip_one_bit(f / RESULTS), f"{RESULTS}: can't be read"),
+    "no results": (lambda f: (f / RESULTS).unlink(), f"{RESULTS}: can't be read"),
+    "a byte of a kernel": (lambda f: flip_one_bit(f / KERNEL), f"{KERNEL}: is damaged"),
+    "an entry of a kernel": (raise_one_entry, "digits-fully-connected kernel_test differs"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_verify_fails_after_one_change(copy, change):
+    spoil, words = CHANGES[change]
+    spoil(copy)
+    before = everything(copy)
+    ended = call(*QUICK, "--verify", "--output", copy)
+    assert ended.status == 1 and words in ended.out, ended
+    assert everything(copy) == before
+
+
+def test_verify_fails_where_there_is_nothing_to_compare(tmp_path):
+    ended = call(*QUICK, "--verify", "--output", tmp_path / "nowhere")
+    assert ended.status == 1 and "can't be read" in ended.out
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_verify_takes_only_sizes_that_the_data_fill(copy, monkeypatch):
+    """By default a trial of each; 256 and 512 are more digits than there are."""
+    monkeypatch.setattr(training, "test_size", 4)
+    ended = call("--dataset", "digits", *QUICK[-2:], "--verify", "--output", copy)
+    assert ended.status == 1 and "lacks 3 trials, the first one n = 32" in ended.out
+    assert "1 x 16, 1 x 32, 1 x 64, 1 x 128\n" in ended.out
+
+
+# ---- the committed results ----
+
+
+def test_the_committed_fully_connected_results_are_computed_again(mnist_dir, tmp_path):
+    """Of n = 16, from MNIST's images, every quantity."""
+    arguments = ("--networks", "fully-connected", "--data-sizes", 16, "--trials", 3, "--output", tmp_path)
+    succeed("--dataset", "mnist", "--mnist-dir", mnist_dir, *arguments)
+    found = load_arrays(tmp_path / "fully-connected_results.npz")
+    expected = load_arrays(Path(ROOT) / "kernel_output" / "fully-connected_results.npz")
+    (s,) = np.flatnonzero(expected["data_sizes"] == 16)
+    names = found.keys() - {"data_sizes", "trials", "computed", "by_size", "origin"}
+    for name in names:
+        old = expected[name][s] if name.startswith("pattern_sparsity") else expected[name][s][:3]
+        assert relative_difference(found[name][0], old) < 1e-7, name
+
+
+def test_the_committed_results_pass_their_verification(mnist_dir):
+    """What a sceptical reader runs first, of the smallest size."""
+    committed = Path(ROOT) / "kernel_output"
+    if "origin" not in load_arrays(committed / "fully-connected_results.npz"):
+        pytest.skip("an older version wrote the committed results")
+    arguments = ("--networks", "fully-connected", "--data-sizes", 16, "--trials", 2, "--output", committed)
+    ended = call("--dataset", "mnist", "--mnist-dir", mnist_dir, *arguments, "--verify")
+    assert ended.status == 0, ended

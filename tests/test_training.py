@@ -61,7 +61,7 @@ def test_fewer_images_are_drawn_where_there_are_not_enough(digits, capsys):
 
 def test_images_that_can_not_be_drawn_are_refused():
     split = {"image": np.ones((4, 2, 2, 1), np.uint8), "label": np.array([3, 3, 5, 5])}
-    with pytest.raises(BadInput, match="digits .3, 7.: no 1 images of each"):
+    with pytest.raises(BadInput, match=r"digits .3, 7.: no 1 images of each"):
         training.draw_images(split, (3, 7), 1, True, np.random.default_rng(0))
     with pytest.raises(BadInput, match="all of one colour"):
         training.draw_images(split, (3, 5), 1, True, np.random.default_rng(0))
@@ -127,9 +127,10 @@ def test_patterns_have_the_density_of_their_definition(n):
     """With replacement 1 - (1 - 1/n)^m, m ~ Binomial(n, p): in the mean 1 - (1 - p/n)^n; without it p itself."""
     p = min(2 * np.log(n) / n, 1)
     lower = np.tri(n, k=-1, dtype=bool) & same_class(n)
-    for replacement, expected in ((True, 1 - (1 - p / n) ** n), (False, p)):
-        drawn = [training.sparsity_pattern(n, np.random.default_rng(i), replacement).toarray()[lower] for i in range(40)]
-        assert abs(np.mean(drawn) - expected) < 5 * np.sqrt(expected / (40 * lower.sum()))
+    for distinct, expected in ((False, 1 - (1 - p / n) ** n), (True, p)):
+        drawn = [training.sparsity_pattern(n, np.random.default_rng(i), not distinct) for i in range(40)]
+        density = np.mean([pattern.toarray()[lower] for pattern in drawn])
+        assert abs(density - expected) < 5 * np.sqrt(expected / (40 * lower.sum()))
 
 
 def test_the_fully_connected_kernel_is_multiplied_by_the_pattern():
@@ -163,7 +164,7 @@ def test_the_convolutional_kernel_is_thresholded_and_its_diagonal_raised(monkeyp
 
 
 def test_class_thresholds_count_the_zeros_outside():
-    """N = 4: one pair a class, twice among 16 entries of which 14 are zero; rank 13.5 lies halfway to it."""
+    """With n = 4: one pair a class, twice among 16 entries of which 14 are zero; rank 13.5 lies halfway to it."""
     kernel = np.full((4, 4), 100.0)
     kernel[0, 1] = kernel[1, 0] = 3.0
     kernel[2, 3] = kernel[3, 2] = -5.0

@@ -1,0 +1,192 @@
+"""The processes of a run: how they share out pairs, what they agree on, and whole runs of two of them."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from conftest import QUICK, ROOT, TINY, contents, end, free_port, start, succeed, wait_until
+
+from ntk import BadInput
+from runtime import processes
+
+
+class Products:
+    """Stands for an engine: the value of a pair tells which pair it is."""
+
+    block, on_mesh = 5, False
+
+    def pairs(self, i, j):
+        return 1000.0 * i + j
+
+
+@pytest.fixture
+def played(monkeypatch):
+    """A function that lets `count` processes, played by threads, call `do(index)`; returns what each returned."""
+    own = threading.local()
+
+    def play(count, do):
+        board, barrier, found = [None] * count, threading.Barrier(count), [None] * count
+
+        def gather(array):
+            board[own.index] = array
+            barrier.wait(10)
+            together = np.array(board)
+            barrier.wait(10)
+            return together
+
+        def work(index):
+            own.index = index
+            found[index] = do(index)
+
+        monkeypatch.setattr(processes, "process_count", lambda: count)
+        monkeypatch.setattr(processes, "process_index", lambda: own.index)
+        monkeypatch.setattr(processes, "gather", gather)
+        monkeypatch.setattr(processes, "broadcast", lambda array: gather(array)[0])
+        threads = [threading.Thread(target=work, args=(index,)) for index in range(count)]
+        [thread.start() for thread in threads]
+        [thread.join(20) for thread in threads]
+        return found
+
+    return play
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("m", [0, 1, 2, 7, 9])
+def test_shares_are_put_together_in_the_order_of_the_pairs(played, count, m):
+    """Also where the pairs can't be divided evenly, or there are fewer of them than processes."""
+    i, j = np.arange(m), np.arange(m)[::-1] + 50
+    for found in played(count, lambda _: processes.evaluate_pairs(Products(), i, j)):
+        assert np.array_equal(found, 1000.0 * i + j)
+
+
+def test_every_process_takes_a_share(played):
+    sizes = []
+
+    class Counted(Products):
+        def pairs(self, i, j):
+            sizes.append(len(i))
+            return super().pairs(i, j)
+
+    played(3, lambda _: processes.evaluate_pairs(Counted(), np.arange(10), np.arange(10)))
+    assert sorted(sizes) == [2, 4, 4]
+
+
+def test_an_engine_on_a_mesh_gets_all_pairs_in_every_process(played):
+    engine = Products()
+    engine.on_mesh = True
+    assert [len(found) for found in played(2, lambda _: processes.evaluate_pairs(engine, *np.ones((2, 7))))] == [7, 7]
+    assert played(2, lambda _: processes.pairs_at_once(engine)) == [5, 5]
+    assert played(2, lambda _: processes.pairs_at_once(Products())) == [10, 10]
+
+
+def test_processes_that_disagree_are_named(played):
+    def agree(index):
+        try:
+            processes.check_agreement(("data", 7 if index == 2 else 0))
+        except BadInput as error:
+            return str(error)
+
+    expected = "process_id 2: have other data, options or another version of this program than process 0"
+    assert all(found.startswith(expected) for found in played(3, agree))
+    assert played(3, lambda _: processes.check_agreement(("data", 0))) == [None] * 3
+
+
+def test_one_process_alone_needs_no_jax():
+    array = np.arange(3)
+    assert processes.broadcast(array) is array and processes.gather(array).shape == (1, 3)
+    assert processes.is_leader() and processes.process_count() == 1
+    processes.send_order({"to": "nobody"})
+
+
+# ---- real ones ----
+
+
+def team(*arguments, only_second=(), **how):
+    """Two processes of one run on this machine; the second one has more arguments."""
+    where = ("--coordinator", f"127.0.0.1:{free_port()}", "--processes", 2, "--process-id")
+    return [start(*arguments, *where, 0, **how), start(*arguments, *where, 1, *only_second, **how)]
+
+
+def test_two_processes_give_the_numbers_of_one(tmp_path, undisturbed):
+    leader, follower = map(end, team(*TINY, "--output", tmp_path))
+    assert leader.status == follower.status == 0, leader.err + follower.err
+    assert contents(tmp_path) == contents(undisturbed)
+    assert "(2 processes)" in leader.out and "wrote" in leader.out
+    assert "process 1 of 2" in follower.out and "wrote" not in follower.out
+    assert json.loads((tmp_path / "run.json").read_text())["sittings"][0]["processes"] == 2
+
+
+@pytest.mark.slow
+def test_two_processes_of_slurm_on_one_mesh(tmp_path, undisturbed):
+    """What `srun` provides is enough; the engine JAX computes both networks on the devices of both processes."""
+    common = {"SLURM_JOB_ID": str(free_port()), "SLURM_STEP_NODELIST": "127.0.0.1"}
+    common |= {"SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2"}
+    environments = [common | {"SLURM_PROCID": str(i), "SLURM_LOCALID": "0"} for i in range(2)]
+    command = ("--dataset", "digits", "--data-sizes", 4, "--trials", 1, "--test-size", 4, "--engine", "jax")
+    command += ("--output", tmp_path)
+    few = "training.reference_size = 4"  # the engine is slow on CPUs
+    members = [start(*command, environment=each, prelude=few) for each in environments]
+    ended = [end(member) for member in members]
+    assert [each.status for each in ended] == [0, 0], ended
+    kernels = list(tmp_path.glob("*data4_*_kernel_t*[nt].npy"))
+    assert len(kernels) == 4
+    for path in kernels:
+        assert np.allclose(np.load(path), np.load(undisturbed / path.name), rtol=1e-11, atol=1e-15), path
+        assert path.stat().st_size == (undisturbed / path.name).stat().st_size
+
+
+SHORT_OF_PATIENCE = "from runtime import processes; processes.answer_seconds = 10"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_lost_process_ends_the_run(tmp_path, victim):
+    """By kill -9 while kernels are computed; the other one says so, and the same command goes on."""
+    arguments = ("--dataset", "digits", "--networks", "convolutional", "--data-sizes", "4", "--trials", "1")
+    arguments += ("--test-size", "160", "--output", tmp_path)
+    members = team(*arguments, depth=96, prelude=SHORT_OF_PATIENCE)
+    wait_until(lambda: list(tmp_path.glob("*data4_*.partial")))
+    time.sleep(0.2)
+    members[victim].kill()
+    others = [end(member) for member in members]
+    other = others[1 - victim]
+    assert other.status == 1, other
+    last = other.err.splitlines()[-1]
+    assert last.startswith("training.py: error: ") and "run it again, all processes of it" in last
+    assert ("another process ended" in last) or ("the processes lost each other" in last)
+    assert list(tmp_path.glob("*.partial")) and not list(tmp_path.glob("*data4_*_kernel_t*[nt].npy"))
+    assert "note" not in succeed(*arguments, depth=96)
+    assert not list(tmp_path.glob("*.partial")) and not list(tmp_path.glob("*.old"))
+
+
+@pytest.mark.slow
+def test_two_processes_that_disagree_end_both(tmp_path):
+    """Whoever ends first says why; the other may only notice that it is alone."""
+    members = team(*QUICK, "--output", tmp_path, only_second=("--seed", 7), prelude=SHORT_OF_PATIENCE)
+    ended = [end(member) for member in members]
+    assert {each.status for each in ended} <= {1, 2}, ended
+    words = "--process-id 1: have other data, options or another version"
+    assert any(each.status == 2 and words in each.err for each in ended)
+    assert all(words in each.err or each.status == 1 for each in ended)
+
+
+def test_an_abort_of_jax_is_explained():
+    """In C++, where Python has no say."""
+    where = f"127.0.0.1:{free_port()}"
+    program = f"import os; from runtime import processes; processes.join_processes({where!r}, 1, 0); os.abort()"
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    line = f"-c: error: --coordinator {where}: another process ended; {processes.run_again}"
+    assert ended.returncode == 1 and ended.stderr.splitlines()[-1] == line
+
+
+def test_a_process_that_launchers_started_alone_joins_nobody(monkeypatch):
+    for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    processes.join_processes(None, None, None)
+    assert processes.process_count() == 1 and "SLURM_STEP_NUM_TASKS" in os.environ
