@@ -226,14 +226,14 @@ def normalise(kernel_test: Array, k_thresh: float) -> Array:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def sparsity_pattern(n: int, rng: np.random.Generator, replacement: bool = True) -> scipy.sparse.csr_array:
+def sparsity_pattern(n: int, rng: np.random.Generator, replacement: bool = True, density: float = 1) -> Matrix:
     """Random symmetric pattern of O(log n) entries a row, sparse bool [n, n].
 
-    Each row draws Binomial(n, p) columns, p = min(2 ln(n)/n, 1), with replacement as the original does; the lower
-    triangle is kept and mirrored, entries between the classes are dropped, the diagonal is set. Without replacement
-    that many distinct columns are drawn, which is to keep every entry with probability p.
+    Each row draws Binomial(n, p) columns, p = min(2 density ln(n)/n, 1), with replacement as the original does; the
+    lower triangle is kept and mirrored, entries between the classes are dropped, the diagonal is set. Without
+    replacement every entry is drawn with probability p.
     """
-    p = min(2 * np.log(n) / n, 1)
+    p = min(2 * density * np.log(n) / n, 1)
     if replacement:
         counts = rng.binomial(n, p, size=n)
         i, j = np.repeat(np.arange(n), counts), rng.integers(n, size=counts.sum())
@@ -265,9 +265,8 @@ def class_thresholds(kernel: Array, percentile: float = percentile, zeros: bool 
 
 
 def sparsified_kernel(
-    network: str, kernel: Array, pattern: scipy.sparse.csr_array, thresholds: tuple[float, float] | None,
-    boost: tuple[float, float] = diagonal_boost,
-) -> Matrix:  # fmt: skip
+    network: str, kernel: Array, pattern: Matrix, thresholds: Any, boost: Any = diagonal_boost
+) -> Matrix:
     """K~ [n, n], sparse where n is above `dense_limit`.
 
     Fully connected: K o pattern. Convolutional: of that, off the diagonal only entries whose |K| is above their class's
@@ -277,7 +276,6 @@ def sparsified_kernel(
     i, j = pattern.nonzero()
     entries = kernel[i, j]
     if network == "convolutional":
-        assert thresholds is not None
         factor, power = boost
         entries[i == j] *= 1 + factor * np.log(n) ** power
         kept = (i == j) | (np.abs(entries) > np.where(i < n // 2, *thresholds))
@@ -287,18 +285,20 @@ def sparsified_kernel(
     return sparsified.toarray() if n <= dense_limit else sparsified
 
 
-def trial_approximations(trial: Trial, seed: int, kernel_train: Array, thresholds: Any) -> dict[str, list[Matrix]]:
+def trial_approximations(
+    trial: Trial, seed: int, kernel_train: Array, thresholds: Any, boost: Any = diagonal_boost, density: float = 1
+) -> dict[str, list[Matrix]]:
     """The sparsified matrices K~ of one trial, a list by convention, each from a random pattern of its own.
 
     "original" as in the paper's experiment; "sound" draws without replacement, and compares with percentiles of the
-    class's own entries. thresholds: `class_thresholds` by convention, or None.
+    class's own entries. thresholds: `class_thresholds` by convention, or None; boost, density: as in these functions.
     """
     found = {}
     for convention, suffix in conventions.items():
         draws = [trial.random(seed, f"pattern {i}{suffix}") for i in range(sparsity_patterns)]
-        patterns = [sparsity_pattern(trial.size, rng, replacement=convention == "original") for rng in draws]
+        patterns = [sparsity_pattern(trial.size, rng, convention == "original", density) for rng in draws]
         limits = thresholds and thresholds[convention]
-        found[convention] = [sparsified_kernel(trial.network, kernel_train, p, limits) for p in patterns]
+        found[convention] = [sparsified_kernel(trial.network, kernel_train, p, limits, boost) for p in patterns]
     return found
 
 
