@@ -9,8 +9,8 @@ would have been less so. So here are, on the same trials as training.py's:
     python controls.py          # of all kernels in kernel_output/; two minutes, no kernel is computed
     python controls.py --help
 
-The results are `{prefix}_baselines.npz` and `convolutional_sensitivity.npz`; the functions at the end turn these, and
-the digit pairs of training.py, into sections of RESULTS.md.
+The results are `{prefix}_baselines.npz` and `convolutional_sensitivity.npz`; evidence.py says in words and tables what
+they show.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from runtime.checkpoints import finished_trials, read_kernel_pair
 from runtime.files import locked
 from runtime.linear_algebra import Array
 from runtime.mnist import load_data
-from runtime.results import Results, medians_over_images, merge_results
+from runtime.results import Record, Results, medians_over_images, merge_results
 from runtime.trials import Run, Trial
 from training import accuracy, make_trial
 
@@ -66,28 +66,30 @@ def prefix_of(run: Run, network: str) -> str:
 
 
 def merge_trials(
-    run: Run, network: str, what: str, compute: Callable[[Trial, dict[str, Any]], dict[Any, dict[str, Any]]],
-    settings_name: str | None = None,
+    run: Run, network: str, what: str, compute: Callable[[Trial, dict[str, Any]], dict[Any, Record]],
+    settings_name: str | None = None, **constants: Any,
 ) -> None:  # fmt: skip
     """Call compute(trial, its kernels), which returns records by setting, of all finished trials; write the results.
 
-    Raises BadInput for damaged kernels, and for some of other images, precision and so on than the others.
+    constants: that the results depend on beside the kernels. Raises BadInput for damaged kernels, and for kernels of
+    different images, precision and so on in one folder.
     """
     prefix, started = prefix_of(run, network), time.perf_counter()
     trials = [(n, number) for n, numbers in finished_trials(run.output, prefix, run.seed).items() for number in numbers]
     if not trials:
         print(f"note: no {what} of the {network} network: {run.output}/ has no kernels of it; training.py makes them")
         return
+    print(f"{network}: {what} of {len(trials)} trials, n = {trials[0][0]} to {trials[-1][0]}")
     results = Results({"dataset_sha256": run.data["sha256"]}, settings_name=settings_name)
     for n, number in trials:
         kernels = training.stored_kernels(run.output, prefix, n, number, run.seed)
         of_all = ("network", "dataset", "dataset_sha256", "digits", "seed", "precision", "formulas")
-        origin = {key: kernels[key] for key in of_all} | {"test_size": len(kernels["test_label"])}
+        origin = {key: kernels[key] for key in of_all} | {"test_size": len(kernels["test_label"])} | constants
         known = {key: value for key, value in results.origin.items() if value is not None}
         other = [f"{key} {origin[key]}, not {value}" for key, value in known.items() if origin[key] != value]
         if other:
-            what = f"the kernels of n = {n}, trial {number}, have {', '.join(other)}; keep those of one kind there"
-            raise BadInput("output", run.output, what)
+            remedy = f"the kernels of n = {n}, trial {number}, have {', '.join(other)}; keep those of one kind there"
+            raise BadInput("output", run.output, remedy)
         results.origin = origin
         for setting, record in compute(make_trial(network, tuple(kernels["digits"]), n, number), kernels).items():
             results.records[n, setting, number] = record
@@ -159,7 +161,7 @@ def baseline_record(run: Run, trial: Trial, kernels: dict[str, Any]) -> dict[str
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def sensitivity_records(run: Run, trial: Trial, kernels: dict[str, Any]) -> dict[Any, dict[str, Any]]:
+def sensitivity_records(run: Run, trial: Trial, kernels: dict[str, Any]) -> dict[Any, Record]:
     """The quantities of K~ by (percentile, boost, density), of one convolutional trial; medians over test images.
 
     The generators of a trial's patterns are the same for all settings: at the paper's point the patterns are those of
@@ -169,7 +171,7 @@ def sensitivity_records(run: Run, trial: Trial, kernels: dict[str, Any]) -> dict
     reference = read_kernel_pair(*at)[0]["kernel_train"]
     factor, power = training.diagonal_boost
 
-    def record(setting: tuple[float, float, float]) -> dict[str, Any]:
+    def record(setting: tuple[float, float, float]) -> Record:
         percentile, boost, density = setting
         limits = {c: training.class_thresholds(reference, percentile, c == "original") for c in training.conventions}
         matrices = training.trial_approximations(
@@ -228,7 +230,7 @@ def controls(args: argparse.Namespace) -> None:
             merge_trials(run, network, "baselines", lambda trial, kernels: {None: baseline_record(run, trial, kernels)})
     if "convolutional" in args.networks:
         compute = functools.partial(sensitivity_records, run)
-        merge_trials(run, "convolutional", "sensitivity", compute, "settings")
+        merge_trials(run, "convolutional", "sensitivity", compute, "settings", papers_setting=list(papers_setting))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from ntk import BadInput, fully_connected_ntk, has_accelerator
 from ntk.fully_connected import nonlinearity
@@ -226,14 +226,14 @@ def normalise(kernel_test: Array, k_thresh: float) -> Array:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def sparsity_pattern(n: int, rng: np.random.Generator, replacement: bool = True, density: float = 1) -> csr_array:
+def sparsity_pattern(n: int, rng: np.random.Generator, replacement: bool = True, density: float = 1) -> Matrix:
     """Random symmetric pattern of O(log n) entries a row, sparse bool [n, n].
 
-    Each row draws Binomial(n, p) columns, p = min(2 ln(n)/n, 1), with replacement as the original does; the lower
-    triangle is kept and mirrored, entries between the classes are dropped, the diagonal is set. Without replacement
-    that many distinct columns are drawn, which is to keep every entry with probability p. density: a factor of p.
+    Each row draws Binomial(n, p) columns, p = min(2 density ln(n)/n, 1), with replacement as the original does; the
+    lower triangle is kept and mirrored, entries between the classes are dropped, the diagonal is set. Without
+    replacement every entry is drawn with probability p.
     """
-    p = min(density * 2 * np.log(n) / n, 1)
+    p = min(2 * density * np.log(n) / n, 1)
     if replacement:
         counts = rng.binomial(n, p, size=n)
         i, j = np.repeat(np.arange(n), counts), rng.integers(n, size=counts.sum())
@@ -247,7 +247,7 @@ def sparsity_pattern(n: int, rng: np.random.Generator, replacement: bool = True,
     i, j = np.divmod(np.unique(i[kept] * n + j[kept]), n)
     diagonal = np.arange(n)
     rows, columns = np.concatenate([i, j, diagonal]), np.concatenate([j, i, diagonal])
-    return csr_array((np.ones(len(rows), bool), (rows, columns)), shape=(n, n))
+    return scipy.sparse.csr_array((np.ones(len(rows), bool), (rows, columns)), shape=(n, n))
 
 
 def class_thresholds(kernel: Array, percentile: float = percentile, zeros: bool = True) -> tuple[float, float]:
@@ -265,9 +265,8 @@ def class_thresholds(kernel: Array, percentile: float = percentile, zeros: bool 
 
 
 def sparsified_kernel(
-    network: str, kernel: Array, pattern: csr_array, thresholds: tuple[float, float] | None,
-    boost: tuple[float, float] = diagonal_boost,
-) -> Matrix:  # fmt: skip
+    network: str, kernel: Array, pattern: Matrix, thresholds: Any, boost: Any = diagonal_boost
+) -> Matrix:
     """K~ [n, n], sparse where n is above `dense_limit`.
 
     Fully connected: K o pattern. Convolutional: of that, off the diagonal only entries whose |K| is above their class's
@@ -277,25 +276,22 @@ def sparsified_kernel(
     i, j = pattern.nonzero()
     entries = kernel[i, j]
     if network == "convolutional":
-        assert thresholds is not None
         factor, power = boost
         entries[i == j] *= 1 + factor * np.log(n) ** power
         kept = (i == j) | (np.abs(entries) > np.where(i < n // 2, *thresholds))
         i, j, entries = i[kept], j[kept], entries[kept]
-    sparsified = csr_array((entries, (i, j)), shape=(n, n))
+    sparsified = scipy.sparse.csr_array((entries, (i, j)), shape=(n, n))
     sparsified.eliminate_zeros()
     return sparsified.toarray() if n <= dense_limit else sparsified
 
 
 def trial_approximations(
-    trial: Trial, seed: int, kernel_train: Array, thresholds: Any, boost: tuple[float, float] = diagonal_boost,
-    density: float = 1,
-) -> dict[str, list[Matrix]]:  # fmt: skip
+    trial: Trial, seed: int, kernel_train: Array, thresholds: Any, boost: Any = diagonal_boost, density: float = 1
+) -> dict[str, list[Matrix]]:
     """The sparsified matrices K~ of one trial, a list by convention, each from a random pattern of its own.
 
     "original" as in the paper's experiment; "sound" draws without replacement, and compares with percentiles of the
-    class's own entries. thresholds: `class_thresholds` by convention, or None; boost, density: as in the functions
-    above, the paper's unless given.
+    class's own entries. thresholds: `class_thresholds` by convention, or None; boost, density: as in these functions.
     """
     found = {}
     for convention, suffix in conventions.items():

@@ -1,0 +1,298 @@
+"""Could the evidence have failed? The sections of RESULTS.md on baselines, sensitivity and pairs of digits.
+
+Read from the arrays of controls.py and of `training.py --digit-pairs`; no number is typed by hand. `baselines`,
+`sensitivity` and `digit_pairs` take the output folder and return Markdown, "" where the arrays are not there.
+Comparisons are paired by trial, and their 95 % intervals, as everywhere, those of `scaling.size_means`.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import report
+import scaling
+
+Array = NDArray[np.float64]
+Arrays = Mapping[str, NDArray]
+THRESHOLDS = {"": "median", "_at_zero": "0"}  # of the outputs; what the arrays' names end with
+CONVENTIONS = {"": "original", "_sound": "sound"}
+PARAMETERS = ("percentile", "boost", "density")
+KERNELS = {"exact": "exact NTK", "diagonal": "diagonal approximation", "kernel_mean": "class mean of the kernel"}
+PIXELS = {
+    "ink": "sum of the pixels", "nearest_mean": "nearest class mean", "nearest_neighbour": "nearest neighbour",
+    "ridge": "ridge regression",
+}  # fmt: skip
+# Of the pairs of digits: array, array to subtract, whether large is good.
+PAIR_QUANTITIES = {
+    "accuracy, exact": ("accuracy_exact", None, True),
+    "accuracy, exact, threshold 0": ("accuracy_exact_at_zero", None, True),
+    "exact minus sparsified": ("accuracy_exact", "accuracy_sparse", False),
+    "exact minus sparsified, threshold 0": ("accuracy_exact_at_zero", "accuracy_sparse_at_zero", False),
+    "exact minus diagonal": ("accuracy_exact", "accuracy_diagonal", False),
+    "exact minus diagonal, threshold 0": ("accuracy_exact_at_zero", "accuracy_diagonal_at_zero", False),
+    "κ of K, less 1": ("condition_number_exact", None, False),
+    "κ of K̃, less 1": ("condition_number", None, False),
+    "post-selection, original": ("post_selection_measurements_median", None, False),
+    "post-selection, training": ("post_selection_measurements_training_median", None, False),
+    "readout, sparsified": ("readout_measurements_sparse_median", None, False),
+    "readout, diagonal": ("readout_measurements_diagonal_median", None, False),
+}
+
+
+def sections(folder: Path, ending: str, section: Any) -> str:
+    """section(title of the network, arrays) of every file that ends so."""
+    found = [(report.title_of(p), report.load(folder / f"{p}{ending}")) for p in report.prefixes(folder, ending)]
+    return "\n".join(section(*each) for each in found)
+
+
+def origin(arrays: Arrays) -> dict[str, Any]:
+    """What all trials of a file have in common."""
+    return json.loads(str(arrays["origin"]))
+
+
+def means(n: NDArray, values: Array) -> tuple[Array, Array]:
+    """Means of [sizes, trials] and half-widths of their 95 % intervals, of accuracies or their differences.
+
+    size_means pools the relative spread of the trials. Of 1 + value that is nearly the absolute one.
+    """
+    mean, _, half = scaling.size_means(n, [1 + trials[np.isfinite(trials)] for trials in values])
+    return mean - 1, half
+
+
+def cells(mean: Array, half: Array, sign: str = "") -> list[str]:
+    """Means and half-widths as text; with a sign, in bold where the interval excludes 0."""
+    text = [f"{m:{sign}.3f} ± {h:.3f}" if np.isfinite(h) else f"{m:{sign}.3f}" for m, h in zip(mean, half, strict=True)]
+    clear = np.abs(mean) > half if sign else np.zeros(len(text), bool)
+    return [f"**{t}**" if c else t for t, c in zip(text, clear, strict=True)]
+
+
+def at_sizes(n: NDArray, where: NDArray) -> str:
+    """The sizes where it is so: "n = 16, 32", "no n" or "all n"."""
+    return "all n" if where.all() else "n = " + ", ".join(map(str, n[where])) if where.any() else "no n"
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Baselines
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def baselines(folder: Path) -> str:
+    """Of every network: the exact NTK beside classifiers of a few lines."""
+    return sections(folder, "_baselines.npz", baselines_section)
+
+
+def baselines_section(title: str, arrays: Arrays) -> str:
+    """One network's tables, and what the intervals say."""
+    n = arrays["data_sizes"]
+    accuracies, differences, lines = [], [], []
+    for ending, threshold in THRESHOLDS.items():
+        of = {name: arrays[f"accuracy_{name}{ending}"] for name in KERNELS | PIXELS}
+        accuracies += [[label, threshold, *cells(*means(n, of[name]))] for name, label in (KERNELS | PIXELS).items()]
+        gains = {name: means(n, of["exact"] - of[name]) for name in PIXELS}
+        differences += [[PIXELS[name], threshold, *cells(*gain, "+")] for name, gain in gains.items()]
+        better = at_sizes(n, np.all([mean > half for mean, half in gains.values()], axis=0))
+        worse = at_sizes(n, np.any([mean < -half for mean, half in gains.values()], axis=0))
+        lines.append(f"- Threshold {threshold}: the exact NTK is better than all of these at {better}; one of them or "
+                     f"more is better than the exact NTK at {worse}.\n")  # fmt: skip
+    heading = ["", "threshold", *(f"n = {size}" for size in n)]
+    introduction = "Accuracy on the same images, of classifiers that see the kernel or only the pixels:\n"
+    parts = [f"## Baselines: {title}\n", introduction, report.table(heading, accuracies)]
+    parts += ["Exact NTK minus these, paired by trial (bold: the 95 % interval excludes 0):\n"]
+    parts += [report.table(heading, differences), "".join([*lines, *errors(arrays), agreement(arrays)])]
+    return "\n".join(parts)
+
+
+def errors(arrays: Arrays) -> list[str]:
+    """How many test images are wrong, at the smallest and the largest size."""
+    n, test_size, lines = arrays["data_sizes"], origin(arrays)["test_size"], []
+    for i in sorted({0, len(n) - 1}):
+        wrong = {name: test_size * (1 - np.nanmean(arrays[f"accuracy_{name}"][i])) for name in KERNELS | PIXELS}
+        each = ", ".join(f"{label} {wrong[name]:.1f}" for name, label in (KERNELS | PIXELS).items())
+        lines.append(f"- Wrong at n = {n[i]}, threshold at the median, of {test_size} test images: {each}.\n")
+    return lines
+
+
+def agreement(arrays: Arrays) -> str:
+    """How close the diagonal approximation is to the class mean of the kernel."""
+    start = "- The diagonal approximation is the class mean of the kernel, Σ yᵢ k*ᵢ, with k* clipped and divided by Kᵢᵢ"
+    shares = {name: arrays[f"agreement{ending}"][arrays["computed"]] for ending, name in THRESHOLDS.items()}
+    if all(np.all(share == 1) for share in shares.values()):
+        return f"{start}. Here every test image of every trial gets the same class from both, at both thresholds.\n"
+    clipped, spread = (np.nanmax(arrays[name]) for name in ("clipped_share_k_thresh", "diagonal_spread"))
+    each = " and ".join(f"{share.mean():.1%} at threshold {name}" for name, share in shares.items())
+    return f"{start}. Here up to {clipped:.1%} of a trial's k* is clipped, and the Kᵢᵢ of a trial differ by up to " \
+           f"{spread:.0%}: both give the same class to {each} of the test images.\n"  # fmt: skip
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Sensitivity
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def sensitivity_map(arrays: Arrays, name: str, size: int, rows: int, columns: int) -> tuple[Array, Array, Array]:
+    """A plane through the paper's point: values of parameter `rows`, of `columns`, and [rows, columns] of the array.
+
+    rows, columns: 0 percentile, 1 boost, 2 density; the third one is the paper's. Means over trials and patterns of
+    the size; of κ, which may be huge, medians.
+    """
+    settings, third = arrays["settings"], 3 - rows - columns
+    inside = np.flatnonzero(settings[:, third] == origin(arrays)["papers_setting"][third])
+    average = np.nanmedian if name.startswith("condition_number") else np.nanmean
+    values = arrays[name][np.flatnonzero(arrays["data_sizes"] == size)[0], inside]
+    y, x = (np.unique(settings[inside, axis], return_inverse=True) for axis in (rows, columns))
+    found = np.full((len(y[0]), len(x[0])), np.nan)
+    found[y[1], x[1]] = average(values.reshape(len(inside), -1), axis=1)
+    return y[0], x[0], found
+
+
+def sensitivity(folder: Path) -> str:
+    """The convolutional approximation's hand-set constants."""
+    return sections(folder, "_sensitivity.npz", sensitivity_section)
+
+
+def sensitivity_section(title: str, arrays: Arrays) -> str:
+    """Tables along each constant, where K̃ is better than its diagonal alone, and where it is positive definite."""
+    n, settings, papers = arrays["data_sizes"], arrays["settings"], np.array(origin(arrays)["papers_setting"])
+    heading = [f"n = {size}" for size in n]
+    parts = [
+        f"## Sensitivity to the constants set by hand: {title}\n",
+        "K̃ keeps entries above a percentile of |K|, adds boost · 0.76 ln(n)^0.9 times the diagonal to the diagonal,\n"
+        "and draws its pattern with density · 2 ln(n)/n. One constant is varied, the others are the paper's, which\n"
+        "are in bold. Accuracy with the threshold at the median / at 0 / median κ / share positive definite:\n",
+    ]
+    for axis, parameter in enumerate(PARAMETERS):
+        others = np.arange(3) != axis
+        rows = []
+        for s in np.flatnonzero((settings[:, others] == papers[others]).all(axis=1)).tolist():
+            bold = "**" if settings[s, axis] == papers[axis] else ""
+            rows.append([f"{bold}{settings[s, axis]:g}{bold}", *(summary(arrays, i, s) for i in range(len(n)))])
+        parts.append(report.table([parameter, *heading], rows))
+    columns = [f"{what}, {threshold}" for threshold in THRESHOLDS.values() for what in ("paper's", "better", "worse")]
+    least = [row for suffix in CONVENTIONS for axis in (2, 0) for row in least_boosts(arrays, suffix, axis)]
+    parts += [
+        "Accuracy of K̃ minus that of its diagonal alone, threshold at the median and at 0, paired by trial: with the\n"
+        f"paper's constants, and the number of {len(settings)} settings, two constants varied at a time, where it is\n"
+        "better and worse (by chance one in 40 each); and the number of them where every K̃ is positive definite:\n",
+        report.table(["convention", "n", "trials", *columns, "positive definite"], improvements(arrays)),
+        "The least boost from which on every K̃ is positive definite:\n",
+        report.table(["", *heading], least),
+    ]
+    return "\n".join(parts)
+
+
+def summary(arrays: Arrays, size: int, setting: int) -> str:
+    """Accuracy about the median, about 0, κ and share positive definite of one size and setting."""
+    names = ("accuracy_sparse", "accuracy_sparse_at_zero", "positive_definite")
+    accuracy, at_zero, definite = (np.nanmean(arrays[name][size, setting]) for name in names)
+    condition = np.nanmedian(arrays["condition_number"][size, setting])
+    return f"{accuracy:.3f} / {at_zero:.2f} / {condition:.3g} / {definite:.0%}"
+
+
+def improvements(arrays: Arrays) -> list[list[str]]:
+    """Rows by convention and size: where K̃ is better than its diagonal alone, and where it is positive definite."""
+    n, settings = arrays["data_sizes"], arrays["settings"]
+    paper = np.flatnonzero((settings == origin(arrays)["papers_setting"]).all(axis=1))[0]
+    rows = []
+    for suffix, convention in CONVENTIONS.items():
+        columns = [[convention] * len(n), n, arrays["trials"]]
+        for ending in THRESHOLDS:
+            gain = arrays[f"accuracy_sparse{ending}{suffix}"].mean(axis=-1) - arrays[f"accuracy_diagonal{ending}"]
+            mean, half = np.array([means(n, gain[:, s]) for s in range(len(settings))]).swapaxes(0, 1)
+            columns.append(cells(mean[paper], half[paper], "+"))
+            columns += [np.sum(mean > half, axis=0), np.sum(mean < -half, axis=0)]
+        share = np.nanmean(arrays[f"positive_definite{suffix}"], axis=(2, 3))
+        columns.append(np.sum(share == 1, axis=1))
+        rows += [list(map(str, row)) for row in zip(*columns, strict=True)]
+    return rows
+
+
+def least_boosts(arrays: Arrays, suffix: str, axis: int) -> list[list[str]]:
+    """Rows by percentile (axis 0) or density (2): the boost from which on all K̃ are positive definite, by size."""
+    planes = [sensitivity_map(arrays, f"positive_definite{suffix}", size, axis, 1) for size in arrays["data_sizes"]]
+    values, boosts, _ = planes[0]
+    rows = [[f"{CONVENTIONS[suffix]}, {PARAMETERS[axis]} {value:g}"] for value in values]
+    for _, _, share in planes:
+        for row, failing in zip(rows, share < 1, strict=True):
+            first = 1 + np.flatnonzero(failing).max(initial=-1)
+            row.append(f"{boosts[first]:g}" if first < len(boosts) else f"above {boosts[-1]:g}")
+    return rows
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Pairs of digits
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def pair_values(arrays: Arrays, name: str, subtract: str | None = None) -> Array:
+    """A quantity of every pair of digits and trial, averaged over sizes and patterns: [pairs, trials].
+
+    The arrays are [sizes, pairs, trials, ...]. Condition numbers, less 1, and measurements are averaged by their
+    logarithms. A trial that some size lacks is NaN.
+    """
+    values, others = (arrays[each].reshape(*arrays[each].shape[:3], -1) for each in (name, subtract or name))
+    if not name.startswith("accuracy"):
+        with np.errstate(divide="ignore"):  # κ = 1
+            return np.exp(np.mean(np.log(values - name.startswith("condition_number")), axis=(0, 3)))
+    return values.mean(axis=(0, 3)) - (others.mean(axis=(0, 3)) if subtract else 0)
+
+
+def pair_ranks(values: Array, pair: int, high: bool) -> tuple[Array, Array, tuple[int, int, int]]:
+    """(means [pairs], half-widths of their intervals, the pair's rank: the best possible, as it is, the worst).
+
+    values [pairs, trials]; rank 1 is the best. The possible ranks leave out the pairs that differ by more than chance,
+    95 % each.
+    """
+    shift = 1 if (values <= 0).any() else 0
+    mean, _, half = scaling.size_means(np.ones(len(values)), [shift + v[~np.isnan(v)] for v in values])
+    lead = (mean - mean[pair]) * (1 if high else -1)
+    clear = np.abs(lead) > np.hypot(half, half[pair])
+    ranks = 1 + np.sum(clear & (lead > 0)), 1 + np.sum(lead > 0), len(values) - np.sum(clear & (lead < 0))
+    return mean - shift, half, ranks
+
+
+def digit_pairs(folder: Path) -> str:
+    """All 45 pairs of digits, of every network."""
+    return sections(folder, "_digit_pairs.npz", digit_pairs_section)
+
+
+def digit_pairs_section(title: str, arrays: Arrays) -> str:
+    """Is the paper's pair typical? Its rank among all, the extremes, and the largest losses."""
+    pairs, network = [tuple(map(int, pair)) for pair in arrays["digit_pairs"]], title.partition(",")[0]
+    papers = (1, 0) if (1, 0) in pairs else (8, 9)  # the convolutional network's pair is in the paper's order
+    pair, third, rows = pairs.index(papers), len(pairs) // 3, []
+    for label, (name, subtract, high) in PAIR_QUANTITIES.items():
+        mean, half, (best, rank, worst) = pair_ranks(pair_values(arrays, name, subtract), pair, high)
+        word = "easy" if worst <= third else "hard" if best > len(pairs) - third else "neither"
+        word = "not told from any" if (best, worst) == (1, len(pairs)) else word
+        style = "+.4f" if subtract else ".4g"
+        extremes = [f"{mean[i]:{style}} ({pairs[i][0]}, {pairs[i][1]})" for i in (np.argmin(mean), np.argmax(mean))]
+        known = f"{mean[pair]:{style}} ± {half[pair]:.2g}", f"{np.median(mean):{style}}"
+        rows.append([label, *known, *extremes, f"{rank} ({best} to {worst})", word])
+    counts = ", ".join(f"{count} of n = {n}" for n, count in zip(arrays["data_sizes"], arrays["trials"], strict=True))
+    parts = [
+        f"## Pairs of digits: {network}\n",
+        f"All {len(pairs)} pairs; trials of each: {counts}.\n"
+        "Averages over the sizes, of measurements and κ − 1 by their logarithms. Rank 1 is the most favourable; in\n"
+        "brackets the ranks that the intervals leave possible. A pair is *easy* or *hard* where all of these are in\n"
+        "the first or in the last third.\n",
+        report.table(["", f"{papers[0]} and {papers[1]}", "median pair", "least", "most", "rank", "the pair is"], rows),
+        "".join(largest_losses(arrays, pairs)),
+    ]
+    return "\n".join(parts)
+
+
+def largest_losses(arrays: Arrays, pairs: list[tuple[int, ...]]) -> list[str]:
+    """Where the approximations lose most accuracy, over all sizes and pairs."""
+    lines, sizes = [], arrays["data_sizes"]
+    for name, label in (("sparse", "sparsified matrix"), ("diagonal", "diagonal")):
+        for ending, threshold in THRESHOLDS.items():
+            exact = arrays[f"accuracy_exact{ending}"]
+            loss = np.nanmean(exact - arrays[f"accuracy_{name}{ending}"].reshape(*exact.shape, -1).mean(-1), axis=2)
+            n, p = np.unravel_index(np.nanargmax(loss), loss.shape)
+            where = f"in the mean of the trials of {pairs[p][0]} and {pairs[p][1]} at n = {sizes[n]}"
+            lines.append(f"- Threshold {threshold}: the {label} loses {loss[n, p]:.4f} of accuracy at most, {where}.\n")
+    return lines
