@@ -9,6 +9,7 @@ them.
 
 import functools
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from ntk.arguments import whole_blocks
 from ntk.convolutional import reach
 from ntk.fully_connected import erf_scale
-from ntk.polynomials import arcsin_polynomial, correlation_one, relu_dual_polynomial
+from ntk.polynomials import angle_polynomial, arcsin_polynomial, correlation_one
 
 
 @functools.cache
@@ -83,7 +84,7 @@ def dense_program(at_once: int) -> Any:
         Theta <- s (4/pi) Theta r r'/cos,  K <- s (2/pi) sin P(1 - cos),  Theta <- K + Theta,
     without a division, and with a reciprocal root alone.
     """
-    powers = [float(power) for power in arcsin_polynomial()]
+    powers = arcsin_polynomial()
 
     def layer(k, theta, r1, r2):
         weight = r1[:, None] * r2
@@ -113,7 +114,7 @@ def dense_program(at_once: int) -> Any:
     return jax.jit(mapped, out_shardings=everywhere)
 
 
-def horner(powers: list[Any], x: Any) -> Any:
+def horner(powers: Sequence[Any], x: Any) -> Any:
     """A polynomial in x, from its coefficients, the highest power's first."""
     value = powers[0]
     for power in powers[1:]:
@@ -286,18 +287,17 @@ def relu(k, t, weight, inverse, identical, precision):
 
     weight: s s' from box sums of the variances; inverse: 1/weight. Divides by 8, which is exact, not by 9: every layer
     makes the state 9/8 too large, the pooling repairs it. A rounded 1/9 would let k drift away from the variances, and
-    near c = 1 every digit of 1 - c counts. Of c = cos(theta) = 1 - e, sin(theta) = sqrt(e (1 + c)) is the one root, and
-    `relu_dual_polynomial` needs no other. Where nothing varies, and in the gaps, weight = inverse = 0, and so are both.
+    near c = 1 every digit of 1 - c counts. With c = cos(theta) = 1 - e, sin(theta) = sqrt(e (1 + c)) is the one root, and
+    `angle_polynomial` needs no other. Where nothing varies, and in the gaps, weight = inverse = 0, and so are A and B.
     """
     number = np.dtype(precision).type
     e = (weight - jnp.abs(k)) * inverse
     e = jnp.where(identical | (e < number(correlation_one * np.finfo(precision).eps)), number(0), e)
     cos = 1 - e
     sin = jnp.sqrt(e * cos + e)
-    powers = [number(power / 8) for power in relu_dual_polynomial(precision)]
-    slope = (sin - cos) * horner(powers, (number(np.sqrt(2)) - cos) - sin) + number(3 / 32)
+    slope = (cos - sin) * horner(angle_polynomial(number), e - sin) + number(3 / 32)  # kappa0/8, 1/8 at c = 1
     slope = jnp.where(k < 0, number(1 / 8) - slope, slope)
-    slope = jnp.where(e > 0, slope, jnp.where(jnp.minimum(k, weight) > 0, number(1 / 8), number(0)))  # exact at c = 1
+    slope = jnp.where(weight > 0, slope, number(0))
     a = weight * (sin * number(1 / (8 * np.pi))) + k * slope
     return a, slope * t + a
 

@@ -1,60 +1,13 @@
-"""Polynomials that the engines evaluate in place of arccos and arcsin, fitted here in extended precision.
+"""Polynomials that the engines evaluate in place of arccos and arcsin, fitted here."""
 
-Each function returns coefficients as numpy.longdouble, the highest power's first, unless it says otherwise; the engines
-scale and round them.
-"""
-
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Extended = NDArray[np.longdouble]
-
 # 1 - c below 8 units of rounding counts as 0. Background pixels of two images have c = 1; rounding makes 1 - c = 1e-16
 # of it, and the square root in arccos then an error of 1e-8 (in float32, 3e-4).
 correlation_one = 8
-
-one = np.longdouble(1)
-pi, root2 = 4 * np.arctan(one), np.sqrt(2 * one)
-
-
-def relu_dual_polynomial(precision: str) -> Extended:
-    """P with kappa0 = (pi - theta)/pi = 3/4 + (sin - cos) P(sqrt(2) - (sin + cos)), for 0 <= theta <= pi/2.
-
-    sin and cos are those of theta. With phi = theta - pi/4, sin - cos = sqrt(2) sin(phi), sin + cos = sqrt(2) cos(phi)
-    and P = -phi/(sqrt(2) pi sin(phi)): turning by pi/4 halves the range, and degree 10 (float32: 4) is exact to
-    rounding on all of it.
-    """
-
-    def ratio(t: Extended) -> Extended:
-        phi = 2 * np.arcsin(np.sqrt(t / (2 * root2)))  # t = sqrt(2) (1 - cos(phi))
-        return -phi / (root2 * pi * np.sin(phi))
-
-    return interpolation(ratio, 10 if precision == "float64" else 4, root2 - 1)
-
-
-def arcsin_polynomial() -> Extended:
-    """P with theta = sin P(1 - cos), for 0 <= theta <= pi/2: float64, and small angles keep their digits."""
-
-    def ratio(t: Extended) -> Extended:
-        theta = 2 * np.arcsin(np.sqrt(t / 2))
-        return theta / np.sin(theta)
-
-    return interpolation(ratio, 20, one)
-
-
-def interpolation(function: Callable[[Extended], Extended], degree: int, top: np.longdouble) -> Extended:
-    """The polynomial that takes a function's values at Chebyshev's nodes on [0, top], by divided differences."""
-    nodes = top * (1 + np.cos(pi * (np.arange(degree + 1) + one / 2) / (degree + 1))) / 2
-    newton = function(nodes)
-    for m in range(1, degree + 1):
-        newton[m:] = (newton[m:] - newton[m - 1 : -1]) / (nodes[m:] - nodes[:-m])
-    powers = np.zeros(degree + 1, np.longdouble)  # the lowest first, until they are returned
-    for node, difference in zip(nodes[::-1], newton[::-1], strict=True):  # powers <- powers (x - node) + difference
-        powers[1:], powers[0] = powers[:-1] - node * powers[1:], difference - node * powers[0]
-    return powers[::-1]
 
 
 def arccos_polynomial(precision: str) -> tuple[Any, ...]:
@@ -73,3 +26,48 @@ def arccos_polynomial(precision: str) -> tuple[Any, ...]:
     chebyshev = np.polynomial.chebyshev.chebinterpolate(w, 11 if precision == "float64" else 5)
     powers = np.polynomial.chebyshev.cheb2poly(chebyshev) / half ** np.arange(len(chebyshev))
     return tuple(np.dtype(precision).type(value) for value in (centre, *powers[::-1]))
+
+
+def angle_polynomial(number: type[np.floating[Any]]) -> tuple[Any, ...]:
+    """Coefficients of P, highest power first, for the slope kappa0/8 of ReLU's dual activation as `number`s.
+
+    For cos = cos(theta), sin = sin(theta), 0 <= theta <= pi/2, turn the angle by pi/4, which halves its range:
+
+        kappa0/8 = (1 - theta/pi)/8 = 3/32 + (cos - sin) P(x),   x = 1 - cos - sin
+        P = phi/(8 sqrt(2) pi sin(phi)),   phi = theta - pi/4,   cos(phi) = (1 - x)/sqrt(2)
+
+    P is smooth on 1 - sqrt(2) <= x <= 0: degree 10 (float32: 5) is exact to rounding. At theta = 0 both x = 0 and
+    P(0) = 1/32 are exact, so that there kappa0 is exactly 1, with fused multiply-add or without.
+    """
+    degree = 10 if number == np.float64 else 5
+    one, pi = np.longdouble(1), 4 * np.arctan(np.longdouble(1))
+    # Chebyshev's nodes, stretched so that the last is x = 0. In extended precision: the powers of x lose a digit.
+    nodes = -np.cos(pi * (np.arange(degree + 1) + one / 2) / (degree + 1))
+    nodes = (1 - np.sqrt(2 * one)) * (nodes[-1] - nodes) / (nodes[-1] + 1)
+    phi = 2 * np.arcsin(np.sqrt((1 - (1 - nodes) / np.sqrt(2 * one)) / 2))
+    values = phi / np.sin(phi) / (8 * np.sqrt(2 * one) * pi)
+    powers = interpolation(nodes, values)
+    powers[-1] = one / 32
+    return tuple(number(p) for p in powers)
+
+
+def arcsin_polynomial() -> tuple[float, ...]:
+    """Coefficients of P, highest power first: theta = sin(theta) P(1 - cos(theta)), 0 <= theta <= pi/2.
+
+    Small angles keep all their digits, as P(0) = 1. Degree 20 is exact to rounding.
+    """
+    one, pi = np.longdouble(1), 4 * np.arctan(np.longdouble(1))
+    nodes = (1 + np.cos(pi * (np.arange(21) + one / 2) / 21)) / 2  # Chebyshev's
+    theta = 2 * np.arcsin(np.sqrt(nodes / 2))
+    return tuple(float(power) for power in interpolation(nodes, theta / np.sin(theta)))
+
+
+def interpolation(nodes: NDArray[np.longdouble], values: NDArray[np.longdouble]) -> NDArray[np.longdouble]:
+    """Coefficients, highest power first, of the polynomial through (nodes, values), by divided differences."""
+    newton = values.copy()
+    for m in range(1, len(nodes)):
+        newton[m:] = (newton[m:] - newton[m - 1 : -1]) / (nodes[m:] - nodes[:-m])
+    powers = np.zeros(len(nodes), np.longdouble)  # the lowest first
+    for node, difference in zip(nodes[::-1], newton[::-1], strict=True):
+        powers[1:], powers[0] = powers[:-1] - node * powers[1:], difference - node * powers[0]
+    return powers[::-1]

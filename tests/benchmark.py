@@ -138,7 +138,8 @@ def sizes():
     head = ("n", "pairs of a trial", "own passes, s", "ms a pair beside them", "ms a pair of all", "against n = 256")
     table = []
     for n, count, own, block, whole in rows:
-        table.append((n, count, f"{own:.1f}", *(f"{1e3 * s:.2f}" for s in (block, whole)), f"{whole / rows[-1][4]:.3f}"))
+        each = [f"{1e3 * seconds:.2f}" for seconds in (block, whole)]
+        table.append((n, count, f"{own:.1f}", *each, f"{whole / rows[-1][4]:.3f}"))
     return "Convolutional NTK, time a pair against n", note, head, table
 
 
