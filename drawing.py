@@ -197,7 +197,7 @@ def add_legend(figure: Figure, columns: int = 3, fitted: bool = False, points: b
     figure.legend(entries.values(), entries, loc="outside lower center", ncols=columns, fontsize=11)
 
 
-def note_verdicts(ax: Axes, curves: Mapping[str, Curve], size: float = 9) -> None:
+def note_verdicts(ax: Axes, curves: Mapping[str, Curve], size: float = 10) -> None:
     """What scaling.py says of each fitted curve, in its colour, above the panel."""
     fitted = [(key, curve.growth) for key, curve in curves.items() if curve.growth]
     for i, (key, growth) in enumerate(reversed(fitted)):

@@ -195,6 +195,8 @@ def show(drawing: Callable[[Any], Figure], results: Any, name: str, folder: str 
         picture = save(drawing(results), name, folder)
     except NothingToDraw as missing:
         print(f"note: {missing}")
+    except KeyError as missing:
+        print(f"note: {name} is not drawn: its file lacks {missing}; another version wrote it")
     else:
         display({"image/png": picture, "text/plain": name}, raw=True)
 
@@ -261,6 +263,9 @@ def draw_panel(ax: Axes, results: Results, quantity: str, verdicts: bool = True)
         values, near_one = trial_values(results, name)
         options: dict[str, Any] = dict(sidestep=i - (len(panel.curves) - 1) / 2, fitted=panel.fitted and not near_one)
         curves[key] = draw_curve(ax, n, values, STYLES[key], **options)
+        if near_one:  # the verdict is about κ itself
+            growth = scaling.fit_growth(n, scaling.trial_values(results.arrays, name))
+            curves[key] = curves[key]._replace(growth=growth)
     heights = np.concatenate([curve.heights for curve in curves.values()])
     kind = {"accuracy": "shares", "condition_number": "ratios"}.get(quantity, "counts")
     value_axis(ax, heights, kind, log=near_one or None)
