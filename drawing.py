@@ -45,7 +45,7 @@ STYLES = {
 }
 LINES = {"original": "-", "sounder": "--", "k_thresh": ":"}  # by convention; only the original's markers are filled
 GREY = "#777777"
-SIDESTEP = 0.13  # octaves of n between curves, so that those that coincide do not hide each other
+SIDESTEP = 0.02  # of the axis between curves, so that those that coincide do not hide each other
 RC: dict[Any, Any] = {
     "font.size": 12,
     "axes.grid": True,
@@ -92,11 +92,12 @@ class Curve(NamedTuple):
 
 def draw_curve(
     ax: Axes, n: NDArray, values: Sequence[Array], style: Style, label: str | None = None, *, line: str = "original",
-    sidestep: float = 0, fitted: bool = False, points: bool = True,
+    sidestep: float = 0, fitted: bool = False, points: bool = True, geometric: bool = False,
 ) -> Curve:  # fmt: skip
     """One quantity over the sizes n: each trial a point, means with 95 % intervals, the fitted curve with its band.
 
-    values: a list of [trials]. Without `fitted`, or with fewer than three sizes, a line joins the means.
+    values: a list of [trials]. Without `fitted`, or with fewer than three sizes, a line joins the means. geometric:
+    means of positive values with a long tail.
     """
     label = label or style.label
     there = [i for i, v in enumerate(values) if len(v) and np.isfinite(v).all()]
@@ -107,9 +108,9 @@ def draw_curve(
     if not there:
         return Curve(np.empty(0))
     n, values = np.asarray(n)[there], [values[i] for i in there]
-    mean, _, half = scaling.size_means(n, values)
-    growth = scaling.fit_growth(n, values) if fitted and len(n) > 2 else None
-    x, ls, half = n * 2 ** (SIDESTEP * sidestep), LINES[line], np.nan_to_num(half)
+    mean, _, half = scaling.size_means(n, values, geometric)
+    growth = scaling.fit_growth(n, values, geometric) if fitted and len(n) > 2 else None
+    x, ls, half = n * (2 * n[-1] / n[0]) ** (SIDESTEP * sidestep), LINES[line], np.nan_to_num(half)
     if growth:
         fine = np.geomspace(n[0], n[-1], 100)
         ax.plot(fine, growth.curve(fine), color=style.color, ls=ls, lw=1.4, zorder=1.6)
@@ -141,7 +142,8 @@ def size_axis(ax: Axes, n: Iterable[int]) -> None:
 def value_axis(ax: Axes, heights: Array, kind: str = "counts", log: bool | None = None) -> None:
     """The vertical axis, which ends where the data do: a little beyond `heights`.
 
-    kind: "counts" begin at 0, "ratios" at 1, "shares" end at 1. Logarithmic where they spread over more than 20.
+    kind: "counts" begin at 0, "ratios" at 1, "shares" end at 1, "fractions" go from 0 to 1. Unless `log` says, counts
+    and ratios have a logarithmic axis where they spread over more than a factor of 20.
     """
     heights = heights[np.isfinite(heights)]
     if not heights.size:
@@ -149,7 +151,7 @@ def value_axis(ax: Axes, heights: Array, kind: str = "counts", log: bool | None 
     low, high = heights.min(), heights.max()
     positive = heights[heights > 0]
     if log is None:
-        log = kind != "shares" and positive.size > 0 and bool(high > 20 * positive.min())
+        log = kind not in ("shares", "fractions") and positive.size > 0 and bool(high > 20 * positive.min())
     if log and positive.size:
         # An interval that reaches to 0 or below is cut.
         ax.set_yscale("log")
@@ -161,7 +163,9 @@ def value_axis(ax: Axes, heights: Array, kind: str = "counts", log: bool | None 
             ax.yaxis.set_major_formatter(plain_numbers())
         ax.yaxis.set_minor_locator(NullLocator())
         return
-    if kind == "shares":
+    if kind == "fractions":
+        low, high = -0.04, 1.04
+    elif kind == "shares":
         low, high = max(low, 0), min(high, 1)
         margin = max(0.05 * (high - low), 0.005)
         low, high = min(low - margin, high - 0.05), high + margin
@@ -180,7 +184,10 @@ def plain_numbers() -> FuncFormatter:
     return FuncFormatter(lambda value, _: f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}")
 
 
-def add_legend(figure: Figure, columns: int = 3, fitted: bool = False, points: bool = True, more: Any = ()) -> None:
+def add_legend(
+    figure: Figure, columns: int = 3, fitted: bool = False, points: bool = True,
+    mean: str = "mean of the trials, 95 % interval",
+) -> None:  # fmt: skip
     """One legend below all panels, every curve named once, and what points, bars and bands are."""
     entries: dict[str, Any] = {}
     for ax in figure.axes:
@@ -188,16 +195,15 @@ def add_legend(figure: Figure, columns: int = 3, fitted: bool = False, points: b
         entries |= {label: handle for label, handle in zip(labels, handles, strict=True) if label not in entries}
     if not entries:
         return
-    entries |= dict(more)
     if points:
         entries["a trial"] = Line2D([], [], color=GREY, marker=".", ms=5, ls="none", alpha=0.6)
-    entries["mean of the trials, 95 % interval"] = Line2D([], [], color=GREY, marker="|", ms=14, ls="none", mew=1.4)
+    entries[mean] = Line2D([], [], color=GREY, marker="|", ms=14, ls="none", mew=1.4)
     if fitted:
         entries["fitted a + b (n$^λ$ − 1)/λ, 95 % band"] = (Line2D([], [], color=GREY), Patch(color=GREY, alpha=0.25))
     figure.legend(entries.values(), entries, loc="outside lower center", ncols=columns, fontsize=11)
 
 
-def note_verdicts(ax: Axes, curves: Mapping[str, Curve], size: float = 9) -> None:
+def note_verdicts(ax: Axes, curves: Mapping[str, Curve], size: float = 10) -> None:
     """What scaling.py says of each fitted curve, in its colour, above the panel."""
     fitted = [(key, curve.growth) for key, curve in curves.items() if curve.growth]
     for i, (key, growth) in enumerate(reversed(fitted)):

@@ -27,6 +27,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from numpy.typing import NDArray
 from PIL import Image
 
+import costs
 import report
 import scaling
 import training
@@ -195,6 +196,8 @@ def show(drawing: Callable[[Any], Figure], results: Any, name: str, folder: str 
         picture = save(drawing(results), name, folder)
     except NothingToDraw as missing:
         print(f"note: {missing}")
+    except KeyError as missing:
+        print(f"note: {name} is not drawn: its file lacks {missing}; another version wrote it")
     else:
         display({"image/png": picture, "text/plain": name}, raw=True)
 
@@ -243,12 +246,19 @@ PANELS = {
 }
 
 
+def known_values(arrays: Mapping[str, NDArray], name: str) -> list[Array]:
+    """The trials' values by scaling.py; of what it does not judge, which is one number a trial or pattern, the mean."""
+    if name in scaling.QUANTITIES:
+        return scaling.trial_values(arrays, name)
+    return [np.array([np.mean(trial) for trial in size if not np.isnan(trial).all()]) for size in arrays[name]]
+
+
 def trial_values(results: Results, name: str) -> tuple[list[Array], bool]:
     """The trials' values of a quantity by size; of the fully-connected condition numbers, which are near 1, κ - 1.
 
     Returns (list of [trials], whether 1 was subtracted).
     """
-    values = scaling.trial_values(results.arrays, name)
+    values = known_values(results.arrays, name)
     near_one = name.startswith("condition_number") and results.network == "fully-connected"
     return [v - 1 for v in values] if near_one else values, near_one
 
@@ -261,6 +271,9 @@ def draw_panel(ax: Axes, results: Results, quantity: str, verdicts: bool = True)
         values, near_one = trial_values(results, name)
         options: dict[str, Any] = dict(sidestep=i - (len(panel.curves) - 1) / 2, fitted=panel.fitted and not near_one)
         curves[key] = draw_curve(ax, n, values, STYLES[key], **options)
+        if near_one:  # the verdict is about κ itself
+            growth = scaling.fit_growth(n, scaling.trial_values(results.arrays, name))
+            curves[key] = curves[key]._replace(growth=growth)
     heights = np.concatenate([curve.heights for curve in curves.values()])
     kind = {"accuracy": "shares", "condition_number": "ratios"}.get(quantity, "counts")
     value_axis(ax, heights, kind, log=near_one or None)
@@ -335,7 +348,7 @@ SOUNDER: list[tuple[str, str, list[tuple[str, str, str, str]]]] = [  # axis, its
         ("diagonal", "readout_measurements_diagonal", "original", "diagonal, about 0"),
         ("diagonal", "readout_measurements_diagonal_at_median", "sounder", "diagonal, at the median"),
     ]),
-    ("share", "shares", [
+    ("share", "fractions", [
         ("sparsified", "positive_definite", "original", "K̃ positive definite, original"),
         ("sparsified", "positive_definite_sound", "sounder", "K̃ positive definite, sound"),
         ("both", "clipped_share_training", "sounder", "k* clipped by the training matrix"),
@@ -371,7 +384,7 @@ def separability(results: Results) -> Figure:
         del shown["depth"]  # the same at every size
     figure, axes = panels(1, len(shown), 5.2, 4.4, results.title)
     for ax, (name, label) in zip(axes[0], shown.items(), strict=True):
-        curve = draw_curve(ax, n, scaling.trial_values(arrays, name), STYLES["exact"], "training images")
+        curve = draw_curve(ax, n, known_values(arrays, name), STYLES["exact"], "training images")
         value_axis(ax, curve.heights, log=name == "separability")
         size_axis(ax, n[arrays["trials"] > 0])
         ax.set_ylabel(label)
@@ -383,7 +396,7 @@ SWEEP: dict[str, tuple[str, dict[str, str]]] = {  # title: (kind of axis, {style
     "test accuracy": ("shares", dict(PANELS["accuracy"].curves)),
     "condition number κ": ("ratios", dict(PANELS["condition_number"].curves)),
     "off-diagonal / diagonal of K": ("counts", {"exact": "off_diagonal_ratio"}),
-    "share of K̃ positive definite": ("shares", {"sparsified": "positive_definite"}),
+    "share of K̃ positive definite": ("fractions", {"sparsified": "positive_definite"}),
 }
 
 
@@ -392,13 +405,15 @@ def depth_sweep(results: Results) -> Figure:
     """Where the approximations come apart: a row for each size, four quantities over the depth."""
     sweep = results.part("depth_sweep")
     depths, rows = sweep["depth_settings"], np.flatnonzero(sweep["trials"])
-    figure, axes = panels(len(rows), len(SWEEP), 3.6, 2.7, results.title, sharex=True, sharey="col")
+    figure, axes = panels(
+        len(rows), len(SWEEP), 3.6, 2.7 if len(rows) > 1 else 3.8, results.title, sharex=True, sharey="col"
+    )
     for column, (label, (kind, names)) in enumerate(SWEEP.items()):
         heights = [np.empty(0)]
         for ax, i in zip(axes[:, column], rows, strict=True):
             for key, name in names.items():
                 if name in sweep:
-                    values = [scaling.trial_values({name: each}, name)[i] for each in np.moveaxis(sweep[name], 1, 0)]
+                    values = [known_values({name: each}, name)[i] for each in np.moveaxis(sweep[name], 1, 0)]
                     heights.append(draw_curve(ax, depths, values, STYLES[key]).heights)
             ax.set_xscale("log")
             ax.set_xticks(depths, labels=[f"{depth:g}" for depth in depths], rotation=45)
@@ -407,7 +422,7 @@ def depth_sweep(results: Results) -> Figure:
                 ax.set_ylabel(f"n = {sweep['data_sizes'][i]}, trials: {sweep['trials'][i]}")
         everything = np.concatenate(heights)
         # What is below the smallest difference from 1 in double precision can't matter.
-        seen = everything[(everything > np.finfo(float).eps) | (kind == "shares")]
+        seen = everything[(everything > np.finfo(float).eps) | (kind in ("shares", "fractions"))]
         value_axis(axes[0, column], seen, kind)
         axes[0, column].set_title(label, fontsize=12)
         axes[-1, column].set_xlabel("depth / L$_{conv}$" if depths.max() <= 1 else "depth")
@@ -473,7 +488,7 @@ def kernels(results: Results) -> Figure:
     enlarged = max(m.max() for m in magnitudes.values()) > 1
     norm = LogNorm(smallest, 1)
     colors = mpl.colormaps["viridis"].with_extremes(over=STYLES["sparsified"].color)
-    figure, axes = panels(1, 3, 3.5, 3.7, f"{results.title}, n = {len(matrices['exact'])}", sharey=True)
+    figure, axes = panels(1, 3, 3.5, 3.8, f"{results.title}, n = {len(matrices['exact'])}", sharey=True)
     for ax, (key, magnitude) in zip(axes[0], magnitudes.items(), strict=True):
         picture = ax.imshow(np.ma.masked_equal(magnitude, 0), cmap=colors, norm=norm)
         ax.set_title(STYLES[key].label, fontsize=12)
@@ -514,7 +529,7 @@ def baselines(results: Results) -> Figure:
         for i, (key, (label, marker)) in enumerate(BASELINES.items()):
             drawn[f"accuracy_{key}"] = Style(label, to_hex(mpl.colormaps["PuRd"](0.95 - 0.13 * i)), marker)
         for i, (name, style) in enumerate(drawn.items()):
-            values = scaling.trial_values(arrays, name + ending)
+            values = known_values(arrays, name + ending)
             options: dict[str, Any] = dict(sidestep=(i - len(drawn) / 2) / 2, points=False)
             heights.append(draw_curve(ax, n, values, style, **options).heights)
         size_axis(ax, n)
@@ -550,7 +565,7 @@ PAIR_MAPS = (
 def setting_means(arrays: Mapping[str, NDArray], name: str, size: int) -> Array:
     """Means over the trials of one size, of an array [sizes, settings, trials, ...]: [settings]."""
     by_setting = np.moveaxis(arrays[name], 1, 0)
-    return np.array([np.mean(scaling.trial_values({name: each}, name)[size]) for each in by_setting])
+    return np.array([np.mean(known_values({name: each}, name)[size]) for each in by_setting])
 
 
 def map_values(arrays: Mapping[str, NDArray], shown: Map, size: int) -> Array:
@@ -640,86 +655,75 @@ def sensitivity(results: Results) -> Figure:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def labels_of(arrays: Mapping[str, NDArray], axis: str) -> list[Any]:
-    """What stands along an axis of the emulation's arrays, such as "solvers"."""
-    return json.loads(str(arrays["origin"]))["axes"][axis]
-
-
-def at_median(arrays: Mapping[str, NDArray], name: str, axis: int) -> Array:
-    """An array of the emulation with the threshold at the median; axis: that of the thresholds."""
-    return np.take(arrays[name], labels_of(arrays, "thresholds").index("median"), axis)
-
-
-def mean_queries(arrays: Mapping[str, NDArray], name: str, axis: int) -> Array:
-    """`at_median` of an array of costs: all queries, the mean over the test images, [..., readouts, conventions]."""
-    everything, mean = labels_of(arrays, "kinds").index("all"), labels_of(arrays, "statistics").index("mean")
-    return at_median(arrays, name, axis)[..., everything, mean]
+def emulation_of(results: Results) -> costs.Emulation:
+    """What emulation.py wrote of a network. Raises NothingToDraw where that is not there."""
+    results.part("emulation")
+    return costs.read_emulation(results.folder / f"{results.prefix}_emulation.npz")
 
 
 @drawn_in_style
 def shots(results: Results) -> Figure:
     """Accuracy against the shots of a prediction, at the smallest and the largest size, and the shots needed."""
-    arrays = results.part("emulation")
-    sizes = sorted({0, len(arrays["data_sizes"]) - 1})
+    emulation = emulation_of(results)
+    t, m = emulation.axes["thresholds"].index("median"), np.array(emulation.axes["shots"])
+    sizes = sorted({0, len(emulation.sizes) - 1})
     figure, axes = panels(1, len(sizes), 5.4, 4.6, results.title, sharey=True)
-    m, heights = np.array(labels_of(arrays, "shots")), []
+    heights = []
     for ax, i in zip(axes[0], sizes, strict=True):
-        for key, ending, axis in (("sparsified", "", 3), ("diagonal", "_diagonal", 2)):
-            color = STYLES[key].color
-            each = np.moveaxis(at_median(arrays, f"accuracy{ending}", axis), -1, 0)  # [shots, sizes, trials, ...]
-            values = [scaling.trial_values({"accuracy": a}, "accuracy")[i] for a in each]
-            heights.append(draw_curve(ax, m, values, STYLES[key], sidestep=key == "diagonal", points=False).heights)
-            noiseless = np.nanmean(at_median(arrays, f"accuracy_noiseless{ending}", axis)[i])
+
+        def by_trial(name: str, axis: int, i: int = i) -> Array:
+            """[trials, ...] with the threshold at the median; the mean over patterns, where there are some."""
+            return np.take(emulation.values(name)[i], t, axis).mean(axis=tuple(range(1, axis)))
+
+        for key, ending, axis in (("sparsified", "", 2), ("diagonal", "_diagonal", 1)):
+            color, values = STYLES[key].color, list(by_trial(f"accuracy{ending}", axis).T)
+            heights.append(draw_curve(ax, m, values, STYLES[key], sidestep=0.3 * (axis == 1), points=False).heights)
+            noiseless, needed = (
+                by_trial(name + ending, axis).mean() for name in ("accuracy_noiseless", "shots_needed")
+            )
             ax.axhline(noiseless, color=color, lw=1, ls="--", label=f"{key}, without noise")
-            needed = np.nanmean(at_median(arrays, f"shots_needed{ending}", axis)[i])
             ax.axvline(needed, color=color, lw=1, ls=":", label=f"{key}, shots for 99 % of that")
-        samples = np.nanmean(at_median(arrays, "samples_needed_diagonal", 2)[i])
+        samples = by_trial("samples_needed_diagonal", 1).mean()
         ax.axvline(samples, color=STYLES["classical"].color, lw=1, ls=":", label="classical samples for 99 %, diagonal")
         ax.set_xscale("log")
-        ax.set_xlim(0.7, 1e6)
+        ax.set_xlim(0.7, m[-1])
         ax.set_xlabel("shots M of a prediction")
-        ax.set_title(f"n = {arrays['data_sizes'][i]}, {arrays['trials'][i]} trials", fontsize=12)
+        ax.set_title(f"n = {emulation.sizes[i]}, {len(values[0])} trials", fontsize=12)
     value_axis(axes[0, 0], np.concatenate(heights), "shares")
     axes[0, 0].set_ylabel("test accuracy")
     add_legend(figure, columns=2, points=False)
     return figure
 
 
-def costs(arrays: Mapping[str, NDArray], convention: str = "test block") -> dict[str, Array]:
-    """The costs of a prediction by name, [sizes, trials, ...], threshold at the median.
-
-    "sparsified" and "diagonal": queries of the cheapest solver, encoding and readout; "classical": operations.
-    """
-    c = labels_of(arrays, "conventions").index(convention)
-    return {
-        "sparsified": at_median(arrays, "cheapest_quantum", 3)[..., c],
-        "diagonal": mean_queries(arrays, "cost_diagonal", 2)[..., c].min(axis=-1),
-        "classical": at_median(arrays, "cheapest_classical", 3),
-    }
-
-
 @drawn_in_style
 def cost(loaded: Mapping[str, Results]) -> Figure:
-    """What a prediction costs at least, quantum and classical, against n: a panel for each network."""
+    """What a prediction costs at least, quantum and classical, against n: a panel for each network.
+
+    Costs have a long tail: means over the trials are geometric.
+    """
     emulated = [results for results in loaded.values() if "emulation" in results.parts]
     if not emulated:
         raise NothingToDraw(f"no emulation is there; {PARTS['emulation']} makes it")
-    figure, axes = panels(1, len(emulated), 5, 4.6, sharey=True)
-    labels = {"sparsified": "quantum, sparsified: queries", "diagonal": "quantum, diagonal: queries",
-              "classical": "classical computer: operations"}  # fmt: skip
+    figure, axes = panels(1, len(emulated), 5, 4.8, sharey=True)
     heights = []
     for ax, results in zip(axes[0], emulated, strict=True):
-        arrays = results.parts["emulation"]
-        for key, values in costs(arrays).items():
-            each = scaling.trial_values({"cheapest": values}, "cheapest")
-            drawn = draw_curve(ax, arrays["data_sizes"], each, STYLES[key], labels[key], fitted=True)
+        emulation = emulation_of(results)
+        for key, (label, (way, values)) in zip(COST_STYLES, costs.summary(emulation).items(), strict=True):
+            drawn = draw_curve(ax, np.array(emulation.sizes), values, STYLES[key], label, fitted=True, geometric=True)
             heights.append(drawn.heights)
-        size_axis(ax, arrays["data_sizes"])
+            place = 0.02, 0.98 - 0.06 * list(COST_STYLES).index(key)
+            ax.text(*place, way, transform=ax.transAxes, color=STYLES[key].color, fontsize=10, va="top")
+        size_axis(ax, emulation.sizes)
         ax.set_title(results.title.replace(", ", "\n", 1), fontsize=12)
     value_axis(axes[0, 0], np.concatenate(heights), log=True)
-    axes[0, 0].set_ylabel("cost of one prediction, at least")
-    add_legend(figure, columns=2, fitted=True)
+    low, high = axes[0, 0].get_ylim()
+    axes[0, 0].set_ylim(low, high * (high / low) ** 0.25)  # room for the names of the ways
+    axes[0, 0].set_ylabel("cost of one prediction")
+    add_legend(figure, columns=2, fitted=True, mean="geometric mean of the trials, 95 % interval")
     return figure
+
+
+COST_STYLES = ("sparsified", "diagonal", "classical")  # of the curves of costs.summary
 
 
 @drawn_in_style
@@ -728,50 +732,50 @@ def cost_of_all(results: Results) -> Figure:
 
     The cheapest of each n is framed; a row of panels for each convention of dividing k*, where they differ.
     """
-    arrays = results.part("emulation")
-    queries = mean_queries(arrays, "cost", 3)  # [sizes, trials, patterns, solvers, encodings, readouts, conventions]
-    diagonal = mean_queries(arrays, "cost_diagonal", 2)  # [sizes, trials, readouts, conventions]
-    solvers, encodings, readouts, conventions = (
-        labels_of(arrays, axis) for axis in ("solvers", "encodings", "readouts", "conventions")
-    )
-    names = [f"{s}, {e}" for s in solvers for e in encodings] + ["diagonal, no solver"]
-    if np.array_equal(diagonal[..., 0], diagonal[..., 1], equal_nan=True):
-        conventions = conventions[:1]
-    figure, axes = panels(len(conventions), 4, 3.7, 4.6, f"{results.title}: queries of one prediction")
-    for c, row in enumerate(axes):
-        by_solver = known_mean(queries[..., c], (1, 2))  # [sizes, s, e, readouts]
-        by_solver = by_solver.reshape(len(queries), -1, by_solver.shape[-1])
-        tables = np.concatenate([by_solver, known_mean(diagonal[..., c], (1,))[:, None]], axis=1).T
-        there = np.isfinite(tables).any(axis=(0, 2))
-        shared = [table[there] for table in tables]
-        rows = [name for name, kept in zip(names, there, strict=True) if kept]
-        for ax, table, title in zip(row, shared, readouts, strict=False):
-            draw_costs(ax, table, rows if ax is row[0] else [], arrays["data_sizes"], shared)
-            ax.set_title(f"{title}\nk* divided by {DIVISORS[conventions[c]]}", fontsize=10)
-        operations = known_mean(at_median(arrays, "operations_classical", 3), (1, 2)).T
-        if c:  # they don't divide k*
-            row[3].set_axis_off()
-        else:
-            row[3].set_title("operations of a\nclassical computer", fontsize=10)
-            draw_costs(row[3], operations, labels_of(arrays, "classical"), arrays["data_sizes"], [operations])
+    emulation = emulation_of(results)
+    readouts, tables = emulation.axes["readouts"], {}
+    for convention in emulation.axes["conventions"]:
+        by_way = costs.quantum_costs(emulation, convention=convention)
+        diagonal = costs.diagonal_costs(emulation, convention=convention)
+        tables[convention] = {  # {readout: {way: [sizes]}}
+            readout: {f"{s}, {e}": size_means(each) for (s, e, r), each in by_way.items() if r == readout}
+            | {"diagonal, no solver": size_means(diagonal[readout])}
+            for readout in readouts
+        }
+    first, *others = tables.values()
+    divisors = {convention: f"divided by {DIVISORS[convention]}" for convention in tables}
+    if all(np.allclose(first[r][way], each[r][way], 0.05, equal_nan=True)
+           for each in others for r in readouts for way in first[r]):  # fmt: skip
+        tables, divisors = dict(list(tables.items())[:1]), dict.fromkeys(tables, "divided by either number, within 5 %")
+    classical = {way: size_means(each) for way, each in costs.classical_costs(emulation).items()}
+    width = len(readouts) + 1
+    figure, axes = panels(len(tables), width, 3.7, 4.6, f"{results.title}: queries of one prediction")
+    for row, (convention, by_readout) in zip(axes, tables.items(), strict=True):
+        shared = [np.array(list(table.values())) for table in by_readout.values()]
+        for ax, (readout, table), values in zip(row, by_readout.items(), shared, strict=False):
+            draw_costs(ax, values, list(table) if ax is row[0] else [], emulation.sizes, shared)
+            ax.set_title(f"{readout}\nk* {divisors[convention]}", fontsize=10)
+        row[-1].set_axis_off()
+    axes[0, -1].set_axis_on()
+    operations = np.array(list(classical.values()))
+    draw_costs(axes[0, -1], operations, list(classical), emulation.sizes, [operations])
+    axes[0, -1].set_title("operations of a\nclassical computer", fontsize=10)
     return figure
 
 
-DIVISORS = {"test block": "the test block's largest", "k_thresh": "k_thresh"}
+DIVISORS = {"test block": "the test block's largest", "k_thresh": "k_thresh alone"}
 
 
-def known_mean(array: Array, axes: tuple[int, ...]) -> Array:
-    """Mean of what is not NaN along axes; NaN where nothing is."""
-    known = ~np.isnan(array)
-    count = known.sum(axis=axes)
-    return np.where(count, np.where(known, array, 0).sum(axis=axes) / np.maximum(count, 1), np.nan)
+def size_means(values: Sequence[Array]) -> Array:
+    """Means over the trials of each size."""
+    return np.array([each.mean() for each in values])
 
 
-def draw_costs(ax: Axes, table: Array, rows: Sequence[str], sizes: NDArray, shared: Sequence[Array]) -> None:
+def draw_costs(ax: Axes, table: Array, rows: Sequence[str], sizes: Sequence[int], shared: Sequence[Array]) -> None:
     """One map of costs [rows, sizes]; the cheapest of each size among all the `shared` tables is framed."""
     draw_map(ax, table, log=True, scale=np.concatenate(shared))
     for column in range(len(sizes)):
-        least = min(np.nanmin(other[:, column]) for other in shared)
+        least = np.nanmin([other[:, column] for other in shared])
         for row in np.flatnonzero(table[:, column] == least):
             mark(ax, column, row)
     ax.set_xticks(range(len(sizes)), labels=map(str, sizes), rotation=45)
@@ -824,7 +828,7 @@ def circuit(results: Results) -> Figure:
     degree = first["degree_emulated"][-1]
     ax.add_patch(Rectangle((2.5, 0.5), 5.3, 5.0, fill=False, ec=STYLES["sparsified"].color, ls="--", zorder=2))
     ax.text(5.2, 5.6, f"{degree:.0f} times, every other one inverted", ha="center", fontsize=9)
-    for i, algorithm in enumerate(labels_of(arrays, "algorithms")):
+    for i, algorithm in enumerate(json.loads(str(arrays["origin"]))["axes"]["algorithms"]):
         counts = {name: values[i] for name, values in first.items() if len(values) > i}
         text = (f"{algorithm}: {counts['qubits_circuit']:.0f} qubits, {counts['queries_oracle_circuit']:.0f} oracle "
                 f"queries, {counts['gates']:,.0f} gates, depth {counts['depth']:,.0f}; p = {counts['p_circuit']:.3g}, "

@@ -1,38 +1,86 @@
-"""The notebook in a real kernel, on tiny results."""
+"""The notebook: as it is committed, and in a real kernel on tiny results."""
 
 import os
+import shutil
 import subprocess
 import sys
 
 import nbformat
+import numpy as np
 import pytest
 from conftest import ROOT
 
+NOTEBOOK = nbformat.read(ROOT / "analysis.ipynb", 4)
+
 
 def execute(tmp_path, output):
-    """Execute a copy of the notebook on `output`; returns the text it printed."""
+    """Execute a copy of the notebook on `output`; returns what it printed, and how many figures it shows."""
     executed = tmp_path / "executed.ipynb"
     command = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", "--output", str(executed)]
-    environment = {k: v for k, v in os.environ.items() if k != "MNIST_DIR"} | {"KERNEL_OUTPUT": str(output)}
+    # No MNIST there: nothing is downloaded.
+    environment = os.environ | {"KERNEL_OUTPUT": str(output), "MNIST_DIR": str(tmp_path)}
     result = subprocess.run(
         [*command, str(ROOT / "analysis.ipynb")], env=environment, capture_output=True, text=True, timeout=300
     )
     assert result.returncode == 0, result.stderr
     outputs = [o for c in nbformat.read(executed, 4).cells if c.cell_type == "code" for o in c.outputs]
     assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
-    return "".join(o.get("text", "") for o in outputs), sum("image/png" in o.get("data", {}) for o in outputs)
+    texts = [o.get("text", "") + o.get("data", {}).get("text/markdown", "") for o in outputs]
+    return "\n".join(texts), sum("image/png" in o.get("data", {}) for o in outputs)
 
 
-@pytest.mark.parametrize("networks", [("fully-connected", "convolutional"), ("fully-connected",)])
-def test_notebook_on_tiny_results(tmp_path, script, networks):
-    """Digits, sizes with one trial and with none, and a network that is not there."""
-    output = tmp_path / "output"
-    arguments = ("--data-sizes", 4, 16, 8, "--trials", 2, 1, 0, "--test-size", 6, "--networks", *networks)
+@pytest.fixture(scope="module")
+def digits_folder(tmp_path_factory, script):
+    """Results of the stand-in digits, one network, sizes with several trials, with one and with none."""
+    output = tmp_path_factory.mktemp("digits")
+    arguments = ("--data-sizes", 4, 16, 8, "--trials", 2, 1, 0, "--test-size", 6, "--networks", "fully-connected")
     result = script("--dataset", "digits", "--output", output, *arguments)
     assert result.returncode == 0, result.stderr
+    return output
+
+
+def test_notebook_on_one_network_of_tiny_digits(tmp_path, digits_folder):
+    text, pictures = execute(tmp_path, digits_folder)
+    assert "NOT OF MNIST" in text and "NOT MNIST" in text
+    assert "no results of the convolutional network" in text
+    assert text.count("note: ") == 8 and "python training.py --depth-sweep makes it" in text
+    names = {p.name for p in (digits_folder / "figures").glob("*.png")}
+    assert {f"digits-fully-connected_{what}.png" for what in ("accuracy", "kernels", "images", "sounder")} <= names
+    assert "digits-overview.png" in names and len(names) == pictures == 10
+
+
+def test_notebook_on_committed_results_beside_digits(tmp_path, digits_folder):
+    """What a reader sees after a run on the stand-in digits: MNIST's committed results, and a line that says so."""
+    committed = sorted((ROOT / "kernel_output").glob("*_results.npz"))
+    if not committed:
+        pytest.skip("no committed results")
+    output = tmp_path / "output"
+    shutil.copytree(digits_folder, output)
+    for path in committed:
+        shutil.copy(path, output)
+    np.savez(output / "convolutional_emulation.npz", data_sizes=[16], trials=[1])  # of another version
     text, pictures = execute(tmp_path, output)
-    assert "NOT MNIST" in text.upper()
-    assert pictures >= 5 * len(networks)
-    names = {p.name for p in (output / "figures").glob("*.png")}
-    for network in networks:
-        assert {f"digits-{network}_{what}.png" for what in ("accuracy", "sparsity")} <= names
+    assert 'dataset = "digits"' in text and "NOT MNIST" not in text and "NOT OF MNIST" not in text
+    assert "lacks" in text and pictures >= 14
+    assert (output / "figures" / "overview.png").exists()
+
+
+def test_cells_are_short_and_explained():
+    """Cells of a few lines, each under Markdown that begins with a heading; no outputs of another state."""
+    kinds = [cell.cell_type for cell in NOTEBOOK.cells]
+    assert all(pair == ("markdown", "code") for pair in zip(kinds[::2], kinds[1::2], strict=True))
+    for cell in NOTEBOOK.cells:
+        if cell.cell_type == "code":
+            assert len(cell.source.splitlines()) <= 8
+        else:
+            assert cell.source.startswith("#")
+
+
+def test_every_figure_is_in_the_notebook():
+    """What figures.py draws is shown."""
+    import figures
+
+    source = "\n".join(cell.source for cell in NOTEBOOK.cells if cell.cell_type == "code")
+    drawn = [name for name, f in vars(figures).items() if hasattr(f, "__wrapped__")]
+    assert len(drawn) > 15
+    assert [name for name in drawn if f"figures.{name}" not in source] == []
