@@ -36,18 +36,21 @@ SPREADS = {  # of a trial, relative to y
     "30 %": lambda n: 0.3 + 0 * n,
     "30 % falling like n^-0.4": lambda n: 0.3 * (n / 16) ** -0.4,
     "10 % rising like n^0.2": lambda n: 0.1 * (n / 16) ** 0.2,
+    "50 %, log-normal": lambda n: 0.5 + 0 * n,
 }
 
 
 def simulate(design, truth, spread, repeats):
-    """A row of the table: shares of `repeats` data sets with normal noise, None where the truth has no such number."""
+    """A row of the table: shares of `repeats` data sets, None where the truth has no such number."""
     n, trials = (np.array(x, float) for x in DESIGNS[design])
     law, index, faster = TRUTHS[truth]
     rng = np.random.default_rng([list(x).index(y) for x, y in ((DESIGNS, design), (TRUTHS, truth), (SPREADS, spread))])
-    drawn = [
-        law(size) * (1 + SPREADS[spread](size) * rng.standard_normal((repeats, int(count))))
-        for size, count in zip(n, trials, strict=True)
-    ]
+    drawn = []
+    for size, count in zip(n, trials, strict=True):
+        normal, relative = rng.standard_normal((repeats, int(count))), SPREADS[spread](size)
+        width = np.sqrt(np.log1p(relative**2))
+        skewed = np.exp(width * normal - width**2 / 2)
+        drawn.append(law(size) * (skewed if "log-normal" in spread else 1 + relative * normal))
     y = np.stack([values.mean(1) for values in drawn], 1)
     deviation = np.stack([values.std(1, ddof=1) for values in drawn], 1)
     relative, freedom = scaling.relative_errors(n, y, deviation, trials)

@@ -119,8 +119,9 @@ def test_geometric_means():
     assert np.allclose(np.log(mean), [v.mean() for v in logs])
     pooled = np.sqrt((15 * logs[0].var(ddof=1) + 7 * logs[1].var(ddof=1)) / 22)
     assert np.allclose(error / mean, pooled / np.sqrt([16, 8]), rtol=1e-6)
-    values = noisy(lambda n: n**0.5, 0.05, rng)
-    assert scaling.fit_growth(SIZES, values, geometric=True).exponent == pytest.approx(0.5, abs=0.05)
+    values = [n**0.5 * np.exp([-1.0, -1, -1, 0, 3]) for n in SIZES]
+    found = scaling.fit_growth(SIZES, values, geometric=True)
+    assert np.allclose(found.curve(SIZES), SIZES**0.5, rtol=1e-6) and found.exponent == pytest.approx(0.5)
 
 
 # ---- the fit ----
@@ -161,6 +162,36 @@ def test_the_fit_is_least_squares(index):
     assert found.exponent == pytest.approx(line.slope, rel=1e-6)
     half = scipy.stats.t.isf(0.025, freedom[0]) * relative[0] / np.sqrt(6 * np.var(np.log(SIZES)))
     assert np.allclose(found.exponent_interval, [line.slope - half, line.slope + half])
+
+
+def test_freedom_is_that_of_the_sizes_that_decide():
+    """Satterthwaite: the variance of the exponent is a sum over the sizes, in the ratio of (ln n - mean)^2."""
+    n, freedom = SIZES[:3], np.array([2.0, 50, 6])
+    *_, together = growth.fit_power(n, n, np.full(3, 0.1), freedom)
+    assert together == pytest.approx(1 / (0.5**2 / 2 + 0.5**2 / 6))
+    *_, together = growth.fit_power(n, n, np.full(3, 0.1), np.full(3, 10.0))
+    assert together == 10
+
+
+def test_bands_cover():
+    """Between and beyond the sizes; 95 % of 200, give or take three binomial deviations."""
+    rng, n = np.random.default_rng(10), np.array([16.0, 90, 512, 1000])
+    inside = np.zeros(4)
+    for _ in range(200):
+        low, high = scaling.fit_growth(SIZES, noisy(np.log, 0.05, rng)).band(n)
+        inside += (low <= np.log(n)) & (np.log(n) <= high)
+    assert np.all((inside >= 0.90 * 200) & (inside <= 0.99 * 200))
+
+
+def test_intervals_without_an_end():
+    """A step after the first size has no lower λ, one before the last no upper one; a first mean near 0 no growth."""
+    rng = np.random.default_rng(11)
+    step = scaling.fit_growth(SIZES, noisy(lambda n: 1 + (n > 16), 0.05, rng))
+    assert step.index_interval[0] == -np.inf and step.index_interval[1] < 0 and step.text("index").find("below") > 0
+    late = scaling.fit_growth(SIZES, noisy(lambda n: 1 + (n == 512), 0.05, rng))
+    assert late.index_interval[1] == np.inf and late.index_interval[0] > 0
+    wild = scaling.fit_growth(SIZES, [np.array([0.02, 1.98])] * 6)
+    assert wild.ratio_interval == (0, np.inf) and wild.verdict == "undecided"
 
 
 def test_units_do_not_matter():
@@ -303,8 +334,15 @@ def folder(tmp_path):
     """An output folder with results as the script saves them: NaN for trials that are not there."""
     rng = np.random.default_rng(9)
     shapes = {"sparsity": (3,), "condition_number": (3,), "condition_number_exact": (), "depth": (),
-              "off_diagonal_ratio": (), "readout_measurements_sparse": (3, 5)}  # fmt: skip
-    laws = {"sparsity": np.log, "condition_number_exact": lambda n: n**1.1, "condition_number": lambda n: 1 + 1 / n**2}
+              "off_diagonal_ratio": (), "readout_measurements_sparse": (3, 5), "post_selection_measurements": (5,),
+              "readout_measurements_diagonal": (5,)}  # fmt: skip
+    laws = {
+        "post_selection_measurements": lambda n: 100 + n,
+        "readout_measurements_diagonal": lambda n: 3 * n**0.5,
+        "sparsity": np.log,
+        "condition_number_exact": lambda n: n**1.1,
+        "condition_number": lambda n: 1 + 1 / n**2,
+    }
     arrays = {"data_sizes": SIZES.astype(int), "trials": np.array(COUNTS)}
     for name, shape in shapes.items():
         arrays[name] = np.full((6, 16, *shape), np.nan)
@@ -332,6 +370,8 @@ def test_results_document(folder, monkeypatch, capsys):
     assert "| n | trials | κ of K | κ of K̃, less 1 | sparsity |\n" in text
     assert "- sparsity of K̃: **no faster than log n**; from n = 16 to 512 by a factor of 2.2" in text
     assert "- κ of K̃: **no growth**" in text and "nan" not in text
+    assert "- post-selection, original: **faster than log n**, from n = 16" in text  # 100 + n is no power of n
+    assert "- readout, diagonal: **faster than log n**, like n^0.50" in text
     assert "## How far these intervals" in text and text.count("16 to 8192 |") >= 18
     monkeypatch.setattr(report, "SECTIONS", [lambda _: "one\n", lambda _: "", lambda folder: folder.name])
     assert report.write(folder).read_text() == f"one\n\n{folder.name}"
