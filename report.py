@@ -1,7 +1,7 @@
 """Writes kernel_output/RESULTS.md, all numbers from the arrays there: `python scaling.py [--output DIR]`.
 
-The document is a list of sections, SECTIONS. A section is a function of the output folder that returns Markdown, or ""
-where the file that it describes is not there.
+A section of the document is a function of the output folder that returns Markdown, or "" where the file that it
+describes is not there; `sections` lists them.
 """
 
 import argparse
@@ -115,7 +115,8 @@ def sentence(results: Results, name: str) -> str:
     if found.verdict == "no growth":
         return f"{label}: **no growth**; {sizes} it changes by a factor of {ratio}."
     if found.verdict == "no faster than log n":
-        return f"{label}: **no faster than log n**; {sizes} by a factor of {ratio}, λ = {index}."
+        numbers = f"{ratio}, λ = {index}" if found.clear else ratio
+        return f"{label}: **no faster than log n**, {found.reason}; {sizes} by a factor of {numbers}."
     if found.verdict == "faster than log n":
         like = f"like n^{exponent}, " if found.power_fits else ""
         return f"{label}: **faster than log n**, {like}{sizes} by a factor of {ratio}, λ = {index}."
@@ -192,9 +193,10 @@ def simulation_section(folder: Path) -> str:
 ## How far these intervals and verdicts can be trusted
 
 `python tests/simulate_growth.py` made {rows[0]["repeats"]} data sets for each row, with {" and ".join(designs)},
-and judged them. The noise is normal where nothing else is said. All numbers are per cent. Growth, λ, b and means: how often the
-95 % interval holds the truth, of the means at the worst and the best size. Then the share of each verdict. Wrong: “no
-growth” or “no faster” of what grows faster than log n, and “faster” of what does not. The worst of growth, λ and b:
+and judged them. The noise is normal where nothing else is said. All numbers are per cent. Growth, λ, b and means: how
+often the 95 % interval holds the truth, of the means at the worst and the best size. Then the share of each verdict.
+Wrong: “no growth” or “no faster” of what grows faster than log n, and “faster” of what does not. The worst of growth,
+λ and b:
 
 - normal, spread the same at all sizes: {worst(0)};
 - not normal: {worst(1)};
@@ -226,14 +228,17 @@ def introduction(folder: Path) -> str:
     return INTRODUCTION.format(low=1 / (1 + growth.MARGIN), high=1 + growth.MARGIN, margin=growth.MARGIN)
 
 
-SECTIONS: list[Callable[[Path], str]] = [introduction, network_sections, simulation_section]
+def sections() -> list[Callable[[Path], str]]:
+    """All sections in the order of the document."""
+    import evidence  # it formats its tables with this module
+
+    controls = [evidence.baselines, evidence.sensitivity, evidence.digit_pairs]
+    return [introduction, network_sections, *controls, simulation_section]
 
 
-def write(folder: Path) -> Path:
-    """Write RESULTS.md of an output folder; returns its path."""
-    path = folder / "RESULTS.md"
-    path.write_text("\n".join(filter(None, (section(folder) for section in SECTIONS))), encoding="utf-8")
-    return path
+def document(folder: Path) -> str:
+    """The text of RESULTS.md."""
+    return "\n".join(filter(None, (section(folder) for section in sections())))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -243,4 +248,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if not prefixes(options.output, "_results.npz"):
         parser.error(f"--output {options.output}: no *_results.npz there; run training.py first")
-    print(f"wrote {write(options.output)}")
+    path = options.output / "RESULTS.md"
+    path.write_text(document(options.output), encoding="utf-8")
+    print(f"wrote {path}")
