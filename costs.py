@@ -190,10 +190,14 @@ class Crossing:
         """In words that claim no more than the data do."""
         if np.isinf(self.earliest):
             return f"none up to {FARTHEST:.0e}"
-        latest = f"to {self.latest:.1e}" if np.isfinite(self.latest) else "or never"
-        return (
-            f"{self.n:.1e} ({self.earliest:.1e} {latest})" if np.isfinite(self.n) else f"not before {self.earliest:.1e}"
-        )
+        latest = f"to {rough(self.latest)}" if np.isfinite(self.latest) else "or never"
+        earliest = rough(self.earliest)
+        return f"{rough(self.n)} ({earliest} {latest})" if np.isfinite(self.n) else f"not before {earliest}"
+
+
+def rough(n: float) -> str:
+    """Two digits, or three."""
+    return f"{float(f'{n:.2e}'):,.0f}" if n < 1e5 else f"{n:.1e}"
 
 
 def crossing(quantum: Curve, classical: Curve, worth: float, first: float) -> Crossing:
@@ -220,35 +224,44 @@ def crossing(quantum: Curve, classical: Curve, worth: float, first: float) -> Cr
 def crossings(emulation: Emulation, fit: Any) -> dict[tuple[str, str, float], Crossing]:
     """By (quantum row, classical row, worth). fit: scaling.fit_growth, (sizes, [trials] of each) -> a Curve.
 
-    Quantum rows: the cheapest solver and encoding with each readout, and the diagonal algorithm with each.
+    Quantum rows: the cheapest solver and encoding with each readout, and the diagonal algorithm with each. Curves are
+    compared from the largest n at which the quantum cost is the higher one in every trial.
     """
-    quantum: dict[str, Curve] = {}
+    quantum: dict[str, tuple[Curve, list[Array]]] = {}
     by_way = quantum_costs(emulation)
     for readout, diagonal in diagonal_costs(emulation).items():
         way, values = cheapest({key: each for key, each in by_way.items() if key[2] == readout})
         if way:
-            quantum[f"sparsified, {readout}"] = fit(emulation.sizes, values)
+            quantum[f"sparsified, {readout}"] = fit(emulation.sizes, values), values
         if all(np.isfinite(size).all() for size in diagonal):
-            quantum[f"diagonal, {readout}"] = fit(emulation.sizes, diagonal)
+            quantum[f"diagonal, {readout}"] = fit(emulation.sizes, diagonal), diagonal
+    classical, measured = classical_curves(emulation, fit), classical_costs(emulation)
+    found = {}
+    for (q, (curve, values)), c, worth in itertools.product(quantum.items(), classical, WORTHS):
+        above = [np.all(worth * dear > cheap) for dear, cheap in zip(values, measured[c], strict=True)]
+        first = max([n for n, dearer in zip(emulation.sizes, above, strict=True) if dearer], default=emulation.sizes[0])
+        found[q, c, worth] = crossing(curve, classical[c], worth, first)
+    return found
+
+
+def classical_curves(emulation: Emulation, fit: Any) -> dict[str, Curve]:
+    """The classical rows as curves: exact, by the sampler's formula, or fitted, without those that fail somewhere."""
     t = emulation.index(thresholds="median")["thresholds"]
     costs = classical_costs(emulation)
     shots = fit(emulation.sizes, [array[:, :, t].mean(axis=1) for array in emulation.values("shots_needed")])
     samples = [array[:, :, t].mean(axis=1) for array in emulation.values("samples_needed")]
     local = [cost / m for cost, m in zip(costs["sampler, local solver"], samples, strict=True)]
-    classical: dict[str, Curve] = {
+    found: dict[str, Curve] = {
         "all entries": Exactly(lambda n: 2 * n),
         "sampler": Sampler(shots, Exactly(lambda n: 2 + 0 * n)),
         "Cholesky anew": Exactly(lambda n: n**3 / 3 + 2 * n**2 + 2 * n),
     }
-    for name, values in (("conjugate gradients anew", costs["conjugate gradients anew"]), ("local", local)):
-        if all(np.isfinite(size).all() for size in values):
-            classical[name] = fit(emulation.sizes, values)
-    if "local" in classical:
-        classical["sampler, local solver"] = Sampler(shots, classical.pop("local"))
-    return {
-        (q, c, worth): crossing(quantum[q], classical[c], worth, emulation.sizes[0])
-        for q, c, worth in itertools.product(quantum, classical, WORTHS)
-    }
+    if all(np.isfinite(size).all() for size in local):
+        found["sampler, local solver"] = Sampler(shots, fit(emulation.sizes, local))
+    anew = costs["conjugate gradients anew"]
+    if all(np.isfinite(size).all() for size in anew):
+        found["conjugate gradients anew"] = fit(emulation.sizes, anew)
+    return found
 
 
 # ----------------------------------------------------------------------------------------------------------------------

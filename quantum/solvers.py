@@ -178,7 +178,7 @@ def series_of_walks(encoding: Encoding, epsilon: float) -> Prepared:
         return Prepared(np.full(len(encoding.labels), np.nan), degree, np.nan)
     series = np.zeros(degree + 1)
     series[1::2] = series_coefficients(b, j0)
-    values = np.polynomial.chebyshev.chebval(encoding.eigenvalues, series)
+    values = np.asarray(np.polynomial.chebyshev.chebval(encoding.eigenvalues, series), np.float64)
     return transformed(encoding, values, float(np.abs(series).sum()), degree)
 
 
