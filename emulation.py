@@ -250,8 +250,7 @@ def emulate_pattern(matrix: Array, y: Array, label: Array, k: Array, probabiliti
     wrong_kappa = assumptions.misjudged_eigenvalue(encodings, epsilons, exact)
     found["cost_kappa_doubled"], found["error_kappa_halved"] = wrong_kappa
     t, goal = levels[MEDIAN], SHARE * found["accuracy_noiseless"][MEDIAN]
-    scales = np.abs(k).max(), 1  # by convention
-    found["bits_test"] = [assumptions.bits_of_test(k, scale, exact, label, t, goal) for scale in scales]
+    found["bits_test"] = [assumptions.bits_of_test(k, unit, exact, label, t, goal) for unit in (np.abs(k).max(), 1)]
     found["bits_matrix"] = assumptions.bits_of_matrix(matrix, lambda rough: solve(rough, y), k, label, t, goal)
     return found
 
