@@ -166,7 +166,7 @@ def append_solver(circuit: QuantumCircuit, matrix: Array, y: Array, epsilon: flo
     that leaves the real part. Where test = 1 they are no rotations, U and its inverse cancel, and the last U, odd in
     number, is controlled.
     """
-    kappa = solvers.block_encodings(matrix, y)["s max|K|"].kappa
+    kappa = solvers.block_encodings(matrix, y)["sparse oracle"].kappa
     n = solvers.inverse_steps(kappa, solvers.relative_error(epsilon))
     degree, bound = 2 * n - 1, solvers.inverse_bound(n, kappa)
     found = phases.find_phases(lambda x: solvers.inverse_polynomial(n, kappa, x) / bound, degree)
@@ -212,7 +212,7 @@ def emulated(matrix: Array | None, y: Array, k: Array, epsilon: float) -> tuple[
     """The same by emulation.py's formulas: (probabilities and overlap, queries by kind)."""
     prepared = solvers.Prepared(y / np.linalg.norm(y), 0, 1.0)
     if matrix is not None:
-        prepared = solvers.prepare("QSVT", solvers.block_encodings(matrix, y)["s max|K|"], epsilon)
+        prepared = solvers.prepare("QSVT", solvers.block_encodings(matrix, y)["sparse oracle"], epsilon)
     p, post = prepared.success_probability, float(training.post_selection_probability(k[None])[0])
     overlap = float(training.overlaps(k[None], prepared.state)[0])
     found = {"kept": float(1 / readout.runs_per_shot(p, post)), "p": p, "P": post, "overlap": overlap}

@@ -6,33 +6,40 @@
 
 A prediction is the sign of o - t, o = <k*|w>, with |w> ~ K~^-1 |y> (sparsified, by a quantum linear solver) or |w> =
 |y> (diagonal), and t = 0 or the median of the o of the test set. Everything is computed classically but as the
-algorithm does it, with its errors and its probabilities of success; what that costs is counted in queries, for every
-solver, block encoding and readout, and beside it what a classical computer does for the same prediction. Read from
-top to bottom: solver, states, readout, cost. The formulas are in quantum/, the same as gates in circuit.py; what is
-assumed stands in quantum/assumptions.py. Writes `{prefix}_emulation.npz`: arrays [sizes, trials, ...] of what
-`emulate_trial` describes, NaN for missing trials.
+algorithm does it, with its errors and probabilities of success; what it costs is counted in queries, for every solver,
+block encoding and readout, beside what a classical computer does for the same prediction. Read from top to bottom:
+solver, states, readout, cost. The formulas are in quantum/, with what is assumed; the same as gates is in circuit.py.
+Writes `{prefix}_emulation.npz`: arrays [sizes, trials, ...] of what `emulate_trial` describes, NaN for missing trials.
 """
 
+import argparse
 import contextlib
+import functools
 import hashlib
 import itertools
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
+from numpy.random import Generator
 from threadpoolctl import threadpool_limits
 
 import training
 from ntk import BadInput
 from quantum import assumptions, classical, readout, solvers
-from quantum.solvers import ENCODINGS, SOLVERS
+from quantum.solvers import ENCODINGS, SOLVERS, Encoding, Prepared
 from runtime import options
 from runtime.checkpoints import finished_trials
 from runtime.files import locked
-from runtime.linear_algebra import solve
+from runtime.linear_algebra import Array, solve
 from runtime.results import Results, merge_results, read_results
+
+Record = dict[str, Any]  # arrays by name
+Random = Callable[[str], Generator]  # generators by purpose
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Constants
@@ -53,11 +60,11 @@ STATISTICS = ("mean", "10 %", "median", "90 %")  # over the test images
 CLASSICAL = ("all entries", "sampler", "sampler, local solver", "conjugate gradients anew", "Cholesky anew")
 SHOTS = [int(m) for m in np.unique(np.geomspace(1, 10**6, 31).round())]  # M of the accuracy's curve, five a decade
 MEDIAN = THRESHOLDS.index("median")
-AXES = {
-    "thresholds": THRESHOLDS, "solvers": SOLVERS, "encodings": ENCODINGS, "readouts": READOUTS, "shots": SHOTS,
-    "conventions": CONVENTIONS, "kinds": KINDS, "statistics": STATISTICS, "classical": CLASSICAL,
+AXES = {  # lists, as they come back from the results' `origin`
+    "thresholds": [*THRESHOLDS], "solvers": [*SOLVERS], "encodings": [*ENCODINGS], "readouts": [*READOUTS],
+    "conventions": [*CONVENTIONS], "kinds": [*KINDS], "statistics": [*STATISTICS], "classical": [*CLASSICAL],
+    "shots": SHOTS,
 }  # fmt: skip
-AXES = {name: list(values) for name, values in AXES.items()}  # as they come back from the results' `origin`
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -65,18 +72,17 @@ AXES = {name: list(values) for name, values in AXES.items()}  # as they come bac
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def solve_by_all(encodings, epsilons):
+def solve_by_all(encodings: dict[str, Encoding], epsilons: Array) -> dict[tuple[int, int, int], Prepared]:
     """What every solver prepares for K~ |w> = |y> through every block encoding, within epsilons [2], by threshold.
 
     encodings: of `solvers.block_encodings`. Returns {indices (threshold, solver, encoding): Prepared}.
     """
-    runs = {}
-    for (e, name), (s, solver), (t, epsilon) in itertools.product(
-        enumerate(ENCODINGS), enumerate(SOLVERS), enumerate(epsilons)
-    ):
-        if name in encodings:
-            runs[t, s, e] = solvers.prepare(solver, encodings[name], epsilon)
-    return runs
+    ways = itertools.product(enumerate(epsilons), enumerate(SOLVERS), enumerate(ENCODINGS))
+    return {
+        (t, s, e): solvers.prepare(solver, encodings[name], epsilon)
+        for (t, epsilon), (s, solver), (e, name) in ways
+        if name in encodings
+    }
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -84,10 +90,9 @@ def solve_by_all(encodings, epsilons):
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def post_selection(k):
+def post_selection(k: Array) -> Array:
     """P = sum_i k_i^2/n that |k*> is prepared, by convention. [test, n] -> [2, test]"""
-    largest = np.abs(k).max()
-    return np.minimum([training.post_selection_probability(k / divided) for divided in (largest, 1)], 1)
+    return np.minimum([training.post_selection_probability(k / divided) for divided in (np.abs(k).max(), 1)], 1)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -95,7 +100,7 @@ def post_selection(k):
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def read_out(overlap, label, rng):
+def read_out(overlap: Array, label: Array, rng: Generator) -> Record:
     """What it takes to read the sign of o - t. overlap: of all test images. Values by threshold [2, ...].
 
     accuracy_noiseless; accuracy after SHOTS shots; shots_needed and points_needed (of amplitude estimation's
@@ -103,7 +108,7 @@ def read_out(overlap, label, rng):
     exact overlaps, and with the shots needed.
     """
     levels = np.array([0.0, np.median(overlap)])
-    found = {
+    found: Record = {
         "accuracy_noiseless": [readout.noiseless_accuracy(overlap, label, t) for t in levels],
         "accuracy": [[readout.accuracy_of_shots(overlap, label, t, m) for m in SHOTS] for t in levels],
         "shots_needed": [readout.shots_needed(overlap, label, t, SHARE) for t in levels],
@@ -118,12 +123,12 @@ def read_out(overlap, label, rng):
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def over_images(queries):
+def over_images(queries: Array) -> list[float]:
     """Mean and quantiles over the test images: 1/P is heavy-tailed, and the mean is what many predictions cost."""
     return [queries.mean(), *np.quantile(queries, (0.1, 0.5, 0.9), method="higher")]
 
 
-def cost(prepared, probabilities, shots, points):
+def cost(prepared: Prepared, probabilities: Array, shots: float, points: float) -> Array:
     """Queries of one prediction. -> [readouts 3, conventions 2, kinds 3, statistics 4]
 
     prepared: of |w>; probabilities: P, by convention [2, test]; shots, points: needed at this threshold. One run of
@@ -135,7 +140,7 @@ def cost(prepared, probabilities, shots, points):
     if np.isnan(p):
         return found
     queries_w, queries_k = prepared.oracle_queries + prepared.label_queries, QRAM_QUERIES_PER_STATE
-    schedule = readout.uses_of_schedule(int(points)) if math.isfinite(points) else math.inf
+    schedule = readout.uses_of_schedule(points)
     for c, probability in enumerate(probabilities):
         none = np.zeros(len(probability))
         ways = [
@@ -150,29 +155,31 @@ def cost(prepared, probabilities, shots, points):
     return found
 
 
-def classical_costs(matrix, y, exact, k, label, thresholds, epsilons, rng):
+def classical_costs(
+    matrix: Array, y: Array, exact: Array, k: Array, label: Array, levels: Array, epsilons: Array, rng: Generator
+) -> Record:
     """What a classical computer does for the same prediction. Values by threshold [2].
 
     operations_classical [2, 5]: of CLASSICAL, two for every entry read and used. "all entries" has w solved once, and
     so has "sampler"; "local solver" finds each w_i that is sampled, "anew" all of them for every prediction.
     """
     sparse, n = scipy.sparse.csr_array(matrix), len(y)
-    samples = classical.samples_needed(k, exact, label, thresholds, SHARE, rng)
+    samples = classical.samples_needed(k, exact, label, levels, SHARE, rng)
     found = {"samples_needed": samples, "dominant_rows": np.mean(classical.dominance(matrix) < 1)}
-    rows = {name: [] for name in ("local_length", "local_entries", "local_error", "local_accuracy", "iterations")}
-    operations = []
-    for level, epsilon, m in zip(thresholds, epsilons, samples, strict=True):
+    names = ("local_length", "local_entries", "local_error", "local_accuracy", "iterations", "operations_classical")
+    rows: Record = {name: [] for name in names}
+    for level, epsilon, m in zip(levels, epsilons, samples, strict=True):
         weights, entries, local, length = classical.local_solve(matrix, y, epsilon)
         iterations = classical.conjugate_gradient_iterations(sparse, y, exact, epsilon)
         overlap = training.overlaps(k, weights)
+        anew = classical.conjugate_gradient_operations(sparse, iterations), classical.cholesky_operations(n)
         rows["local_length"].append(length)
         rows["local_entries"].append(entries.mean())
         rows["local_error"].append(np.linalg.norm(weights / np.linalg.norm(weights) - exact))
         rows["local_accuracy"].append(readout.noiseless_accuracy(overlap, label, level) if length >= 0 else np.nan)
         rows["iterations"].append(iterations)
-        anew = classical.conjugate_gradient_operations(sparse, iterations), classical.cholesky_operations(n)
-        operations.append([2 * n, 2 * m, m * (2 + local.mean()), *(each + 2 * n for each in anew)])
-    return found | rows | {"operations_classical": operations}
+        rows["operations_classical"].append([2 * n, 2 * m, m * (2 + local.mean()), *(2 * n + each for each in anew)])
+    return found | rows
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -180,7 +187,7 @@ def classical_costs(matrix, y, exact, k, label, thresholds, epsilons, rng):
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def emulate_trial(kernels, matrices, random):
+def emulate_trial(kernels: Record, matrices: list[Array], random: Random) -> Record:
     """One trial. kernels: by file name; matrices: K~ [n, n] of every pattern; random: generators by purpose.
 
     Returns arrays by name. Of the trial: qram_writes []; post_selection_probability [2, test]; those of `read_out`,
@@ -191,7 +198,7 @@ def emulate_trial(kernels, matrices, random):
     probabilities = post_selection(k)
     overlap = training.overlaps(k, y)
     diagonal = read_out(overlap, label, random("readout diagonal")) | {"overlap": overlap}
-    free = solvers.Prepared(y / np.linalg.norm(y), 0, 1.0)
+    free = Prepared(y / np.linalg.norm(y), 0, 1.0)
     needs = zip(diagonal["shots_needed"], diagonal["points_needed"], strict=True)
     diagonal["cost"] = [cost(free, probabilities, *need) for need in needs]
     levels = np.array([0.0, np.median(overlap)])
@@ -199,28 +206,28 @@ def emulate_trial(kernels, matrices, random):
     diagonal |= {"samples_needed": samples, "operations": [[2 * len(y), 2 * m] for m in samples]}
     found = {"qram_writes": len(y), "post_selection_probability": probabilities}
     found |= {f"{name}_diagonal": value for name, value in diagonal.items()}
-    records = [
-        emulate_pattern(matrix, y, label, k, probabilities, lambda purpose, p=p: random(f"{purpose} {p}"))
-        for p, matrix in enumerate(matrices)
-    ]
+    records = []
+    for p, matrix in enumerate(matrices):
+        of_pattern = functools.partial(lambda p, purpose: random(f"{purpose} {p}"), p)
+        records.append(emulate_pattern(matrix, y, label, k, probabilities, of_pattern))
     return found | {name: np.array([record[name] for record in records]) for name in records[0]}
 
 
-def emulate_pattern(matrix, y, label, k, probabilities, random):
+def emulate_pattern(matrix: Array, y: Array, label: Array, k: Array, probabilities: Array, random: Random) -> Record:
     """One sparsified matrix K~ [n, n] of a trial: the algorithm from the solver to the cost.
 
-    Returns, with t thresholds (2), s solvers (6), e encodings (2): sparsity, positive_definite; kappa [e]; epsilon
-    [t]; uses, success_probability, solver_error [t, s, e]; overlap [test] and what `read_out` and `classical_costs`
-    return; cost [t, s, e, readouts, conventions, kinds, statistics]; cheapest_quantum [t, conventions], the least
-    mean number of queries, and cheapest_quantum_index, where it is in [s, e, readouts]; cheapest_classical [t], in
-    operations; bits_matrix, bits_test [2]; and of `misjudged_eigenvalue`. Shots are those of the exact |w>.
+    Returns, with t thresholds (2), s solvers (6), e encodings (2): sparsity; kappa [e]; epsilon [t]; uses,
+    success_probability, solver_error [t, s, e]; overlap [test] and what `read_out` and `classical_costs` return; cost
+    [t, s, e, readouts, conventions, kinds, statistics]; cheapest_quantum [t, conventions], the least mean number of
+    queries, and cheapest_quantum_index, where it is in [s, e, readouts]; cheapest_classical [t], in operations;
+    bits_matrix, bits_test [2]; and those of `misjudged_eigenvalue`. Shots are those of the exact |w>.
     """
     exact = solve(matrix, y)
     if np.isnan(exact).any():  # singular: all is NaN
         identity = emulate_pattern(np.eye(len(y)), y, label, k, probabilities, random)
         return {name: np.asarray(value) * np.nan for name, value in identity.items()}
     overlap = training.overlaps(k, exact)
-    found = {"sparsity": training.sparsity(matrix), "overlap": overlap}
+    found: Record = {"sparsity": training.sparsity(matrix), "overlap": overlap}
     found |= read_out(overlap, label, random("readout"))
     levels = np.array([0.0, np.median(overlap)])
     epsilons = np.minimum(EPSILON_SHARE / np.sqrt(found["shots_needed"]), LARGEST_EPSILON)
@@ -240,11 +247,10 @@ def emulate_pattern(matrix, y, label, k, probabilities, random):
     found |= {"cheapest_quantum": means.min(axis=1), "cheapest_quantum_index": means.argmin(axis=1)}
     found |= classical_costs(matrix, y, exact, k, label, levels, epsilons, random("sampler"))
     found["cheapest_classical"] = np.nanmin(found["operations_classical"], axis=1)
-    doubled, halved = assumptions.misjudged_eigenvalue(encodings, epsilons, exact)
-    found |= {"cost_kappa_doubled": doubled, "error_kappa_halved": halved}
+    wrong_kappa = assumptions.misjudged_eigenvalue(encodings, epsilons, exact)
+    found["cost_kappa_doubled"], found["error_kappa_halved"] = wrong_kappa
     t, goal = levels[MEDIAN], SHARE * found["accuracy_noiseless"][MEDIAN]
-    scales = np.abs(k).max(), 1
-    found["bits_test"] = [assumptions.bits_of_test(k, scale, exact, label, t, goal) for scale in scales]
+    found["bits_test"] = [assumptions.bits_of_test(k, unit, exact, label, t, goal) for unit in (np.abs(k).max(), 1)]
     found["bits_matrix"] = assumptions.bits_of_matrix(matrix, lambda rough: solve(rough, y), k, label, t, goal)
     return found
 
@@ -254,35 +260,31 @@ def emulate_pattern(matrix, y, label, k, probabilities, random):
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def stored_trial(folder, prefix, size, number, seed):
-    """A trial's kernels, its sparsified matrices K~, its random generators, and a number that stands for its inputs."""
+class Stored(NamedTuple):
+    """A trial from its files: kernels by name, K~ of every pattern, generators, and a number that stands for both."""
+
+    kernels: Record
+    matrices: list[Array]
+    random: Random
+    fingerprint: int
+
+
+def stored_trial(folder: Path, prefix: str, size: int, number: int, seed: int) -> Stored:
+    """Read a trial. Raises BadInput where a file is not there or damaged, or there is no |k*>."""
     kernels = training.stored_kernels(folder, prefix, size, number, seed)
     if not np.all(np.any(kernels["kernel_test_normalized"], axis=1)):
         path = folder / f"{prefix}_seed{seed}_data{size}_trial{number}_kernel_test.npy"
         raise BadInput("input", path, "a row is 0, no |k*>; remove the trial")
     trial = training.make_trial(kernels["network"], tuple(kernels["digits"]), size, number)
     thresholds = kernels["class_thresholds"]
-    matrices = training.trial_approximations(trial, seed, kernels["kernel_train"], thresholds)["original"]
-    matrices = [matrix.toarray() if scipy.sparse.issparse(matrix) else matrix for matrix in matrices]
+    approximations = training.trial_approximations(trial, seed, kernels["kernel_train"], thresholds)["original"]
+    matrices = [scipy.sparse.csr_array(matrix).toarray() for matrix in approximations]
     digest = hashlib.sha256(b"".join(a.tobytes() for a in (*matrices, kernels["kernel_test_normalized"])))
     fingerprint = int.from_bytes(digest.digest()[:6], "little")  # exact in a float64
-    return kernels, matrices, lambda purpose: trial.random(seed, f"emulation {purpose}"), fingerprint
+    return Stored(kernels, matrices, lambda purpose: trial.random(seed, f"emulation {purpose}"), fingerprint)
 
 
-def describe(size, records):
-    """One line about the trials of a size: threshold at the median, k* divided by the test block's largest entry."""
-    ways = [", ".join(way) for way in itertools.product(SOLVERS, ENCODINGS, READOUTS)]
-    best = np.array([record["cheapest_quantum_index"][:, MEDIAN, 0] for record in records]).ravel()
-    way = ways[np.bincount(best[np.isfinite(best)].astype(int), minlength=1).argmax()]
-    means = [
-        np.nanmean([record[name][:, MEDIAN] for record in records], axis=(0, 1))
-        for name in ("shots_needed", "cheapest_quantum", "cheapest_classical")
-    ]
-    return (f"n = {size}: trials {len(records)}, shots needed {means[0]:.0f}, cheapest quantum {means[1][0]:.3g} "
-            f"queries ({way}), classical {means[2]:.3g} operations")  # fmt: skip
-
-
-def run_network(args, network):
+def run_network(args: argparse.Namespace, network: str) -> Results | None:
     """Emulate the trials of one network that are in the folder, and merge them into its results. None if there is none.
 
     A trial that the results hold, of the same inputs and the same VERSION, is not computed again.
@@ -299,23 +301,26 @@ def run_network(args, network):
         print(f"THE {network.upper()} KERNELS ARE OF SCIKIT-LEARN'S 8x8 DIGITS, NOT OF MNIST.")
     path = args.output / f"{prefix}_emulation.npz"
     results, known = Results({"emulation": VERSION, "seed": args.seed, "axes": AXES}), {}
-    if path.exists():
-        with contextlib.suppress(BadInput):  # merge_results puts such a file aside, and says so
-            old = read_results(path)
-            known = old.records if old.origin == results.origin else {}
+    with contextlib.suppress(BadInput):  # no such file, or a damaged one, which merge_results puts aside and says so
+        old = read_results(path)
+        known = old.records if old.origin == results.origin else {}
     for size, numbers in trials.items():
         for number in numbers:
-            *inputs, fingerprint = stored_trial(args.input, prefix, size, number, args.seed)
+            trial = stored_trial(args.input, prefix, size, number, args.seed)
             record = known.get((size, None, number), {})
-            if record.get("fingerprint") != fingerprint:
-                record = {"fingerprint": fingerprint, **emulate_trial(*inputs)}
+            if record.get("fingerprint") != trial.fingerprint:
+                record = {"fingerprint": trial.fingerprint, **emulate_trial(*trial[:3])}
             results.records[size, None, number] = record
-        print(f"{prefix} {describe(size, [results.records[size, None, number] for number in numbers])}")
+        records = [results.records[size, None, number] for number in numbers]
+        names = "shots_needed", "cheapest_quantum", "cheapest_classical"
+        m, quantum, classic = (np.nanmean([r[name][:, MEDIAN] for r in records], axis=(0, 1)) for name in names)
+        print(f"{prefix} n = {size}: trials {len(numbers)}, shots needed {m:.0f}, cheapest quantum {quantum[0]:.3g} "
+              f"queries, classical {classic:.3g} operations")  # fmt: skip
     print(merge_results(path, results))
     return results
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """Run the command line. Returns the exit status: 0, or 2 after one line about a bad input."""
     parser = options.Parser(description="The quantum algorithm of arXiv:2107.09200, emulated.")
     here, number = Path("kernel_output"), {"type": options.whole_number}

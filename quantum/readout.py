@@ -141,9 +141,9 @@ def schedule(points: int) -> NDArray[np.int64]:
     return np.array([0, *(2**j for j in range(points - 1))], dtype=np.int64)
 
 
-def uses_of_schedule(points: int) -> int:
-    """Uses of the preparation by SHOTS_A_POINT shots at each point: m rounds take 2m + 1."""
-    return int(SHOTS_A_POINT * np.sum(2 * schedule(points) + 1))
+def uses_of_schedule(points: float) -> float:
+    """Uses of the preparation by SHOTS_A_POINT shots at each point: m rounds take 2m + 1. inf for inf points."""
+    return float(SHOTS_A_POINT * np.sum(2 * schedule(int(points)) + 1)) if math.isfinite(points) else math.inf
 
 
 def draw_hits(overlap: Array, rounds: int, rng: np.random.Generator) -> Array:

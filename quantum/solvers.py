@@ -22,7 +22,7 @@ Vector = NDArray[np.float64]
 
 SOLVERS = ("CKS series", "QSVT", "kernel reflection", "kernel reflection, norm unknown", "adiabatic", "series in E")
 EMULATED = ("CKS series", "QSVT", "kernel reflection", "series in E")  # the others are counted by published formulas
-ENCODINGS = ("s max|K|", "I + E")
+ENCODINGS = ("sparse oracle", "I + E")
 QUERIES_PER_USE = 4  # of the oracle by one use of a block encoding: two positions, two entries; [GSLW], Lemma 48
 HEADROOM = 1e-3  # phases of the QSVT are found for polynomials a little below 1
 LEAST_KAPPA = 1 + 1e-6  # kappa of the identity: the formulas divide by 1 - 1/kappa^2
@@ -76,7 +76,7 @@ def relative_error(epsilon: float) -> float:
 def block_encodings(matrix: NDArray[np.float64], y: Vector) -> dict[str, Encoding]:
     """Both block encodings of K~ = matrix, symmetric [n, n], for labels y [n]; {} where K~ is singular to rounding.
 
-    "s max|K|": the sparse oracle's own, [GSLW] Lemma 48, of norm s max|K~|. "I + E": the linear combination of the
+    "sparse oracle": the sparse oracle's own, [GSLW] Lemma 48, of norm s max|K~|. "I + E": the linear combination of the
     identity, which needs no query, and of E by the same oracle, of norm d (1 + beta); d > 0 is assumed known.
     """
     n = len(y)
@@ -88,8 +88,8 @@ def block_encodings(matrix: NDArray[np.float64], y: Vector) -> dict[str, Encodin
     sparse = scipy.sparse.csr_array(matrix)
     norm = row_entries(matrix) * np.abs(matrix).max()
     found = {
-        "s max|K|": Encoding(
-            "s max|K|", eigenvalues / norm, labels, vectors, sparse / norm, max(norm / smallest, LEAST_KAPPA)
+        "sparse oracle": Encoding(
+            "sparse oracle", eigenvalues / norm, labels, vectors, sparse / norm, max(norm / smallest, LEAST_KAPPA)
         )
     }
     d = np.mean(np.diag(matrix))
@@ -178,7 +178,7 @@ def series_of_walks(encoding: Encoding, epsilon: float) -> Prepared:
         return Prepared(np.full(len(encoding.labels), np.nan), degree, np.nan)
     series = np.zeros(degree + 1)
     series[1::2] = series_coefficients(b, j0)
-    values = np.polynomial.chebyshev.chebval(encoding.eigenvalues, series)
+    values = np.asarray(np.polynomial.chebyshev.chebval(encoding.eigenvalues, series), np.float64)
     return transformed(encoding, values, float(np.abs(series).sum()), degree)
 
 

@@ -138,7 +138,7 @@ def test_sparsified_prediction(inputs):
 def test_kept_state_is_the_prepared_one(inputs):
     """In the branch of the test qubit that solves, amplitude by amplitude."""
     matrix, y, k = inputs
-    prepared = solvers.prepare("QSVT", solvers.block_encodings(matrix, y)["s max|K|"], 0.05)
+    prepared = solvers.prepare("QSVT", solvers.block_encodings(matrix, y)["sparse oracle"], 0.05)
     p, post = prepared.success_probability, float(training.post_selection_probability(k[None])[0])
     built = circuit.prediction_circuit(matrix, y, k, 0.05, (p, post))
     built.h(8)  # the last gate undone

@@ -140,6 +140,8 @@ def test_error_of_estimation_falls_as_one_over_the_uses_and_of_shots_as_their_ro
         uses.append(readout.uses_of_schedule(points))
         errors.append(np.median(np.abs(estimates - overlap)))
         spread = 2 * readout.spread(points) * np.sqrt(1 - overlap[0] ** 2)  # |do/dtheta| = 2 sqrt(1 - o^2)
+        if points >= 7:  # no wrong peak of the likelihood is kept
+            assert np.mean(np.abs(estimates - overlap) > 8 * spread) < 0.002, points
         if points > 2:  # Cramer and Rao's bound, which maximum likelihood reaches; outliers left out
             deviation = 1.4826 * np.median(np.abs(estimates - overlap), axis=0)
             assert np.all((deviation < 1.5 * spread) & (deviation > 0.6 * spread)), points
@@ -220,6 +222,9 @@ def test_sampler_never_reads_more_than_all():
     levels = np.array([0.0, np.median(overlap)])
     samples = classical.samples_needed(k, y, label, levels, 0.99, np.random.default_rng(3))
     assert 1 <= samples[0] <= 64 and 32 < samples[1] <= 64
+    # at a share of 1 about all must be read, and all are enough
+    all_read = classical.samples_needed(k, y, label, levels, 1.0, np.random.default_rng(3))
+    assert 55 < all_read[1] <= 64
     # entries that are all alike and tell everything: one is enough
     k = np.outer(label, y)
     assert classical.samples_needed(k, y, label, levels * 0, 0.99, rng).tolist() == [1, 1]

@@ -20,7 +20,7 @@ def random_kernel(n, rng, negative=False):
     return matrix
 
 
-def encoding(matrix, y, name="s max|K|"):
+def encoding(matrix, y, name="sparse oracle"):
     return solvers.block_encodings(np.asarray(matrix, float), np.asarray(y, float))[name]
 
 
@@ -124,7 +124,7 @@ def test_error_stays_below_the_one_asked_for(solver, name, negative):
         matrix, y = random_kernel(n, rng, negative), rng.standard_normal(n)
         each = encoding(matrix, y, name)
         found = solvers.prepare(solver, each, epsilon)
-        if solver == "series in E" and (name == "s max|K|" or np.abs(each.perturbation).max() >= 0.999):
+        if solver == "series in E" and (name == "sparse oracle" or np.abs(each.perturbation).max() >= 0.999):
             assert np.isnan(found.uses)
             continue
         assert np.linalg.norm(found.state - solve(matrix, y)) <= epsilon
@@ -164,17 +164,19 @@ def test_solvers_by_hand():
 def test_identity_and_perturbation():
     matrix, y = np.array([[5.0, 0.01, 0], [0.01, 5, 0], [0, 0, 5]]), np.array([1.0, -1, 1])
     found = solvers.block_encodings(matrix, y)
-    assert found["s max|K|"].kappa == pytest.approx(2 * 5 / 4.99)
+    assert found["sparse oracle"].kappa == pytest.approx(2 * 5 / 4.99)
     assert found["I + E"].beta == pytest.approx(0.002)  # one entry 0.01/5 a row
     assert found["I + E"].kappa == pytest.approx(1.002 / 0.998)
     for name, each in found.items():
-        np.testing.assert_allclose(each.matrix.toarray() * (10 if name == "s max|K|" else 5.01), matrix, atol=1e-14)
+        np.testing.assert_allclose(
+            each.matrix.toarray() * (10 if name == "sparse oracle" else 5.01), matrix, atol=1e-14
+        )
     # |E| = 0.002: no query at a larger error, the labels themselves are the state
     free = solvers.prepare("series in E", found["I + E"], 0.0021)
     assert (free.uses, free.success_probability) == (0, 1)
     np.testing.assert_allclose(free.state, y / np.sqrt(3), atol=1e-14)
     assert solvers.prepare("series in E", found["I + E"], 0.0019).uses == 1
-    assert np.isnan(solvers.prepare("series in E", found["s max|K|"], 0.0019).uses)
+    assert np.isnan(solvers.prepare("series in E", found["sparse oracle"], 0.0019).uses)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 3.7, 1e8])
@@ -197,7 +199,7 @@ def test_indefinite_and_singular():
         found = solvers.prepare(solver, each, 1e-6)
         np.testing.assert_allclose(found.state, np.array([-1, 2]) / np.sqrt(5), atol=1e-6)
     assert solvers.block_encodings(np.ones((3, 3)), np.ones(3)) == {}
-    assert list(solvers.block_encodings(np.diag([-1.0, -2]), np.ones(2))) == ["s max|K|"]
+    assert list(solvers.block_encodings(np.diag([-1.0, -2]), np.ones(2))) == ["sparse oracle"]
 
 
 def test_what_is_too_long_is_counted():
