@@ -106,6 +106,33 @@ def means_table(results: Results, columns: Mapping[str, str]) -> str:
     return table(heading, list(zip(*cells, strict=True)))
 
 
+SUMMARY = {  # columns of the table that a run ends with
+    "exact": "accuracy_exact",
+    "sparsified": "accuracy_sparse",
+    "diagonal": "accuracy_diagonal",
+    "κ of K": "condition_number_exact",
+    "κ of K̃": "condition_number",
+    "sparsity": "sparsity",
+    "post-selection": "post_selection_measurements",
+    "readout, sparsified": "readout_measurements_sparse",
+    "readout, diagonal": "readout_measurements_diagonal",
+}
+
+
+def summary(path: Path) -> str:
+    """The main quantities of a results file by size, means over trials, as a table for the terminal."""
+    results = load(path)
+    columns = [[f"{n}" for n in results["data_sizes"]], [f"{count}" for count in results["trials"]]]
+    for name in SUMMARY.values():
+        means = scaling.size_means(results["data_sizes"], scaling.trial_values(results, name))[0]
+        columns.append([f"{mean:.3f}" if mean < 10 else f"{mean:,.0f}" for mean in means])
+    heading = ["n", "trials", *SUMMARY]
+    widths = [max(len(title), *map(len, cells)) for title, cells in zip(heading, columns, strict=True)]
+    rows = [heading, *zip(*columns, strict=True)]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join([f"{title_of(path.name.removesuffix('_results.npz'))}; accuracy, then costs; means", *lines])
+
+
 def sentence(results: Results, name: str) -> str:
     """What the intervals say of the growth of one quantity."""
     found = scaling.fit_growth(results["data_sizes"], scaling.trial_values(results, name))

@@ -25,6 +25,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
+import report
 from ntk import BadInput, fully_connected_ntk, has_accelerator
 from ntk.fully_connected import nonlinearity
 from runtime import options
@@ -194,8 +195,7 @@ def stored_kernels(folder: Path, prefix: str, size: int, number: int, seed: int 
 
 def labelled_images(run: Run, label: Label) -> tuple[Array, Array]:
     """The training and test images that a kernel's label stands for."""
-    trial = make_trial(label["network"], tuple(label["digits"]), label["size"], label["trial"])
-    images = trial_images(run, trial)
+    images = trial_images(run, make_trial(label["network"], tuple(label["digits"]), label["size"], label["trial"]))
     return images["train"], images["test"]
 
 
@@ -447,8 +447,8 @@ def planned_trials(args: argparse.Namespace, run: Run, network: str) -> list[tup
     return planned
 
 
-def run_network(args: argparse.Namespace, run: Run, network: str, planned: list[tuple[Hashable, Trial]]) -> None:
-    """Compute all trials of one network, and merge them into its results file."""
+def run_network(args: argparse.Namespace, run: Run, network: str, planned: list[tuple[Hashable, Trial]]) -> Path:
+    """Compute all trials of one network, and merge them into its results file, which is returned."""
     settings_name = {"depth_sweep": "depth_settings", "digit_pairs": "digit_pairs"}.get(args.what)
     digits = None if args.digit_pairs else planned[0][1].digits
     depth_rule = depth_factor if network == "fully-connected" else convolutional_depth
@@ -466,7 +466,9 @@ def run_network(args: argparse.Namespace, run: Run, network: str, planned: list[
         what = "not positive definite, or singular to rounding, or nearly; see numerical_flags"
         print(f"note: {network}: {np.sum(flags > 0)} of {flags.size} K~ are {what}")
     prefix = trial_files(run, planned[0][1] if digits else replace(planned[0][1], variant="")).prefix
-    print(merge_results(run.output / f"{prefix}_{args.what}.npz", results))
+    path = run.output / f"{prefix}_{args.what}.npz"
+    print(merge_results(path, results))
+    return path
 
 
 def digits_in_use(args: argparse.Namespace) -> list[int]:
@@ -479,9 +481,9 @@ def experiment(args: argparse.Namespace, run: Run) -> int:
     drop_unfillable_sizes(args, run, digits_in_use(args))
     planned = {network: planned_trials(args, run, network) for network in args.networks}
     announce(run, {network: [trial_files(run, t) for _, t in each] for network, each in planned.items()})
-    for network, each in planned.items():
-        if each:
-            run_network(args, run, network, each)
+    written = [run_network(args, run, network, each) for network, each in planned.items() if each]
+    if args.what == "results" and not args.verify:
+        print("", *map(report.summary, written), "To see it all: jupyter lab analysis.ipynb", sep="\n")
     return 0
 
 
