@@ -24,6 +24,7 @@ Array = NDArray[np.float64]
 
 WORTHS = (1, 1e3, 1e6)  # classical operations in the time of one query
 FARTHEST = 1e15  # n up to which a crossing is looked for
+FEWEST_SIZES = 4  # that growth is judged from
 NETWORKS = ("fully-connected", "convolutional")
 
 
@@ -357,12 +358,13 @@ def report(emulation: Emulation, fit: Any) -> str:
         "QRAM for nothing. Writing it takes the n kernel evaluations that predict classically: with them there is no "
         "such n. A shot takes three queries or more, and the sampler no more reads, of two operations, than shots.\n"
     )
+    few = f"Not judged: fewer than {FEWEST_SIZES} sizes.\n"
     parts = [
         ("Cheapest over all sizes:\n", curves),
         ("Queries of one prediction, means over trials:\n", cost_table(emulation)),
         ("The classical local solver:\n", local_table(emulation)),
         ("What is assumed:\n", assumption_table(emulation)),
-        (about_crossing, crossing_table(crossings(emulation, fit))),
+        (about_crossing, crossing_table(crossings(emulation, fit)) if len(emulation.sizes) >= FEWEST_SIZES else few),
     ]
     return "\n".join(itertools.chain(*parts))
 

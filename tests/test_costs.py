@@ -125,6 +125,8 @@ def test_tables(made_up):
     oracle = costs.cost_table(made_up, kind="oracle", convention="k_thresh", threshold="zero")
     assert "| series in E | I + E | shots |" in oracle
     whole = costs.report(made_up, fit)
+    two = costs.Emulation(made_up.sizes[:2], made_up.records, made_up.axes)
+    assert "Not judged: fewer than 4 sizes" in costs.report(two, fit) and "Not judged" not in whole
     assert "sampler, local solver" in whole and ("or never" in whole or "none" in whole)
 
 
