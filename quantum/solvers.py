@@ -311,16 +311,15 @@ def series_in_perturbation(encoding: Encoding, epsilon: float) -> Prepared:
 
     Of degree 0 where |E| <= `relative_error`(epsilon): |y> is |w| up to epsilon, and no query is needed. The radius of
     the interval, from |E| up, trades the degree for the polynomial's size on |e| <= beta. |E| is assumed known, as
-    kappa is for the others. Only for the encoding "I + E", and |E| < 1; elsewhere NaN.
+    kappa is for the others. Only for the encoding "I + E", and beta < 1, where 1/(1 + e) is bounded; elsewhere NaN.
     """
     nothing = Prepared(np.full(len(encoding.labels), np.nan), np.nan, np.nan, np.nan)
-    if encoding.perturbation is None or np.abs(encoding.perturbation).max() >= 0.999:
+    if encoding.perturbation is None or not encoding.beta < 1:
         return nothing
     least = max(float(np.abs(encoding.perturbation).max()), np.finfo(float).eps)
     grid = encoding.beta * np.linspace(0, 1, 500)
-    grid = grid[np.abs(grid - 1) > 1e-9]
     best = nothing
-    for radius in np.geomspace(least, max(min(0.999, encoding.beta), least), 8):
+    for radius in np.geomspace(least, max(encoding.beta, least), 8):
         degree = perturbation_degree(radius, relative_error(epsilon))
         with np.errstate(over="ignore", invalid="ignore"):
             above, below = (perturbation_polynomial(degree, radius, sign * grid) for sign in (1, -1))

@@ -124,7 +124,7 @@ def test_error_stays_below_the_one_asked_for(solver, name, negative):
         matrix, y = random_kernel(n, rng, negative), rng.standard_normal(n)
         each = encoding(matrix, y, name)
         found = solvers.prepare(solver, each, epsilon)
-        if solver == "series in E" and (name == "sparse oracle" or np.abs(each.perturbation).max() >= 0.999):
+        if solver == "series in E" and (name == "sparse oracle" or each.beta >= 1):
             assert np.isnan(found.uses)
             continue
         assert np.linalg.norm(found.state - solve(matrix, y)) <= epsilon
@@ -177,6 +177,25 @@ def test_identity_and_perturbation():
     np.testing.assert_allclose(free.state, y / np.sqrt(3), atol=1e-14)
     assert solvers.prepare("series in E", found["I + E"], 0.0019).uses == 1
     assert np.isnan(solvers.prepare("series in E", found["sparse oracle"], 0.0019).uses)
+
+
+def test_series_in_the_perturbation():
+    """Degrees, states and success probabilities of some E that is not small."""
+    rng = np.random.default_rng(2)
+    for size in (0.01, 0.03, 0.06):
+        matrix = np.eye(10) + size * (noise := rng.uniform(-1, 1, (10, 10))) + size * noise.T
+        y = rng.standard_normal(10)
+        each = encoding(matrix, y, "I + E")
+        assert each.beta < 1.5
+        found = solvers.prepare("series in E", each, 1e-4)
+        if each.beta >= 1:
+            assert np.isnan(found.uses)
+            continue
+        assert 1 <= found.uses < solvers.prepare("QSVT", each, 1e-4).uses
+        assert np.linalg.norm(found.state - solve(matrix, y)) <= 1e-4
+        # two parts, of sizes 1/(1 - beta^2) and beta/(1 - beta^2) at most where p is 1/(1 + e) up to |e| = beta
+        exact = np.linalg.norm(np.linalg.solve(matrix / np.mean(np.diag(matrix)), y / np.linalg.norm(y)))
+        assert 0.99 * (exact * (1 - each.beta)) ** 2 <= found.success_probability <= 1
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 3.7, 1e8])
