@@ -27,7 +27,7 @@ from ntk.polynomials import angle_polynomial, arcsin_polynomial, correlation_one
 
 @functools.cache
 def shardings() -> tuple[Mesh, NamedSharding, NamedSharding]:
-    """The mesh of all devices of all processes, and two ways to lay out an array: split along its second axis, copied."""
+    """The mesh of all devices of all processes, and two layouts of arrays: split along the second axis, copied."""
     mesh = Mesh(np.array(jax.devices()), ("devices",))
     return mesh, NamedSharding(mesh, PartitionSpec(None, "devices")), NamedSharding(mesh, PartitionSpec())
 
