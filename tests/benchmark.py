@@ -217,11 +217,17 @@ def float32():
         record["kernel_test_normalized"] = training.normalise(cross, record["k_thresh"])
         approximations = training.trial_approximations(trial, 0, kernel, record["class_thresholds"])
         found[precision] = training.trial_quantities(record, approximations)
-    rows = [("kernel entry", relative(kernels["float32"], kernels["float64"]), "")]
+    rows, unchanged = [("kernel entry", relative(kernels["float32"], kernels["float64"]), "")], []
     for name, values in found["float64"].items():
         values, others = np.array(values, float), np.array(found["float32"][name], float)
-        rows.append((name, relative(others, values), relative(np.median(others), np.median(values))))
-    note = f"Largest relative change from float64 on one trial of n = {n}, {n} test images, and that of the median."
+        if np.array_equal(values, others, equal_nan=True):
+            unchanged.append(name)
+        else:
+            rows.append((name, relative(others, values), relative(np.median(others), np.median(values))))
+    note = (
+        f"Largest relative change from float64 on one trial of n = {n}, {n} test images, and that of the median. "
+        f"Not changed at all: {', '.join(unchanged)}."
+    )
     return "float32 in place of float64", note, ("quantity", "largest change", "of the median"), rows
 
 
