@@ -27,7 +27,7 @@ from ntk.polynomials import angle_polynomial, arcsin_polynomial, correlation_one
 
 @functools.cache
 def shardings() -> tuple[Mesh, NamedSharding, NamedSharding]:
-    """The mesh of all devices of all processes; arrays split among them along the second axis; arrays all have."""
+    """The mesh of all devices of all processes, and two layouts of arrays: split along the second axis, copied."""
     mesh = Mesh(np.array(jax.devices()), ("devices",))
     return mesh, NamedSharding(mesh, PartitionSpec(None, "devices")), NamedSharding(mesh, PartitionSpec())
 
@@ -184,10 +184,10 @@ def fitting_pairs(height: int, width: int, precision: str, odd: bool) -> int:
     In a picture of 659 x 659 entries an odd number of pairs makes an odd number of entries, and XLA then gives each
     thread of a GPU one entry, not four in a row: threads side by side read addresses side by side.
     """
-    if jax.default_backend() == "cpu":
+    known = jax.local_devices()[0].memory_stats()
+    if not known:  # a CPU, on which one pair keeps all cores busy
         return 1
-    limit = jax.local_devices()[0].memory_stats()["bytes_limit"]
-    limit = share_of_memory * np.min(multihost_utils.process_allgather(np.float64(limit)))
+    limit = share_of_memory * np.min(multihost_utils.process_allgather(np.float64(known["bytes_limit"])))
     return largest_fitting(limit, lambda pairs: cone_memory(height, width, precision, odd, pairs))
 
 
@@ -287,15 +287,15 @@ def relu(k, t, weight, inverse, identical, precision):
 
     weight: s s' from box sums of the variances; inverse: 1/weight. Divides by 8, which is exact, not by 9: every layer
     makes the state 9/8 too large, the pooling repairs it. A rounded 1/9 would let k drift away from the variances, and
-    near c = 1 every digit of 1 - c counts. With c = cos(theta) = 1 - e, sin(theta) = sqrt(e (1 + c)) is the one root, and
-    `angle_polynomial` needs no other. Where nothing varies, and in the gaps, weight = inverse = 0, and so are A and B.
+    near c = 1 every digit of 1 - c counts. With c = cos(theta) = 1 - e, sin(theta) = sqrt(e (1 + c)) is the one root,
+    and `angle_polynomial` needs no other. Where nothing varies, and in the gaps, weight = inverse = 0, and 0 comes out.
     """
     number = np.dtype(precision).type
     e = (weight - jnp.abs(k)) * inverse
     e = jnp.where(identical | (e < number(correlation_one * np.finfo(precision).eps)), number(0), e)
     cos = 1 - e
     sin = jnp.sqrt(e * cos + e)
-    slope = (cos - sin) * horner(angle_polynomial(number), e - sin) + number(3 / 32)  # kappa0/8, 1/8 at c = 1
+    slope = (cos - sin) * horner(angle_polynomial(number), e - sin) + number(3 / 32)  # kappa0/8
     slope = jnp.where(k < 0, number(1 / 8) - slope, slope)
     slope = jnp.where(weight > 0, slope, number(0))
     a = weight * (sin * number(1 / (8 * np.pi))) + k * slope
