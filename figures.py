@@ -688,7 +688,7 @@ def shots(results: Results) -> Figure:
         ax.set_xscale("log")
         ax.set_xlim(0.7, m[-1])
         ax.set_xlabel("shots M of a prediction")
-        ax.set_title(f"n = {emulation.sizes[i]}, {len(values[0])} trials", fontsize=12)
+        ax.set_title(f"n = {emulation.sizes[i]}, trials: {len(values[0])}", fontsize=12)
     value_axis(axes[0, 0], np.concatenate(heights), "shares")
     axes[0, 0].set_ylabel("test accuracy")
     add_legend(figure, columns=2, points=False)
