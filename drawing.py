@@ -111,8 +111,10 @@ def draw_curve(
     mean, _, half = scaling.size_means(n, values, geometric)
     growth = scaling.fit_growth(n, values, geometric) if fitted and len(n) > 2 else None
     x, ls, half = n * (2 * n[-1] / n[0]) ** (SIDESTEP * sidestep), LINES[line], np.nan_to_num(half)
-    # A geometric mean's interval is symmetric in its logarithm.
-    low, high = (mean * np.exp(sign * half / mean) if geometric else mean + sign * half for sign in (-1, 1))
+    low, high = mean - half, mean + half
+    if geometric:  # symmetric in the logarithm; not beyond ten times what was found
+        factor, everything = np.exp(np.minimum(half / mean, 50)), np.concatenate(values)
+        low, high = np.maximum(mean / factor, everything.min() / 10), np.minimum(mean * factor, 10 * everything.max())
     if growth:
         fine = np.geomspace(n[0], n[-1], 100)
         ax.plot(fine, growth.curve(fine), color=style.color, ls=ls, lw=1.4, zorder=1.6)

@@ -184,6 +184,10 @@ def test_axes_end_where_the_data_do(drawn, name):
         for container in ax.containers:
             y = container.lines[0].get_ydata()
             assert np.all((y >= low) & (y <= high))
+        for points in ax.collections:
+            if len(points.get_offsets()) == sum(TRIALS):
+                y = points.get_offsets()[:, 1]
+                assert np.all((y >= low) & (y <= high))
         if ax.get_yscale() == "log":
             assert high < 1e3 * max(np.max(c.lines[0].get_ydata()) for c in ax.containers)
         if name == "accuracy":
@@ -255,7 +259,7 @@ def test_cheapest_costs(drawn, loaded):
     arrays = loaded["fully-connected"].parts["emulation"]
     sparsified, diagonal, classical = (c.lines[0].get_ydata() for c in drawn["cost"].axes[0].containers)
     # [sizes, trials, way], NaN where there is no trial; the way is cheapest of all sizes together.
-    ways = np.nanmean(arrays["cost"][:, :, :, 1, ..., 0, 2, 0][:, :, :, [0, 0, 1], [0, 1, 1]], axis=2).reshape(4, 4, -1)
+    ways = np.mean(arrays["cost"][:, :, :, 1, ..., 0, 2, 0][:, :, :, [0, 0, 1], [0, 1, 1]], axis=2).reshape(4, 4, -1)
     least = np.argmin(np.log(np.nanmean(ways, axis=1)).sum(axis=0))
     np.testing.assert_allclose(sparsified, np.exp(np.nanmean(np.log(ways[..., least]), axis=1)))
     means = np.nanmean(arrays["cost_diagonal"][:, :, 1, :, 0, 2, 0], axis=1)
@@ -283,7 +287,7 @@ def test_intervals_of_geometric_means_stay_positive():
     _, axes = panels(1, 1, 3, 3)
     values = [np.array([1.0, 1000.0]), np.array([10.0, 100.0])]
     curve = draw_curve(axes[0, 0], np.array([16, 32]), values, STYLES["both"], geometric=True)
-    assert (curve.heights > 0).all() and curve.heights.max() > 1000
+    assert curve.heights.min() > 0 and 1000 < curve.heights.max() <= 10_000
 
 
 @pytest.mark.parametrize("value, text", [
