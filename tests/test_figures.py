@@ -364,3 +364,13 @@ def test_kernels_are_those_of_training(tmp_path, network):
     path.unlink()
     with pytest.raises(figures.NothingToDraw, match="no kernels"):
         figures.kernels(results)
+
+
+def test_runs_on_record(tmp_path, capsys):
+    figures.print_runs(tmp_path)
+    assert capsys.readouterr().out.startswith("note: ")
+    run = dict.fromkeys(("dataset", "device", "engine", "precision", "finished"), "x")
+    runs = [run | {"network": "convolutional", "what": "results", "seconds": seconds} for seconds in ({"total": 1}, 2)]
+    (tmp_path / "run.json").write_text(json.dumps({"sittings": runs}))
+    figures.print_runs(tmp_path)
+    assert capsys.readouterr().out == "convolutional, results: x; x; engine x, x; last run 2 s, finished x\n"
