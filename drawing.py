@@ -111,6 +111,10 @@ def draw_curve(
     mean, _, half = scaling.size_means(n, values, geometric)
     growth = scaling.fit_growth(n, values, geometric) if fitted and len(n) > 2 else None
     x, ls, half = n * (2 * n[-1] / n[0]) ** (SIDESTEP * sidestep), LINES[line], np.nan_to_num(half)
+    low, high = mean - half, mean + half
+    if geometric:  # symmetric in the logarithm; not beyond ten times what was found
+        factor, everything = np.exp(np.minimum(half / mean, 50)), np.concatenate(values)
+        low, high = np.maximum(mean / factor, everything.min() / 10), np.minimum(mean * factor, 10 * everything.max())
     if growth:
         fine = np.geomspace(n[0], n[-1], 100)
         ax.plot(fine, growth.curve(fine), color=style.color, ls=ls, lw=1.4, zorder=1.6)
@@ -121,10 +125,11 @@ def draw_curve(
         each = np.repeat(x, [len(v) for v in values])
         ax.scatter(each, np.concatenate(values), s=9, color=style.color, alpha=0.4, lw=0, zorder=1.8)
     face = style.color if line == "original" else "white"
-    ax.errorbar(x, mean, half, color=style.color, marker=style.marker, mfc=face, ms=5.5, ls="none", capsize=3, lw=1.4)
+    bars = mean - low, high - mean
+    ax.errorbar(x, mean, bars, color=style.color, marker=style.marker, mfc=face, ms=5.5, ls="none", capsize=3, lw=1.4)
     # For the legend the marker on its line.
     ax.plot([], [], color=style.color, marker=style.marker, mfc=face, ms=5.5, ls=ls, lw=1.4, label=label)
-    heights = [mean - half, mean + half, *(values if points else [])]
+    heights = [low, high, *(values if points else [])]
     return Curve(np.concatenate(heights), growth)
 
 

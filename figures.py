@@ -141,14 +141,18 @@ def read_arrays(path: Path) -> dict[str, NDArray]:
 
 
 def print_runs(folder: str | Path) -> None:
-    """A line for each run that run.json lists: what was computed from what, where, and how long it took."""
+    """A line for the last run of each kind that run.json lists: what was computed from what, where, and how long."""
     try:
         sittings = json.loads((Path(folder) / "run.json").read_text())["sittings"]
+        lines = {}
         for run in sittings:
+            seconds = run["seconds"]["total"] if isinstance(run["seconds"], dict) else run["seconds"]
             where = f"{run['dataset']}; {run['device']}; engine {run['engine']}, {run['precision']}"
-            print(f"{run['network']}, {run['what']}: {where}; {run['seconds']:,.0f} s, finished {run['finished']}")
+            what = f"{run['network']}, {run['what'].replace('_', ' ')}"
+            lines[what] = f"{what}: {where}; last run {seconds:,.0f} s, finished {run['finished']}"
+        print("\n".join(lines.values()))
     except (OSError, ValueError, KeyError, TypeError):
-        print(f"note: no record of runs in {folder}/run.json, so where these results come from is not on record")
+        print(f"note: {folder}/run.json does not say where these results come from")
 
 
 def show_tables(loaded: Mapping[str, Results]) -> None:
@@ -194,7 +198,7 @@ def show(drawing: Callable[[Any], Figure], results: Any, name: str, folder: str 
 
     try:
         picture = save(drawing(results), name, folder)
-    except NothingToDraw as missing:
+    except (NothingToDraw, BadInput) as missing:
         print(f"note: {missing}")
     except KeyError as missing:
         print(f"note: {name} is not drawn: its file lacks {missing}; another version wrote it")
@@ -688,7 +692,7 @@ def shots(results: Results) -> Figure:
         ax.set_xscale("log")
         ax.set_xlim(0.7, m[-1])
         ax.set_xlabel("shots M of a prediction")
-        ax.set_title(f"n = {emulation.sizes[i]}, {len(values[0])} trials", fontsize=12)
+        ax.set_title(f"n = {emulation.sizes[i]}, trials: {len(values[0])}", fontsize=12)
     value_axis(axes[0, 0], np.concatenate(heights), "shares")
     axes[0, 0].set_ylabel("test accuracy")
     add_legend(figure, columns=2, points=False)

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 import figures
 import scaling
 import training
-from drawing import STYLES, short_number
+from drawing import STYLES, draw_curve, panels, short_number
 from runtime import checkpoints
 from runtime.trials import Run, TrialFiles
 
@@ -184,6 +184,10 @@ def test_axes_end_where_the_data_do(drawn, name):
         for container in ax.containers:
             y = container.lines[0].get_ydata()
             assert np.all((y >= low) & (y <= high))
+        for points in ax.collections:
+            if len(points.get_offsets()) == sum(TRIALS):
+                y = points.get_offsets()[:, 1]
+                assert np.all((y >= low) & (y <= high))
         if ax.get_yscale() == "log":
             assert high < 1e3 * max(np.max(c.lines[0].get_ydata()) for c in ax.containers)
         if name == "accuracy":
@@ -255,7 +259,7 @@ def test_cheapest_costs(drawn, loaded):
     arrays = loaded["fully-connected"].parts["emulation"]
     sparsified, diagonal, classical = (c.lines[0].get_ydata() for c in drawn["cost"].axes[0].containers)
     # [sizes, trials, way], NaN where there is no trial; the way is cheapest of all sizes together.
-    ways = np.nanmean(arrays["cost"][:, :, :, 1, ..., 0, 2, 0][:, :, :, [0, 0, 1], [0, 1, 1]], axis=2).reshape(4, 4, -1)
+    ways = np.mean(arrays["cost"][:, :, :, 1, ..., 0, 2, 0][:, :, :, [0, 0, 1], [0, 1, 1]], axis=2).reshape(4, 4, -1)
     least = np.argmin(np.log(np.nanmean(ways, axis=1)).sum(axis=0))
     np.testing.assert_allclose(sparsified, np.exp(np.nanmean(np.log(ways[..., least]), axis=1)))
     means = np.nanmean(arrays["cost_diagonal"][:, :, 1, :, 0, 2, 0], axis=1)
@@ -272,8 +276,18 @@ def test_cost_of_all_frames_the_cheapest(drawn, loaded):
         "series, s max|K|", "series, I + E", "QSVT, I + E", "diagonal, no solver"
     ]  # fmt: skip
     assert cell(axes[1], 0, 1) == short_number(cost[1, 1])
-    framed = [(r, y) for r, ax in enumerate(axes[:3]) for x, y in frames(ax) if x == -0.5]
-    assert len(framed) == 1
+    diagonal = arrays["cost_diagonal"][0, :, 1, :, 0, 2, 0].mean(axis=0)
+    least = np.vstack([cost[[0, 1, 3]], diagonal])
+    row, column = np.unravel_index(np.argmin(least), least.shape)
+    framed = [(y + 0.5, r) for r, ax in enumerate(axes[:3]) for x, y in frames(ax) if x == -0.5]
+    assert framed == [(row, column)]
+
+
+def test_intervals_of_geometric_means_stay_positive():
+    _, axes = panels(1, 1, 3, 3)
+    values = [np.array([1.0, 1000.0]), np.array([10.0, 100.0])]
+    curve = draw_curve(axes[0, 0], np.array([16, 32]), values, STYLES["both"], geometric=True)
+    assert curve.heights.min() > 0 and 1000 < curve.heights.max() <= 10_000
 
 
 @pytest.mark.parametrize("value, text", [
@@ -350,3 +364,13 @@ def test_kernels_are_those_of_training(tmp_path, network):
     path.unlink()
     with pytest.raises(figures.NothingToDraw, match="no kernels"):
         figures.kernels(results)
+
+
+def test_runs_on_record(tmp_path, capsys):
+    figures.print_runs(tmp_path)
+    assert capsys.readouterr().out.startswith("note: ")
+    run = dict.fromkeys(("dataset", "device", "engine", "precision", "finished"), "x")
+    runs = [run | {"network": "convolutional", "what": "results", "seconds": seconds} for seconds in ({"total": 1}, 2)]
+    (tmp_path / "run.json").write_text(json.dumps({"sittings": runs}))
+    figures.print_runs(tmp_path)
+    assert capsys.readouterr().out == "convolutional, results: x; x; engine x, x; last run 2 s, finished x\n"
