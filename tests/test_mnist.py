@@ -195,6 +195,7 @@ def test_an_interrupted_download_leaves_nothing_half(server, home):
     assert not list(home.rglob("*.tmp.*"))
 
 
+@pytest.mark.slow
 def test_a_killed_download_leaves_nothing_half(server, home):
     """By kill -9, when some bytes of all files have come; the next attempt works, and removes what that one left."""
     server.sent, server.hang = 20000, True

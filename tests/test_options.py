@@ -137,6 +137,7 @@ def test_the_engine_gpu_is_refused_without_one(tmp_path):
     assert "--engine gpu: JAX finds no GPU or TPU; install requirements-gpu.txt" in line
 
 
+@pytest.mark.slow
 def test_a_platform_that_jax_does_not_have_is_refused(tmp_path):
     """In a process of its own: JAX looks at the variable once."""
     if training.has_accelerator():

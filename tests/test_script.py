@@ -64,6 +64,7 @@ def test_files_and_results(finished):
             assert (found["depth"][0] == SHALLOW).all()
 
 
+@pytest.mark.slow
 def test_the_convolutional_network_is_96_layers_deep(tmp_path):
     """The real command line, with nothing changed."""
     arguments = ("--networks", "convolutional", "--data-sizes", 16, "--trials", 1, "--test-size", 2)
@@ -135,6 +136,7 @@ def test_a_trial_is_the_same_whichever_others_run(undisturbed, tmp_path):
     assert {name: found[name] == expected[name] for name in shared} == dict.fromkeys(shared, True)
 
 
+@pytest.mark.slow
 def test_the_time_that_is_announced_is_measured(digits, tmp_path):
     run = Run(0, 4, tmp_path, "numba", "float64", digits)
     assert 1e-6 < sitting.seconds_per_layer(run) < 1
@@ -206,6 +208,7 @@ def test_the_sweep_at_the_plans_own_depth_equals_the_plan(planned_and_swept):
     assert contents(folder) == before and not list(folder.glob("*.old"))
 
 
+@pytest.mark.slow
 def test_digit_pairs_hold_the_papers_own(tmp_path):
     """All 45, the paper's in its order, whose numbers are the plan's."""
     arguments = (*QUICK[:2], *QUICK[-2:], "--data-sizes", 4, "--trials", 1, "--test-size", 4, "--output", tmp_path)
