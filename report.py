@@ -255,12 +255,21 @@ def introduction(folder: Path) -> str:
     return INTRODUCTION.format(low=1 / (1 + growth.MARGIN), high=1 + growth.MARGIN, margin=growth.MARGIN)
 
 
+def cost_section(folder: Path) -> str:
+    """What emulation.py found that one prediction costs."""
+    import costs
+
+    found = prefixes(folder, "_emulation.npz")
+    files = ((p, costs.read_emulation(folder / f"{p}_emulation.npz")) for p in found)
+    return "\n".join(f"## {title_of(p)}: cost\n\n{costs.report(file, scaling.fit_growth)}" for p, file in files)
+
+
 def sections() -> list[Callable[[Path], str]]:
     """All sections in the order of the document."""
     import evidence  # it formats its tables with this module
 
     controls = [evidence.baselines, evidence.sensitivity, evidence.digit_pairs]
-    return [introduction, network_sections, *controls, simulation_section]
+    return [introduction, network_sections, *controls, cost_section, simulation_section]
 
 
 def document(folder: Path) -> str:
