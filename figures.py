@@ -177,6 +177,19 @@ def show_growth(loaded: Mapping[str, Results], *names: str) -> None:
             display(Markdown(f"**{results.title}**\n\n{scaling.growth_table(results.arrays, there)}"))
 
 
+def show_crossings(loaded: Mapping[str, Results]) -> None:
+    """From which n on a quantum prediction would be cheaper than a classical one, by costs.py."""
+    from IPython.display import Markdown, display
+
+    for results in loaded.values():
+        try:
+            emulation = emulation_of(results)
+        except (NothingToDraw, BadInput):
+            continue  # which the figure's note says
+        table = costs.crossing_table(costs.crossings(emulation, scaling.fit_growth))
+        display(Markdown(f"**{results.title}**: from which n on it would be cheaper\n\n{table}"))
+
+
 def save(figure: Figure, name: str, folder: str | Path) -> bytes:
     """Save a figure as {folder}/figures/{name}.png. Returns the picture."""
     picture, drawn = io.BytesIO(), io.BytesIO()
@@ -364,7 +377,7 @@ SOUNDER: list[tuple[str, str, list[tuple[str, str, str, str]]]] = [  # axis, its
 @drawn_in_style
 def sounder(results: Results) -> Figure:
     """The original's conventions (filled, solid) beside sounder ones (hollow, dashed or dotted): six panels."""
-    figure, axes = panels(3, 2, 5, 4.2, results.title)
+    figure, axes = panels(3, 2, 5, 4.2, f"{results.title}: means over trials with 95 % intervals")
     arrays, n = results.arrays, results.arrays["data_sizes"]
     for ax, (label, kind, curves) in zip(axes.flat, SOUNDER, strict=True):
         heights = []
@@ -590,7 +603,7 @@ def digit_pairs(results: Results) -> Figure:
     arrays = results.part("digit_pairs")
     size = np.flatnonzero(arrays["trials"])[-1]
     title = f"{results.title.split(',')[0]}, all pairs of digits, n = {arrays['data_sizes'][size]}"
-    figure, axes = panels(4, 2, 5, 4.4, f"{title}, {count_of(arrays, size)}")
+    figure, axes = panels(4, 2, 5, 4.4, f"{title}, {count_of(arrays, size)}; framed: the paper's pairs")
     pairs = np.sort(arrays["digit_pairs"], axis=1).astype(int)
     for ax, shown in zip(axes.flat, PAIR_MAPS, strict=True):
         values, title = map_values(arrays, shown, size), shown.title
@@ -634,7 +647,7 @@ def sensitivity(results: Results) -> Figure:
     arrays = results.part("sensitivity")
     several = np.flatnonzero(arrays["trials"] > 1)
     size, names = (several if several.size else np.flatnonzero(arrays["trials"]))[-1], list(PARAMETERS)
-    title = f"{results.title}, n = {arrays['data_sizes'][size]}, {count_of(arrays, size)}"
+    title = f"{results.title}, n = {arrays['data_sizes'][size]}, {count_of(arrays, size)}; framed: the paper's"
     figure, axes = panels(len(SENSITIVITY_MAPS), len(PLANES), 3.9, 3.1, title)
     for row, shown in zip(axes, SENSITIVITY_MAPS, strict=True):
         values = map_values(arrays, shown, size)
@@ -753,7 +766,9 @@ def cost_of_all(results: Results) -> Figure:
         tables, divisors = dict(list(tables.items())[:1]), dict.fromkeys(tables, "divided by either number, within 5 %")
     classical = {way: size_means(each) for way, each in costs.classical_costs(emulation).items()}
     width = len(readouts) + 1
-    figure, axes = panels(len(tables), width, 3.7, 4.6, f"{results.title}: queries of one prediction")
+    figure, axes = panels(
+        len(tables), width, 3.7, 4.6, f"{results.title}: queries of one prediction; framed: the fewest at each n"
+    )
     for row, (convention, by_readout) in zip(axes, tables.items(), strict=True):
         shared = [np.array(list(table.values())) for table in by_readout.values()]
         for ax, (readout, table), values in zip(row, by_readout.items(), shared, strict=False):
