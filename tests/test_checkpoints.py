@@ -228,8 +228,10 @@ def test_kernels_that_can_not_be_used_are_put_aside(copy, undisturbed):
     np.save(path(16, 0, "kernel_train"), np.eye(16))
     old = path(4, 1, "kernel_train")
     old.write_bytes(re.sub(rb', "sha256": ".*"', b"", old.read_bytes()))
-    for file in (path(4, 0, "kernel_train"), path(4, 1, "train_label")):
-        np.save(file, np.array([Trap()] * 4), allow_pickle=True)
+    unfinished = path(4, 0, "kernel_train").rename(f"{path(4, 0, 'kernel_train')}.partial")
+    for file in (unfinished, path(4, 1, "train_label")):
+        with file.open("wb") as opened:
+            np.save(opened, np.array([Trap()] * 4), allow_pickle=True)
     out = succeed(*QUICK, "--output", copy)
     for file, reason in [
         (path(16, 0), "holds NaN"),
@@ -237,7 +239,7 @@ def test_kernels_that_can_not_be_used_are_put_aside(copy, undisturbed):
         (path(4, 1), "holds float32"),
         (path(16, 0, "kernel_train"), "does not say what it was computed from"),
         (path(4, 1, "kernel_train"), "has no checksum"),
-        (path(4, 0, "kernel_train"), "can't be read"),
+        (unfinished, "can't be read"),
         (path(4, 1, "train_label"), "is damaged or of other settings"),
     ]:
         assert f"note: {file.name} {reason}" in out

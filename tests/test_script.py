@@ -3,13 +3,13 @@
 import json
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import QUICK, ROOT, SHALLOW, TINY, call, contents, run_script, succeed
+from conftest import QUICK, ROOT, SHALLOW, TINY, call, contents, load_once, relative_error, run_script, succeed
 
 import training
+from ntk import convolutional_ntk
 from runtime import checkpoints, options, sitting
 from runtime.results import load_arrays, medians_over_images, read_results, relative_difference
 from runtime.trials import Run
@@ -335,7 +335,7 @@ def test_the_committed_fully_connected_results_are_computed_again(mnist_dir, tmp
     arguments = ("--networks", "fully-connected", "--data-sizes", 16, "--trials", 3, "--output", tmp_path)
     succeed("--dataset", "mnist", "--mnist-dir", mnist_dir, *arguments)
     found = load_arrays(tmp_path / "fully-connected_results.npz")
-    expected = load_arrays(Path(ROOT) / "kernel_output" / "fully-connected_results.npz")
+    expected = load_arrays(ROOT / "kernel_output" / "fully-connected_results.npz")
     (s,) = np.flatnonzero(expected["data_sizes"] == 16)
     names = found.keys() - {"data_sizes", "trials", "computed", "by_size", "origin"}
     for name in names:
@@ -345,9 +345,21 @@ def test_the_committed_fully_connected_results_are_computed_again(mnist_dir, tmp
 
 def test_the_committed_results_pass_their_verification(mnist_dir):
     """What a sceptical reader runs first, of the smallest size."""
-    committed = Path(ROOT) / "kernel_output"
-    if "origin" not in load_arrays(committed / "fully-connected_results.npz"):
-        pytest.skip("an older version wrote the committed results")
-    arguments = ("--networks", "fully-connected", "--data-sizes", 16, "--trials", 2, "--output", committed)
+    arguments = ("--networks", "fully-connected", "--data-sizes", 16, "--trials", 2, "--output", ROOT / "kernel_output")
     ended = call("--dataset", "mnist", "--mnist-dir", mnist_dir, *arguments, "--verify")
     assert ended.status == 0, ended
+
+
+def test_the_committed_convolutional_kernels_are_intact_and_a_sample_is_computed_again(mnist_dir):
+    """From MNIST's images at the real depth: four entries of each of two matrices within 1e-10."""
+    paths = sorted((ROOT / "kernel_output").glob("convolutional_seed0_*_kernel_t*.npy"))
+    labels = {path.name: checkpoints.read_kernel(path)[1] for path in paths}
+    assert labels and all(label["depth"] == 96 and label["precision"] == "float64" for label in labels.values())
+    stem = "convolutional_seed0_data16_trial3_kernel_"
+    train, label = checkpoints.read_kernel(ROOT / "kernel_output" / f"{stem}train.npy")
+    test, _ = checkpoints.read_kernel(ROOT / "kernel_output" / f"{stem}test.npy")
+    data = load_once("mnist", mnist_dir)
+    images, test_images = training.labelled_images(Run(0, 256, ROOT, "numba", "float64", data), label)
+    i, j, k = [0, 9], [5, 200], [1, 15]
+    assert relative_error(convolutional_ntk(images[i]), train[np.ix_(i, i)]) < 1e-10
+    assert relative_error(convolutional_ntk(test_images[j], images[k]), test[np.ix_(j, k)]) < 1e-10
