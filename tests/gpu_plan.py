@@ -1,8 +1,8 @@
 """What XLA makes of the jax engine on an NVIDIA H200, compiled for one without having one: nothing is run.
 
-Needs JAX's CUDA plugin, but neither a GPU nor a driver, in the environment or in one of its own:
+Needs JAX's CUDA plugin, but neither a GPU nor a driver:
 
-    pip install jax-cuda12-plugin==0.10.2 jax-cuda12-pjrt==0.10.2 nvidia-cuda-nvcc-cu12
+    pip install -r requirements-gpu.txt  # or, to what is there: jax-cuda13-plugin jax-cuda13-pjrt nvidia-cuda-nvcc
     python tests/benchmark.py --parts gpu-plan
 
 A plan counts the kernels of a block and the bytes that each reads and writes, operands and results in full: caches can
