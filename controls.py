@@ -9,8 +9,8 @@ would have been less so. So here are, on the same trials as training.py's:
     python controls.py          # of all kernels in kernel_output/; two minutes, no kernel is computed
     python controls.py --help
 
-The results are `{prefix}_baselines.npz` and `convolutional_sensitivity.npz`; evidence.py says in words and tables what
-they show.
+The results are `{prefix}_baselines.npz` and `convolutional_sensitivity.npz`; analysis/evidence.py says in words and
+tables what they show.
 """
 
 import argparse

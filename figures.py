@@ -5,7 +5,7 @@
 
 First what is on the disk, and how it is shown; then every function draws one figure. None computes a kernel: what
 value a trial has, the error bars and the fitted curves come from scaling.py, the sparsified matrices from training.py,
-colours and markers from drawing.py.
+colours and markers from analysis/drawing.py.
 """
 
 import contextlib
@@ -27,11 +27,10 @@ from matplotlib.ticker import LogLocator, NullLocator
 from numpy.typing import NDArray
 from PIL import Image
 
-import costs
-import report
 import scaling
 import training
-from drawing import (
+from analysis import costs, tables
+from analysis.drawing import (
     DPI,
     GREY,
     RC,
@@ -160,8 +159,8 @@ def show_tables(loaded: Mapping[str, Results]) -> None:
     from IPython.display import Markdown, display
 
     for results in loaded.values():
-        tables = "\n\n".join(report.means_table(results.arrays, columns) for columns in report.TABLES.values())
-        display(Markdown(f"**{results.title}**\n\n{tables}"))
+        parts = [tables.means_table(results.arrays, columns) for columns in tables.TABLES.values()]
+        display(Markdown("\n\n".join([f"**{results.title}**", *parts])))
 
 
 def show_growth(loaded: Mapping[str, Results], *names: str) -> None:
@@ -170,7 +169,7 @@ def show_growth(loaded: Mapping[str, Results], *names: str) -> None:
 
     for results in loaded.values():
         if names:
-            lines = [f"- {report.sentence(results.arrays, name)}" for name in names if name in results.arrays]
+            lines = [f"- {tables.sentence(results.arrays, name)}" for name in names if name in results.arrays]
             display(Markdown("\n".join([f"{results.title}:\n", *lines])))
         else:
             there = [name for name in scaling.QUANTITIES if name in results.arrays]
@@ -178,7 +177,7 @@ def show_growth(loaded: Mapping[str, Results], *names: str) -> None:
 
 
 def show_crossings(loaded: Mapping[str, Results]) -> None:
-    """From which n on a quantum prediction would be cheaper than a classical one, by costs.py."""
+    """From which n on a quantum prediction would be cheaper than a classical one, by analysis/costs.py."""
     from IPython.display import Markdown, display
 
     for results in loaded.values():

@@ -1,8 +1,8 @@
 """The value that a trial has of each quantity, the errors of means over trials, and how quantities grow with n.
 
 Patterns and test images of one trial share a training set: trials are the units, everywhere. `relative_errors` is the
-only error method, of tables, bars and fits; growth.py has the curve that is fitted. `values` are always a list of
-[trials], one array for each size. `python scaling.py` writes kernel_output/RESULTS.md.
+only error method, of tables, bars and fits; analysis/growth.py has the curve that is fitted. `values` are always a list
+of [trials], one array for each size. `python scaling.py` writes kernel_output/RESULTS.md.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import digamma, polygamma
 
-from growth import Growth, fit, half_widths
+from analysis.growth import Growth, fit, half_widths
 
 Array = NDArray[np.float64]
 
@@ -111,7 +111,7 @@ def size_means(n: ArrayLike, values: Sequence[Array], geometric: bool = False) -
 
 
 def fit_growth(n: ArrayLike, values: Sequence[Array], geometric: bool = False) -> Growth:
-    """Fit the curve of growth.py to the means of the sizes n [sizes]. Sizes without trials are left out.
+    """Fit the curve of analysis/growth.py to the means of the sizes n [sizes]. Sizes without trials are left out.
 
     "Undecided" where a mean is infinite, zero or negative (such sizes are left out as well), there are fewer than four
     sizes, or no size has several trials. geometric: as of `moments`.
@@ -143,6 +143,6 @@ def growth_table(results: Mapping[str, ArrayLike], names: Iterable[str]) -> str:
 
 
 if __name__ == "__main__":
-    import report
+    from analysis import tables
 
-    report.main()
+    tables.main()

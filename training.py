@@ -25,7 +25,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-import report
+from analysis import tables
 from ntk import BadInput, fully_connected_ntk, has_accelerator
 from ntk.fully_connected import nonlinearity
 from runtime import options
@@ -483,7 +483,7 @@ def experiment(args: argparse.Namespace, run: Run) -> int:
     announce(run, {network: [trial_files(run, t) for _, t in each] for network, each in planned.items()})
     written = [run_network(args, run, network, each) for network, each in planned.items() if each]
     if args.what == "results" and not args.verify:
-        print("", *map(report.summary, written), "To see it all: jupyter lab analysis.ipynb", sep="\n")
+        print("", *map(tables.summary, written), "To see it all: jupyter lab analysis.ipynb", sep="\n")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""How often the intervals of growth.py cover and its verdicts are wrong: made-up trials of known growth and spread.
+"""How often the intervals of analysis/growth.py cover and its verdicts are wrong, on trials of known growth and spread.
 
     python tests/simulate_growth.py
 
@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-import growth
 import scaling
+from analysis import growth
 
 DESIGNS = {
     "16 to 512": ([16, 32, 64, 128, 256, 512], [16, 8, 4, 4, 4, 4]),

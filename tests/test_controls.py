@@ -9,8 +9,8 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
 import controls
-import evidence
 import training
+from analysis import evidence
 from ntk import BadInput
 from runtime.checkpoints import finish_matrix, open_matrix
 from runtime.mnist import load_data

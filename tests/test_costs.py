@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-import costs
 import emulation
 import training
+from analysis import costs
 
 MEDIAN = emulation.MEDIAN
 
@@ -154,6 +154,6 @@ def test_file_and_script(made_up, tmp_path, capsys, monkeypatch):
     scaling = pytest.importorskip("scaling")
     if not hasattr(scaling, "fit_growth"):
         pytest.skip("scaling.py has no fit_growth")
-    monkeypatch.setattr("sys.argv", ["costs.py", str(tmp_path)])
+    monkeypatch.setattr("sys.argv", ["analysis/costs.py", str(tmp_path)])
     costs.main()
     assert "## fully-connected" in capsys.readouterr().out

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 import figures
 import scaling
 import training
-from drawing import STYLES, draw_curve, panels, short_number
+from analysis.drawing import STYLES, draw_curve, panels, short_number
 from runtime import checkpoints
 from runtime.trials import Run, TrialFiles
 

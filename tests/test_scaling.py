@@ -9,9 +9,8 @@ import scipy.optimize
 import scipy.stats
 import simulate_growth
 
-import growth
-import report
 import scaling
+from analysis import growth, tables
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -31,7 +30,7 @@ def noisy(law, relative, rng, counts=COUNTS, sizes=SIZES):
 
 
 def shifted_power(n, index, a, b):
-    """The curve of growth.py as its docstring states it."""
+    """The curve of analysis/growth.py as its docstring states it."""
     return a + b * (np.log(n) if index == 0 else (n**index - 1) / index)
 
 
@@ -64,8 +63,8 @@ def test_which_statistic_is_a_trials_value():
 def test_every_array_of_the_results_has_its_quantity():
     """All that the committed results hold of accuracies, condition numbers, sparsities and measurements."""
     folder = Path(scaling.__file__).parent / "kernel_output"
-    for prefix in report.prefixes(folder, "_results.npz"):
-        for name in report.load(folder / f"{prefix}_results.npz"):
+    for prefix in tables.prefixes(folder, "_results.npz"):
+        for name in tables.load(folder / f"{prefix}_results.npz"):
             if name.startswith(("accuracy", "condition", "sparsity", "post_selection", "readout", "positive")):
                 assert name in scaling.QUANTITIES
 
@@ -325,8 +324,8 @@ def test_numbers_are_written_with_their_intervals():
     assert growth.with_interval(2.0, (-np.inf, np.inf)) == "any"
     assert growth.with_interval(np.nan, (np.nan, np.nan)) == "–"
     assert growth.with_interval(0.5, (np.nan, np.nan)) == "0.5"
-    assert report.plus_minus(0.9104, 0.0141) == "0.910 ± 0.014"
-    assert [report.plus_minus(x, np.nan) for x in (np.nan, np.inf, 2.5)] == ["–", "∞", "2.5"]
+    assert tables.plus_minus(0.9104, 0.0141) == "0.910 ± 0.014"
+    assert [tables.plus_minus(x, np.nan) for x in (np.nan, np.inf, 2.5)] == ["–", "∞", "2.5"]
 
 
 @pytest.fixture
@@ -354,7 +353,7 @@ def folder(tmp_path):
 
 
 def test_growth_table(folder):
-    results = report.load(folder / "convolutional-3v5_results.npz")
+    results = tables.load(folder / "convolutional-3v5_results.npz")
     lines = scaling.growth_table(results, ["condition_number_exact", "sparsity"]).splitlines()
     assert len(lines) == 4 and {line.count("|") for line in lines} == {7}
     assert lines[2].startswith("| κ of K | 16 to 512 | 4") and "| 1.1" in lines[2]
@@ -363,7 +362,7 @@ def test_growth_table(folder):
 
 
 def test_results_document(folder, monkeypatch, capsys):
-    report.main(["--output", str(folder)])
+    tables.main(["--output", str(folder)])
     assert "RESULTS.md" in capsys.readouterr().out
     text = (folder / "RESULTS.md").read_text(encoding="utf-8")
     assert "## Convolutional, digits 3 and 5\n" in text
@@ -373,18 +372,18 @@ def test_results_document(folder, monkeypatch, capsys):
     assert "- post-selection, original: **faster than log n**, from n = 16" in text  # 100 + n is no power of n
     assert "- readout, diagonal: **faster than log n**, like n^0.50" in text
     assert "## How far these intervals" in text and text.count("16 to 8192 |") >= 18
-    monkeypatch.setattr(report, "sections", lambda: [lambda _: "one\n", lambda _: "", lambda folder: folder.name])
-    assert report.document(folder) == f"one\n\n{folder.name}"
+    monkeypatch.setattr(tables, "sections", lambda: [lambda _: "one\n", lambda _: "", lambda folder: folder.name])
+    assert tables.document(folder) == f"one\n\n{folder.name}"
     with pytest.raises(SystemExit):
-        report.main(["--output", str(folder / "nothing")])
+        tables.main(["--output", str(folder / "nothing")])
 
 
 def test_titles():
-    assert report.title_of("fully-connected") == "Fully connected, digits 8 and 9"
-    assert report.title_of("digits-convolutional-3v5") == "Convolutional, digits 3 and 5 of scikit-learn, NOT MNIST"
+    assert tables.title_of("fully-connected") == "Fully connected, digits 8 and 9"
+    assert tables.title_of("digits-convolutional-3v5") == "Convolutional, digits 3 and 5 of scikit-learn, NOT MNIST"
 
 
 def test_committed_results_document_is_up_to_date():
     """`python scaling.py` after a change of the committed arrays, of the simulation or of what is written."""
     folder = Path(scaling.__file__).parent / "kernel_output"
-    assert (folder / "RESULTS.md").read_text(encoding="utf-8") == report.document(folder)
+    assert (folder / "RESULTS.md").read_text(encoding="utf-8") == tables.document(folder)

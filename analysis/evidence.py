@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import report
 import scaling
+from analysis import tables
 
 Array = NDArray[np.float64]
 Arrays = Mapping[str, NDArray]
@@ -45,7 +45,7 @@ PAIR_QUANTITIES = {
 
 def sections(folder: Path, ending: str, section: Any) -> str:
     """section(title of the network, arrays) of every file that ends so."""
-    found = [(report.title_of(p), report.load(folder / f"{p}{ending}")) for p in report.prefixes(folder, ending)]
+    found = [(tables.title_of(p), tables.load(folder / f"{p}{ending}")) for p in tables.prefixes(folder, ending)]
     return "\n".join(section(*each) for each in found)
 
 
@@ -100,9 +100,9 @@ def baselines_section(title: str, arrays: Arrays) -> str:
                      f"more is better than the exact NTK at {worse}.\n")  # fmt: skip
     heading = ["", "threshold", *(f"n = {size}" for size in n)]
     introduction = "Accuracy on the same images, of classifiers that see the kernel or only the pixels:\n"
-    parts = [f"## Baselines: {title}\n", introduction, report.table(heading, accuracies)]
+    parts = [f"## Baselines: {title}\n", introduction, tables.table(heading, accuracies)]
     parts += ["Exact NTK minus these, paired by trial (bold: the 95 % interval excludes 0):\n"]
-    parts += [report.table(heading, differences), "".join([*lines, *errors(arrays), agreement(arrays)])]
+    parts += [tables.table(heading, differences), "".join([*lines, *errors(arrays), agreement(arrays)])]
     return "\n".join(parts)
 
 
@@ -170,16 +170,16 @@ def sensitivity_section(title: str, arrays: Arrays) -> str:
         for s in np.flatnonzero((settings[:, others] == papers[others]).all(axis=1)).tolist():
             bold = "**" if settings[s, axis] == papers[axis] else ""
             rows.append([f"{bold}{settings[s, axis]:g}{bold}", *(summary(arrays, i, s) for i in range(len(n)))])
-        parts.append(report.table([parameter, *heading], rows))
+        parts.append(tables.table([parameter, *heading], rows))
     columns = [f"{what}, {threshold}" for threshold in THRESHOLDS.values() for what in ("paper's", "better", "worse")]
     least = [row for suffix in CONVENTIONS for axis in (2, 0) for row in least_boosts(arrays, suffix, axis)]
     parts += [
         "Accuracy of K̃ minus that of its diagonal alone, threshold at the median and at 0, paired by trial: with the\n"
         f"paper's constants, and the number of {len(settings)} settings, two constants varied at a time, where it is\n"
         "better and worse (by chance one in 40 each); and the number of them where every K̃ is positive definite:\n",
-        report.table(["convention", "n", "trials", *columns, "positive definite"], improvements(arrays)),
+        tables.table(["convention", "n", "trials", *columns, "positive definite"], improvements(arrays)),
         "The least boost from which on every K̃ is positive definite:\n",
-        report.table(["", *heading], least),
+        tables.table(["", *heading], least),
     ]
     return "\n".join(parts)
 
@@ -279,7 +279,7 @@ def digit_pairs_section(title: str, arrays: Arrays) -> str:
         "Averages over the sizes, of measurements and κ − 1 by their logarithms. Rank 1 is the most favourable; in\n"
         "brackets the ranks that the intervals leave possible. A pair is *easy* or *hard* where all of these are in\n"
         "the first or in the last third.\n",
-        report.table(["", f"{papers[0]} and {papers[1]}", "median pair", "least", "most", "rank", "the pair is"], rows),
+        tables.table(["", f"{papers[0]} and {papers[1]}", "median pair", "least", "most", "rank", "the pair is"], rows),
         "".join(largest_losses(arrays, pairs)),
     ]
     return "\n".join(parts)

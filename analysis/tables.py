@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-import growth
 import scaling
+from analysis import growth
 
 Results = Mapping[str, NDArray[np.float64]]
 NETWORKS = {"fully-connected": ("Fully connected", (8, 9)), "convolutional": ("Convolutional", (0, 1))}
@@ -196,7 +196,7 @@ def network_section(title: str, results: Results) -> str:
 
 def simulation_section(folder: Path) -> str:
     """How often intervals cover and verdicts are wrong, as tests/simulate_growth.py measured it."""
-    path = Path(__file__).parent / "tests" / "growth_simulation.json"
+    path = Path(__file__).parent.parent / "tests" / "growth_simulation.json"
     if not path.exists():
         return ""
     rows = json.loads(path.read_text())
@@ -241,7 +241,7 @@ Trials are the units: a trial's value is the mean over its sparsity patterns, of
 test images and patterns. ± is the half-width of the mean's 95 % interval; the relative spread of the trials is pooled
 over the sizes, or over a power of n where it changes with n (`relative_errors` in scaling.py).
 
-Growth is judged by one curve, y(n) = a + b (n^λ − 1)/λ, whose slope against ln n goes like n^λ (growth.py): λ < 0
+Growth is judged by one curve (analysis/growth.py), y(n) = a + b (n^λ − 1)/λ. Its slope against ln n goes like n^λ: λ < 0
 saturates, λ = 0 is the logarithm, λ > 0 a power. *Growth* is the curve's last value over its first. Verdicts:
 *no growth*, the growth's interval is within {low:g} to {high:g}; *no faster than log n*, λ's interval is below
 {margin:g} or the growth's below {high:g}; *faster than log n*, λ's interval is above 0 and the growth's above {high:g};
@@ -257,7 +257,7 @@ def introduction(folder: Path) -> str:
 
 def cost_section(folder: Path) -> str:
     """What emulation.py found that one prediction costs."""
-    import costs
+    from analysis import costs
 
     found = prefixes(folder, "_emulation.npz")
     files = ((p, costs.read_emulation(folder / f"{p}_emulation.npz")) for p in found)
@@ -266,7 +266,7 @@ def cost_section(folder: Path) -> str:
 
 def sections() -> list[Callable[[Path], str]]:
     """All sections in the order of the document."""
-    import evidence  # it formats its tables with this module
+    from analysis import evidence  # it formats its tables with this module
 
     controls = [evidence.baselines, evidence.sensitivity, evidence.digit_pairs]
     return [introduction, network_sections, *controls, cost_section, simulation_section]

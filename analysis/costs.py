@@ -1,7 +1,7 @@
 """What emulation.py found of costs, as tables and as numbers to draw: quantum beside classical, and where they cross.
 
-    python costs.py                         # tables of kernel_output/*_emulation.npz, in Markdown
-    python costs.py FOLDER
+    python -m analysis.costs            # tables of kernel_output/*_emulation.npz, in Markdown
+    python -m analysis.costs FOLDER
 
 A trial's cost is the mean over its patterns of the mean over its test images; sizes are compared by means over trials.
 Unless a function says otherwise: threshold at the median, k* divided by the test block's largest entry, all queries.
