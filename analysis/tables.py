@@ -241,8 +241,8 @@ Trials are the units: a trial's value is the mean over its sparsity patterns, of
 test images and patterns. ± is the half-width of the mean's 95 % interval; the relative spread of the trials is pooled
 over the sizes, or over a power of n where it changes with n (`relative_errors` in scaling.py).
 
-Growth is judged by one curve (analysis/growth.py), y(n) = a + b (n^λ − 1)/λ. Its slope against ln n goes like n^λ: λ < 0
-saturates, λ = 0 is the logarithm, λ > 0 a power. *Growth* is the curve's last value over its first. Verdicts:
+Growth is judged by one curve (analysis/growth.py), y(n) = a + b (n^λ − 1)/λ. Its slope against ln n goes like n^λ:
+λ < 0 saturates, λ = 0 is the logarithm, λ > 0 a power. *Growth* is the curve's last value over its first. Verdicts:
 *no growth*, the growth's interval is within {low:g} to {high:g}; *no faster than log n*, λ's interval is below
 {margin:g} or the growth's below {high:g}; *faster than log n*, λ's interval is above 0 and the growth's above {high:g};
 else *undecided*. A dash for λ: a constant fits, so that λ has no meaning. b is that of the power law closest to the
