@@ -1,0 +1,46 @@
+"""The house: how long files and functions may be, and which room may import which."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ["ntk", "runtime", "quantum", "analysis"]
+FILES = sorted([*ROOT.glob("*.py"), *(path for room in ROOMS for path in (ROOT / room).glob("*.py"))])
+LONGEST = {"training.py": 500, "emulation.py": 350, "scaling.py": 150, "controls.py": 250, "README.md": 150}
+MAY_IMPORT = {  # of ours
+    "ntk": {"ntk"},
+    "runtime": {"runtime", "ntk"},
+    "quantum": {"quantum", "training", "runtime"},
+    "analysis": {"analysis", "scaling", "quantum", "runtime"},
+    "training": {"ntk", "runtime", "analysis"},
+    "emulation": {"training", "quantum", "runtime", "ntk", "analysis"},
+    "scaling": {"analysis"},
+    "controls": {"training", "runtime", "ntk", "analysis"},
+    "circuit": {"training", "quantum", "runtime", "ntk", "emulation", "analysis"},
+    "figures": {"training", "scaling", "analysis", "runtime", "ntk"},
+}
+
+
+@pytest.mark.parametrize("name", LONGEST)
+def test_a_file_can_be_read_in_one_sitting(name):
+    assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= LONGEST[name]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_function_is_longer_than_60_lines(path):
+    functions = [n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.FunctionDef)]
+    assert not [f.name for f in functions if f.end_lineno - f.lineno >= 60]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_one_way(path):
+    room = path.stem if path.parent == ROOT else path.parent.name
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imported.add(node.module.partition(".")[0])
+    assert imported & MAY_IMPORT.keys() <= MAY_IMPORT[room]
