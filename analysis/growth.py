@@ -221,6 +221,8 @@ def fit(n: Array, y: Array, relative: Array, freedom: Array, trouble: str = "") 
     verdict = str(verdicts(found["ratio_interval"], found["index_interval"]))
     reason = why(verdict, found)
     if found["scale"] > 1:
+        if verdict == "no faster than log n":  # enlarged errors must not speak for the claim
+            verdict, reason = "undecided", f"{reason} only with enlarged errors"
         reason += f"; no such curve fits, errors enlarged {np.sqrt(found['scale']):.1f} times"
     if trouble:
         verdict, reason = "undecided", trouble

@@ -235,6 +235,13 @@ def test_undecided_says_why():
     assert wave.verdict == "undecided" and "no such curve fits, errors enlarged" in wave.reason and not wave.power_fits
 
 
+def test_enlarged_errors_do_not_speak_for_the_claim():
+    """Two decades in three sizes and then a rough plateau, with small errors: no such curve, and no verdict."""
+    steps = dict(zip(SIZES, [1, 30, 100, 100, 60, 100], strict=True))
+    found = scaling.fit_growth(SIZES, noisy(steps.__getitem__, 0.03, np.random.default_rng(3)))
+    assert found.verdict == "undecided" and "only with enlarged errors; no such curve fits" in found.reason
+
+
 def test_a_constant_is_not_taken_for_growth():
     """λ has no meaning for a constant, and the best of all λ must not make growth of noise."""
     rows = [simulate_growth.simulate(design, "constant", "10 %", 500) for design in simulate_growth.DESIGNS]
