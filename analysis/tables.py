@@ -243,9 +243,13 @@ over the sizes, or over a power of n where it changes with n (`relative_errors` 
 
 Growth is judged by one curve (analysis/growth.py), y(n) = a + b (n^λ − 1)/λ. Its slope against ln n goes like n^λ:
 λ < 0 saturates, λ = 0 is the logarithm, λ > 0 a power. *Growth* is the curve's last value over its first. Verdicts:
-*no growth*, the growth's interval is within {low:g} to {high:g}; *no faster than log n*, λ's interval is below
-{margin:g} or the growth's below {high:g}; *faster than log n*, λ's interval is above 0 and the growth's above {high:g};
-else *undecided*. A dash for λ: a constant fits, so that λ has no meaning. b is that of the power law closest to the
+
+- *no growth*: the growth's interval is within {low:g} to {high:g};
+- *no faster than log n*: such a curve fits, and λ's interval is below {margin:g} or the growth's below {high:g};
+- *faster than log n*: λ's interval is above 0 and the growth's above {high:g};
+- *undecided*: everything else.
+
+A dash for λ: a constant fits, so that λ has no meaning. b is that of the power law closest to the
 means, whether or not it fits. *Sound*, *training* and *k_thresh* are conventions of README.md, “What comes out”.
 """
 
