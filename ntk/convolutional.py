@@ -65,7 +65,7 @@ def box(a: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def relu_dual(k, v1, v2):
-    """S s' kappa1 and kappa0 [h, w, h, w], from the covariances K and the variances [h, w] before a ReLU."""
+    """A = s s' kappa1 and kappa0 [h, w, h, w], from the covariances K and the variances [h, w] before a ReLU."""
     s = np.sqrt(np.multiply.outer(v1, v2))
     c = np.clip(k / np.where(s > 0, s, 1), -1, 1)
     kappa0 = (np.pi - np.arccos(c)) / np.pi
@@ -137,7 +137,7 @@ class ConvolutionalPairs:
     def __init__(
         self, images: ArrayLike, *, depth: int = 96, engine: str = "auto", precision: str = "float64"
     ) -> None:
-        """Images [n, h, w, 1]; the arguments and BadInput as for `convolutional_ntk`."""
+        """Take images [n, h, w, 1]; the arguments and BadInput as for `convolutional_ntk`."""
         layers = check_depth(depth, depth > 0 and depth % 3 == 0, "use a positive multiple of 3") // 3
         (images,) = check_images(4, images=images)
         check_size("images", images)

@@ -1,18 +1,31 @@
-"""The engine of CPUs: Numba, every plane through all layers of its stage in the cache.
+"""The engine of CPUs: Numba, every plane through all layers of its stage in the cache, in explicit vectors.
 
-A block of pairs side by side, the lanes, goes through the cone on one thread; a pair gets the same bits whatever its
-block and thread.
+A pixel of a plane is one vector: its lanes are as many pairs of images, which go through the cone side by side on one
+thread. A pair gets the same bits whatever its lane, block and thread.
+
+Three things make a layer cheap. A plane holds sums over x: adding three of its rows completes the box, and what ReLU
+makes of them is summed over x before it is stored, so an entry is stored once a layer. arccos needs no branch and no
+other square root than the sine, see ntk/polynomials.py. And some planes go through a layer together, so that
+they share the layer's s and 1/s while these are in the cache.
+
+Every layer divides by 8, which is exact, instead of 9: it makes A and B 9/8 too large, and the pooling repairs it. A
+rounded 1/9 would let K drift away from the variances, and near c = 1 every digit of e = 1 - |c| counts.
 """
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numba
 import numpy as np
+from numba.core import types
 from numpy.typing import NDArray
 
 from ntk.arguments import whole_blocks
-from ntk.polynomials import arccos_polynomial, correlation_one
+from ntk.numba_vectors import WIDTH, absolute, fma, load, root, splat, store, where_less
+from ntk.polynomials import angle_polynomial, correlation_one
+
+GROUP = 4  # planes that go through a layer together
 
 
 class NumbaCone:
@@ -21,17 +34,16 @@ class NumbaCone:
     variances: [n, h, w] at the start of each stage, of which the images' own passes (own=True) fill in the last two.
     """
 
-    lanes = 16  # pairs side by side: whole vectors of 64 bytes, and a plane still fits into the L2 cache
-
     def __init__(
         self, images: NDArray[np.floating[Any]], variances: list[NDArray[np.float64]], layers: int
     ) -> None:
         """`layers`: convolutions a stage."""
         self.images, self.variances, self.layers = images, tuple(variances), layers
+        self.lanes = lanes_of(images)
+        self.block = 8 * self.lanes * numba.get_num_threads()
         number = images.dtype.type
         tiny = correlation_one * np.finfo(number).eps
-        self.constants = (*map(number, (2, 1, 1 / 8, 1 / (8 * np.pi), tiny)), *arccos_polynomial(images.dtype.name))
-        self.block = 4 * self.lanes * numba.get_num_threads()
+        self.constants = (*map(number, (0, 1, tiny, 1 / 8, 3 / 32, 1 / (8 * np.pi))), *angle_polynomial(number))
 
     def __call__(
         self, i: NDArray[np.intp], j: NDArray[np.intp], own: bool = False
@@ -39,184 +51,297 @@ class NumbaCone:
         """Pooled A and B [m] of the pairs (i, j) [m]; own: i = j, and their variances are filled in."""
         full = whole_blocks(len(i), self.lanes).reshape(-1, self.lanes)
         pairs = np.stack([i[full], j[full]], axis=1)
-        a, b = numba_blocks(self.images, self.variances, pairs, self.layers, own, self.constants)
+        a, b = np.empty((2, *full.shape))
+
+        def compute(block: int) -> None:  # outside of Python's lock
+            state = self.images, self.variances, pairs[block]
+            cone(*state, self.layers, own, self.constants, a[block], b[block])
+
+        with ThreadPoolExecutor(numba.get_num_threads()) as threads:
+            list(threads.map(compute, range(len(pairs))))
         return a.ravel()[: len(i)], b.ravel()[: len(i)]
 
 
-@numba.njit(cache=True, parallel=True)
-def numba_blocks(images, variances, pairs, layers, own, constants):
-    """Pooled A and B [blocks, lanes] of image pairs [blocks, 2, lanes], each block by one thread to the end."""
-    blocks, _, lanes = pairs.shape
-    a, b = np.empty((blocks, lanes)), np.empty((blocks, lanes))
-    for block in numba.prange(blocks):
-        numba_cone(images, variances, pairs[block], layers, own, constants, a[block], b[block])
-    return a, b
+def is_compiled(precision: str) -> bool:
+    """Whether this machine has the engine for that precision in Numba's cache; else the first call compiles it."""
+    number = numba.from_dtype(np.dtype(precision))
+    constants = len(angle_polynomial(np.dtype(precision).type)) + 6
+    variances = types.UniTuple(numba.float64[:, :, ::1], 3)
+    arguments = (number[:, :, ::1], variances, numba.intp[:, ::1], numba.intp, numba.boolean)
+    signature = (*arguments, types.UniTuple(number, constants), numba.float64[::1], numba.float64[::1])
+    cache: Any = cone
+    return signature in cache.overloads or cache._cache.load_overload(signature, cache.targetctx) is not None
 
 
-@numba.njit(cache=True)
-def numba_cone(images, variances, pair, layers, own, constants, a, b):
+@numba.njit(cache=True, nogil=True)
+def cone(images, variances, pair, layers, own, constants, a, b):
     """One block of pairs [2, lanes] through the three stages, into a, b [lanes]; with `own` also into variances."""
     lanes = pair.shape[1]
-    x1, x2 = gather_lanes(images, pair[0]), gather_lanes(images, pair[1])
-    h, w = images.shape[1:]
-    state = np.zeros((2, 1, 1, h + 1, w * lanes), images.dtype)
+    x1, x2 = side_by_side(images, pair[0]), side_by_side(images, pair[1])
+    state, starts = np.zeros(0, images.dtype), np.zeros((1, 1), np.int64)
     for stage in range(4):  # the fourth: the second of the two poolings at the end, without layers
-        size, depth = (h >> stage, w >> stage), layers if stage < 3 else 0
-        # Planes of A and B in this stage and the next, [2, displacements, 1 + rows, columns * lanes].
-        reach = (min((16 >> stage) - 1, size[0] - 1), min((16 >> stage) - 1, size[1] - 1))
-        bound = (min((8 >> stage) - 1, size[0] // 2 - 1), min((8 >> stage) - 1, size[1] // 2 - 1))
-        shape = (2, 2 * bound[0] + 1, 2 * bound[1] + 1, size[0] // 2 + 1, size[1] // 2 * lanes)
-        pooled = np.zeros(shape, images.dtype)
-        if own and 0 < stage < 3:
-            for lane in range(lanes):
-                for y in range(size[0]):
-                    for x in range(size[1]):
-                        variance = state[0, reach[0], reach[1], y + 1, x * lanes + lane]
-                        variances[stage][pair[0, lane], y, x] = variance
-        s1, inverse1 = deviations(gather_lanes(variances[min(stage, 2)], pair[0]), depth, lanes, images.dtype)
-        s2, inverse2 = deviations(gather_lanes(variances[min(stage, 2)], pair[1]), depth, lanes, images.dtype)
-        for dy in range(-reach[0], reach[0] + 1):
-            for dx in range(-reach[1], reach[1] + 1):
-                p = (max(0, -dy), max(0, -dx) * lanes)  # the plane's first pixel in the first image
-                q = (max(0, dy), max(0, dx) * lanes)  # and in the second
-                at = (dy + reach[0], dx + reach[1]) if stage else (0, 0)
-                plane_a, plane_b = state[0, at[0], at[1]], state[1, at[0], at[1]]
-                if stage == 0:
-                    for y in range(h - abs(dy)):
-                        for i in range((w - abs(dx)) * lanes):
-                            plane_a[y + 1, i] = plane_b[y + 1, i] = x1[p[0] + y, p[1] + i] * x2[q[0] + y, q[1] + i]
-                # 1/s = 0 makes 1 - c = 0: an image with itself has correlation exactly 1 at d = 0.
-                exact = np.zeros_like(inverse1) if own and dy == 0 and dx == 0 else inverse1
-                tables = (s1, exact, s2, inverse2)
-                numba_plane(plane_a, plane_b, (dy, dx), p, q, size, lanes, depth, tables, constants, pooled, bound)
-        state = pooled
+        h, w, depth = images.shape[1] >> stage, images.shape[2] >> stage, layers if stage < 3 else 0
+        reach_y, reach_x = starts.shape[0] // 2, starts.shape[1] // 2
+        if stage == 0:
+            reach_y, reach_x = min(15, h - 1), min(15, w - 1)
+        elif own and stage < 3:
+            read_variances(variances[stage], pair[0], state, starts[reach_y, reach_x])
+        v = variances[min(stage, 2)]
+        table1, table2 = deviations(v, pair[0], depth, images.dtype), deviations(v, pair[1], depth, images.dtype)
+        exact = table1  # of the plane d = 0
+        if own:  # 1/s = 0 makes e = 0: an image with itself has correlation exactly 1 there
+            exact = deviations(v, pair[0], depth, images.dtype)
+            for i in range(lanes, len(exact), 2 * lanes):
+                for lane in range(lanes):
+                    exact[i + lane] = 0
+        pooled, pooled_starts = empty_planes(h // 2, w // 2, stage + 1, lanes, images.dtype)
+        planes = aligned(GROUP * ((h + 2) * w + 1) * 2 * lanes, images.dtype).reshape(GROUP, -1)
+        for dy in range(-reach_y, reach_y + 1):
+            for first in range(-reach_x, reach_x + 1, GROUP):
+                group = range(first, min(first + GROUP, reach_x + 1))
+                for dx in group:
+                    plane = planes[dx - first]
+                    if stage == 0:
+                        multiply(plane, x1, x2, dy, dx, h, w)
+                    else:
+                        copy(plane, state, starts[dy + reach_y, dx + reach_x], dy, dx, h, w)
+                    if depth:
+                        sum_over_x(plane, h - abs(dy), w - abs(dx))
+                for layer in range(depth):
+                    last, signed = layer == depth - 1, stage == 0 and layer == 0
+                    for dx in group:
+                        table = exact if dy == 0 and dx == 0 else table1
+                        convolve(planes[dx - first], dy, dx, h, w, layer, last, signed, table, table2, constants)
+                for dx in group:
+                    pool(planes[dx - first], depth, pooled, pooled_starts, dy, dx, h, w)
+        state, starts = pooled, pooled_starts
     for lane in range(lanes):
-        a[lane], b[lane] = state[0, 0, 0, 1, lane], state[1, 0, 0, 1, lane]
+        a[lane], b[lane] = state[lane], state[lanes + lane]
+
+
+@numba.extending.register_jitable
+def lanes_of(array):
+    """Numbers of an array in a vector."""
+    return WIDTH // array.itemsize
 
 
 @numba.njit(cache=True)
-def gather_lanes(images, index):
-    """Some images side by side, lane by lane: [m, h, w], [lanes] -> [h, w * lanes]."""
+def aligned(size, dtype):
+    """Zeros [size] that start at a line of the cache, like every vector in them then."""
+    zeros = np.zeros(size + 64, dtype)
+    start = -zeros.ctypes.data % 64 // zeros.itemsize
+    return zeros[start : start + size]
+
+
+@numba.njit(cache=True)
+def side_by_side(images, index):
+    """Some images lane by lane: [m, h, w], [lanes] -> [h * w * lanes]."""
     _, h, w = images.shape
-    gathered = np.empty((h, w * len(index)), images.dtype)
+    found = aligned(h * w * len(index), images.dtype).reshape(h, w, -1)
+    for y in range(h):
+        for x in range(w):
+            for lane in range(len(index)):
+                found[y, x, lane] = images[index[lane], y, x]
+    return found.ravel()
+
+
+@numba.njit(cache=True)
+def read_variances(variances, index, state, start):
+    """Set the variances [n, h, w] of images `index` [lanes] to A in the plane d = 0, which starts at state[start]."""
+    _, h, w = variances.shape
     for lane in range(len(index)):
         for y in range(h):
             for x in range(w):
-                gathered[y, x * len(index) + lane] = images[index[lane], y, x]
-    return gathered
-
-
-@numba.njit(cache=True, error_model="numpy")
-def deviations(variance, layers, lanes, dtype):
-    """S and 1/s before each ReLU of a stage, [layers, h, w * lanes] each, from the variances at its start.
-
-    Scaled like the planes, see `relu_row`. Where there is no variance 1/s = 0, and no NaN comes of it.
-    """
-    h, n = variance.shape
-    v = np.zeros((h + 1, n))
-    for y in range(h):
-        for i in range(n):
-            v[y + 1, i] = variance[y, i]
-    s, inverse = np.empty((layers, h, n), dtype), np.empty((layers, h, n), dtype)
-    row, last = np.zeros(n + 2 * lanes), np.empty(n)
-    for layer in range(layers):
-        last.fill(0)
-        for y in range(h):
-            for i in range(n):
-                row[i + lanes] = v[y + 1, i] if layer == 0 else v[y + 1, i] / 8
-            box_row(row, last, v, y, n, lanes)
-        for y in range(h):
-            for i in range(n):
-                deviation = math.sqrt(v[y + 1, i])
-                s[layer, y, i] = deviation
-                inverse[layer, y, i] = 1 / deviation if deviation > 0 else 0.0
-    return s, inverse
+                variances[index[lane], y, x] = state[start + (y * w + x) * 2 * len(index) + lane]
 
 
 @numba.njit(cache=True)
-def numba_plane(A, B, d, p, q, size, lanes, layers, tables, constants, pooled, bound):
-    """Plane d, in rows 1, 2, ... of A and B, through all layers of a stage and into the next stage's planes.
+def deviations(variances, index, layers, dtype):
+    """Tables of s and 1/s before each ReLU of a stage, [layers, h, w, 2, lanes], flat, from the variances at its start.
 
-    One sweep a layer: each row goes through ReLU into a line buffer, whose 3 x 3 box sums replace the row.
+    Scaled like the planes, 9/8 a layer. Where there is no variance 1/s = 0, and no NaN comes of it.
     """
-    h, n = size[0] - abs(d[0]), (size[1] - abs(d[1])) * lanes
-    a, b = np.zeros(n + 2 * lanes, A.dtype), np.zeros(n + 2 * lanes, A.dtype)
-    last_a, last_b = np.empty(n, A.dtype), np.empty(n, A.dtype)
-    for layer in range(layers + 1):
-        last_a.fill(0)
-        last_b.fill(0)
+    (_, h, w), lanes = variances.shape, len(index)
+    table = aligned((layers * h * w + 1) * 2 * lanes, dtype).reshape(-1, 2, lanes)  # and a pixel that is read in vain
+    v, sums = np.zeros((h + 2, w + 2, lanes)), np.zeros((h + 2, w, lanes))
+    for y in range(h):
+        for x in range(w):
+            for lane in range(lanes):
+                v[y + 1, x + 1, lane] = variances[index[lane], y, x]
+    for layer in range(layers):
+        for y in range(1, h + 1):
+            for x in range(w):
+                for lane in range(lanes):
+                    sums[y, x, lane] = v[y, x, lane] + v[y, x + 1, lane] + v[y, x + 2, lane]
         for y in range(h):
-            if layer == 0:  # the stage starts after a ReLU
-                for i in range(n):
-                    a[i + lanes], b[i + lanes] = A[y + 1, i], B[y + 1, i]
-            else:
-                relu_row(A, B, y, n, p, q, layer - 1, tables, lanes, constants, a, b)
-            if layer < layers:
-                box_row(a, last_a, A, y, n, lanes)
-                box_row(b, last_b, B, y, n, lanes)
-            else:
-                share = (8 / 9) ** layers / 16  # of an entry in the average; relu_row divides by 8, not 9
-                pool_row(a, b, p[0] + y, p[1] // lanes, d, n, size, lanes, pooled, bound, share)
+            for x in range(w):
+                for lane in range(lanes):
+                    total = sums[y, x, lane] + sums[y + 1, x, lane] + sums[y + 2, x, lane]
+                    s = math.sqrt(total)
+                    v[y + 1, x + 1, lane] = total / 8
+                    table[(layer * h + y) * w + x, 0, lane] = s
+                    table[(layer * h + y) * w + x, 1, lane] = 1 / s if s > 0 else 0.0
+    return table.ravel()
 
 
-@numba.njit(cache=True, fastmath={"contract", "nsz"}, forceinline=True)
-def relu_row(A, B, y, n, p, q, layer, tables, lanes, constants, a, b):
-    """Row y of a plane, box sums, through a ReLU into the buffers a and b.
+@numba.njit(cache=True)
+def empty_planes(h, w, stage, lanes, dtype):
+    """Zeros for all planes of a stage, one after the other, and where each starts, [2 reach_y + 1, 2 reach_x + 1].
 
-    Divides by 8, which is exact, instead of 9: every layer makes the state 9/8 too large, the pooling repairs it. A
-    rounded 1/9 would let k drift away from the variances, and near c = 1 every digit of e = 1 - |c| counts. With
-    w = s s', k = c w:  w kappa1 = max(k, 0) + w sqrt(e) (sqrt(1 + |c|) - |c| W)/pi, a small correction at c = 1.
+    A plane holds A and B of its pixels, [h - |dy|, w - |dx|, 2, lanes].
     """
-    s1, inverse1, s2, inverse2 = tables
-    two, one, eighth, eighth_of_pi, tiny, centre = constants[:6]
-    # max(., 0) tells the compiler that no index wraps around: without it the loop is not vectorised.
-    lanes, py, px, qy, qx = max(lanes, 0), max(p[0] + y, 0), max(p[1], 0), max(q[0] + y, 0), max(q[1], 0)
-    for i in range(n):
-        k = A[y + 1, i]
-        w = s1[layer, py, px + i] * s2[layer, qy, qx + i]
-        e = (w - abs(k)) * (inverse1[layer, py, px + i] * inverse2[layer, qy, qx + i])
-        if e < tiny:
-            e = one - one
-        root = math.sqrt(two - e)
-        angle = constants[6]
-        for m in range(7, len(constants)):
-            angle = angle * (root - centre) + constants[m]
-        u = math.sqrt(e) * eighth_of_pi
-        slope, new = eighth - u * angle, k * eighth
-        if k < 0:  # in the first layer only
-            slope, new = u * angle, one - one
-        new += w * u * (root - (one - e) * angle)
-        a[i + lanes] = new
-        b[i + lanes] = slope * B[y + 1, i] + new
+    reach_y, reach_x = min((16 >> stage) - 1, h - 1), min((16 >> stage) - 1, w - 1)
+    starts, size = np.zeros((2 * reach_y + 1, 2 * reach_x + 1), np.int64), 0
+    for dy in range(-reach_y, reach_y + 1):
+        for dx in range(-reach_x, reach_x + 1):
+            starts[dy + reach_y, dx + reach_x] = size
+            size += (h - abs(dy)) * (w - abs(dx)) * 2 * lanes
+    return aligned(size, dtype), starts
 
 
-@numba.njit(cache=True, fastmath={"contract", "nsz"}, forceinline=True)
-def box_row(row, last, plane, y, n, lanes):
-    """Add row y, in a buffer with a pixel of zeros on either side, to the box sums in rows 1, 2, ... of plane.
+# ---- a plane: its h rows lie in slots 1 to h or 0 to h - 1 in turn, a row of zeros in slot h + 1 ----
 
-    Row y of the result is complete when row y + 1 has been added; it replaces the input, which is used up.
+
+@numba.njit(cache=True)
+def multiply(plane, x1, x2, dy, dx, h, w):
+    """The plane at the start of the first stage, A = B = x[p] x'[p + d], into slots 1 to h."""
+    lanes, n, rows = lanes_of(plane), w - abs(dx), h - abs(dy)
+    p, q = max(0, -dy) * w + max(0, -dx), max(0, dy) * w + max(0, dx)
+    for y in range(rows):
+        for x in range(n):
+            value = load(x1, (p + y * w + x) * lanes) * load(x2, (q + y * w + x) * lanes)
+            to = ((y + 1) * n + x) * 2 * lanes
+            store(plane, to, value)
+            store(plane, to + lanes, value)
+    for i in range((rows + 1) * n * 2 * lanes, (rows + 2) * n * 2 * lanes):
+        plane[i] = 0
+
+
+@numba.njit(cache=True)
+def copy(plane, state, start, dy, dx, h, w):
+    """The plane at the start of a later stage, from state[start:], into slots 1 to h."""
+    n, rows = (w - abs(dx)) * 2 * lanes_of(plane), h - abs(dy)
+    for i in range(rows * n):
+        plane[n + i] = state[start + i]
+    for i in range((rows + 1) * n, (rows + 2) * n):
+        plane[i] = 0
+
+
+@numba.njit(cache=True)
+def sum_over_x(plane, h, n):
+    """Replace the rows in slots 1 to h by their sums over three neighbours."""
+    lanes, pixel = lanes_of(plane), 2 * lanes_of(plane)
+    for y in range(1, h + 1):
+        for half in range(y * n * pixel, y * n * pixel + pixel, lanes):  # A, then B
+            here, left = load(plane, half), load(plane, half)
+            left = left - left
+            for i in range(half, half + (n - 1) * pixel, pixel):
+                right = load(plane, i + pixel)
+                store(plane, i, left + here + right)
+                left, here = here, right
+            store(plane, half + (n - 1) * pixel, left + here)
+
+
+@numba.njit(cache=True)
+def convolve(plane, dy, dx, h, w, layer, last, signed, table1, table2, constants):
+    """A convolution and its ReLU on plane (dy, dx) of h x w images, in place; last: no sums over x come after it."""
+    c, lanes = splat(constants), lanes_of(plane)
+    rows, n = h - abs(dy), w - abs(dx)
+    stride, zeros = n * 2 * lanes, (rows + 1) * n * 2 * lanes
+    neighbours = c[0] if last else c[1]
+    up = layer % 2 == 0  # the rows move from slots 1 to h up by one, else back down
+    for step in range(rows):
+        y = step if up else rows - 1 - step
+        here = (y + 1) * stride if up else y * stride
+        above = here - stride if y > 0 else zeros
+        below = here + stride if y < rows - 1 else zeros
+        out = here - stride if up else here + stride
+        p = ((layer * h + max(0, -dy) + y) * w + max(0, -dx)) * 2 * lanes
+        q = ((layer * h + max(0, dy) + y) * w + max(0, dx)) * 2 * lanes
+        if signed:
+            convolve_row(plane, above, here, below, out, n, table1, p, table2, q, neighbours, c, True)
+        else:
+            convolve_row(plane, above, here, below, out, n, table1, p, table2, q, neighbours, c, False)
+
+
+@numba.njit(forceinline=True)
+def convolve_row(plane, above, here, below, out, n, table1, p, table2, q, neighbours, c, signed):
+    """A row of n pixels through box and ReLU into the row `out`, summed over x.
+
+    A pixel's first half runs beside the second half of the one before it; the one after the last is read in vain.
     """
-    lanes = max(lanes, 0)
-    for i in range(n):
-        total = row[i] + row[i + lanes] + row[i + 2 * lanes]
-        plane[y, i] += total
-        plane[y + 1, i] = last[i] + total
-        last[i] = total
+    lanes, pixel = lanes_of(plane), 2 * lanes_of(plane)
+    a0, a1, b0, b1 = c[0], c[0], c[0], c[0]  # A and B of the two pixels before
+    now = angle(plane, above, here, below, table1, p, table2, q, c, signed)
+    for x in range(n):
+        i = x * pixel
+        t = load(plane, above + i + lanes) + load(plane, here + i + lanes) + load(plane, below + i + lanes)
+        j = i + pixel
+        after = angle(plane, above + j, here + j, below + j, table1, p + j, table2, q + j, c, signed)
+        a, b = relu(*now, t, c, signed)
+        now = after
+        if x > 0:
+            store(plane, out + i - pixel, fma(neighbours, a0 + a, a1))
+            store(plane, out + i - pixel + lanes, fma(neighbours, b0 + b, b1))
+        a0, a1, b0, b1 = a1, a, b1, b
+    last = out + (n - 1) * pixel
+    store(plane, last, fma(neighbours, a0, a1))
+    store(plane, last + lanes, fma(neighbours, b0, b1))
+
+
+@numba.njit(forceinline=True)
+def angle(plane, above, here, below, table1, p, table2, q, c, signed):
+    """Of a pixel: K, w = s s', e = 1 - |c| and the sine of arccos |c|."""
+    zero, one, tiny = c[:3]
+    lanes = lanes_of(plane)
+    k = load(plane, above) + load(plane, here) + load(plane, below)
+    w = load(table1, p) * load(table2, q)
+    e = (w - (absolute(k) if signed else k)) * (load(table1, p + lanes) * load(table2, q + lanes))
+    e = where_less(e, tiny, zero, e)
+    return k, w, e, root(fma(e, one - e, e))
+
+
+@numba.njit(forceinline=True)
+def relu(k, w, e, sine, t, c, signed):
+    """A = w kappa1 and B = kappa0 T + A after a ReLU, over 8, from box sums k and t and what `angle` returns."""
+    zero, one, _, eighth, three_32nds, inverse_8pi, first, second = c[:8]
+    x = e - sine
+    square = x * x
+    for m in range(8, len(c), 2):  # every other power apart, for shorter chains
+        first = fma(first, square, c[m])
+    for m in range(9, len(c), 2):
+        second = fma(second, square, c[m])
+    p = fma(first, x, second) if len(c) % 2 == 0 else fma(second, x, first)
+    kappa0 = fma(one - (e + sine), p, three_32nds)
+    if signed:  # K < 0 occurs in the first layer only
+        kappa0 = where_less(k, zero, eighth - kappa0, kappa0)
+    a = fma(w, sine * inverse_8pi, k * kappa0)
+    return a, fma(kappa0, t, a)
 
 
 @numba.njit(cache=True, error_model="numpy")
-def pool_row(a, b, y, x, d, n, size, lanes, pooled, bound, share):
-    """Add a row of plane d, from pixel (y, x) of the first image on, to the planes after 2 x 2 pooling.
+def pool(plane, depth, pooled, starts, dy, dx, h, w):
+    """Add a plane, after the stage's `depth` layers, to the planes after 2 x 2 pooling.
 
     Pixels p and p + d become p // 2 and (p + d) // 2 along each axis; what lies beyond the cone is left out.
     """
-    Y, D = y // 2, (y + d[0]) // 2 - y // 2
-    if max(Y, Y + D) >= size[0] // 2 or abs(D) > bound[0]:
-        return
-    for i in range(n // lanes):
-        X, E = (x + i) // 2, (x + i + d[1]) // 2 - (x + i) // 2
-        if max(X, X + E) < size[1] // 2 and abs(E) <= bound[1]:
-            row, column = Y - max(0, -D) + 1, (X - max(0, -E)) * lanes
-            for j in range(lanes):
-                pooled[0, D + bound[0], E + bound[1], row, column + j] += a[(i + 1) * lanes + j] * share
-                pooled[1, D + bound[0], E + bound[1], row, column + j] += b[(i + 1) * lanes + j] * share
+    lanes, n, slot = lanes_of(plane), w - abs(dx), 1 - depth % 2
+    pixel, share = 2 * lanes, splat((plane.dtype.type((8 / 9) ** depth / 16),))[0]
+    for i in range(h - abs(dy)):
+        Y, D = halve(max(0, -dy) + i, dy)
+        if max(Y, Y + D) >= h // 2 or abs(D) > starts.shape[0] // 2:
+            continue
+        for j in range(n):
+            X, E = halve(max(0, -dx) + j, dx)
+            if max(X, X + E) < w // 2 and abs(E) <= starts.shape[1] // 2:
+                start = starts[D + starts.shape[0] // 2, E + starts.shape[1] // 2]
+                to = start + ((Y - max(0, -D)) * (w // 2 - abs(E)) + X - max(0, -E)) * pixel
+                at = ((i + slot) * n + j) * pixel
+                store(pooled, to, fma(load(plane, at), share, load(pooled, to)))
+                store(pooled, to + lanes, fma(load(plane, at + lanes), share, load(pooled, to + lanes)))
+
+
+@numba.njit(forceinline=True)
+def halve(p, d):
+    """Pixel p // 2 and the displacement of (p + d) // 2 from it."""
+    return p // 2, (p + d) // 2 - p // 2

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def convolutional_ntk_twin(x1, x2, depth, cone=None):
-    """NTK of one pair of images [h, w], numpy.longdouble; formulas as in training.py, no plane and no cone.
+    """NTK of one pair of images [h, w], numpy.longdouble; the formulas of ntk/convolutional.py, no plane and no cone.
 
     cone: three bounds; entries of displacement beyond a stage's bound become NaN at its start.
     """

@@ -1,0 +1,102 @@
+"""The fully-connected kernel against neural-tangents, its closed form, finite networks and known limits."""
+
+import numpy as np
+import pytest
+import scipy.special
+from conftest import off_diagonal, relative_error
+from finite_networks import empirical_ntk
+from kernel_images import flat_images, real_images
+
+from ntk import fully_connected, fully_connected_ntk
+from ntk.fully_connected import fully_connected_ntk_reference, fully_connected_rows
+
+ENGINES = ["numba", "jax"]
+
+
+def real_vectors():
+    """Six images of MNIST as the fully-connected network takes them: [6, 784] of unit norm."""
+    x = real_images().reshape(6, -1)
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("depth", [0, 1, 5, 40, 83])
+def test_agrees_with_neural_tangents(depth, engine):
+    x = real_vectors()
+    expected = fully_connected_ntk(x, depth=depth, engine="neural-tangents")
+    found = fully_connected_ntk(x, depth=depth, engine=engine)
+    assert found.dtype == np.float64
+    assert relative_error(off_diagonal(found), off_diagonal(expected)) < 1e-10
+    assert relative_error(np.diag(found), np.diag(expected)) < 1e-6
+    expected = fully_connected_ntk(x[4:], x[:4], depth=depth, engine="neural-tangents")
+    found = fully_connected_ntk(x[4:], x[:4], depth=depth, engine=engine)
+    assert found.shape == (2, 4)
+    assert relative_error(found, expected) < 1e-10
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_agrees_with_the_closed_form(engine):
+    """Rectangular and in halves, of images of different norms."""
+    x1, x2 = flat_images(7) * np.linspace(0.5, 20, 7)[:, None], flat_images(70, seed=1)
+    expected = fully_connected_ntk_reference(x1, x2, depth=30)
+    assert relative_error(fully_connected_ntk(x1, x2, depth=30, engine=engine), expected) < 1e-11
+    half = fully_connected_ntk(x2, depth=30, engine=engine)
+    full = fully_connected_ntk(x2, x2, depth=30, engine=engine)
+    assert np.array_equal(half, half.T)
+    assert relative_error(off_diagonal(half), off_diagonal(full)) < 1e-12
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_depth_840(engine):
+    """The full L_conv at n = 512 and beyond: finite, positive, symmetric; the diagonal follows its own recursion."""
+    kernel = fully_connected_ntk(np.abs(flat_images(40)), depth=840, engine=engine)
+    assert np.isfinite(kernel).all() and (kernel > 0).all()
+    assert np.array_equal(kernel, kernel.T)
+    # With every q at its fixed point 1, Theta <- 1 + slope Theta is a geometric series.
+    slope = fully_connected.erf_scale * (4 / np.pi) / np.sqrt(5)
+    unit = np.ones((1, 1)) / np.sqrt(fully_connected.erf_scale)
+    series = (slope**841 - 1) / (slope - 1)
+    assert relative_error(fully_connected_ntk(unit, depth=840, engine=engine), series) < 1e-9
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_blocks_leave_out_what_is_not_wanted(engine):
+    """Blocks of rows come out the same, bit by bit, whichever others are computed."""
+    x = flat_images(400)
+    whole = list(fully_connected_rows(x, None, depth=5, engine=engine))
+    some = list(fully_connected_rows(x, None, depth=5, engine=engine, rows=[0, 100, 101]))
+    assert len(some) == min(2, len(whole))
+    matrix = fully_connected_ntk(x, depth=5, engine=engine)
+    for rows, values in some:
+        assert np.array_equal(np.tril(values, rows.start), np.tril(matrix[rows, : rows.stop], rows.start))
+    assert not list(fully_connected_rows(x, None, depth=5, engine=engine, rows=[]))
+
+
+def test_against_finite_networks():
+    """Width 1024, depth 3; the kernel is within its error bars plus a finite-width bias of order depth/width."""
+    import jax.numpy as jnp
+    from jax.scipy.special import erf
+
+    x, width, depth = real_vectors()[:4], 1024, 3
+    shapes = [(784, width)] + [(width, width)] * (depth - 1) + [(width, 1)]
+
+    def forward(weights, image):
+        for w in weights[:-1]:
+            image = erf(jnp.sqrt(fully_connected.erf_scale / len(w)) * image @ w)
+        return (jnp.sqrt(fully_connected.erf_scale / width) * image @ weights[-1])[0]
+
+    mean, error = empirical_ntk(forward, shapes, jnp.array(x, jnp.float32), 60)
+    expected = fully_connected_ntk(x, depth=depth)
+    size = np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
+    assert (np.abs(mean - expected) < 4 * error + size * depth / width).all()
+    assert (error < 0.02 * size).all()
+
+
+def test_closed_form_constants():
+    """erf_scale and mu against quadrature of their definitions."""
+    z, weight = np.polynomial.hermite_e.hermegauss(200)
+    weight = weight / weight.sum()
+    assert relative_error(1 / np.sum(weight * scipy.special.erf(z) ** 2), fully_connected.erf_scale) < 1e-12
+    sigma = np.sqrt(fully_connected.erf_scale) * scipy.special.erf(z)
+    assert relative_error(1 - np.sum(weight * z * sigma) ** 2, fully_connected.nonlinearity) < 1e-10
+    assert abs(fully_connected.nonlinearity - 0.0864172) < 1e-7
