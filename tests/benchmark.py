@@ -318,7 +318,7 @@ def machine():
 
 
 def write(part, seconds, heading, note, head, rows):
-    """Put a part into the report, in its place."""
+    """Put a part into the report, in its place; one that was skipped leaves what an earlier run found."""
     packages = ("jax", "numba", "numpy", "neural-tangents")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     lines = [f"<!-- {part} -->", f"## {heading}", ""]
@@ -330,7 +330,8 @@ def write(part, seconds, heading, note, head, rows):
     print(f"\n{section}", flush=True)
     text = REPORT.read_text() if REPORT.exists() else ""
     sections = {s.split()[1]: s.rstrip() + "\n" for s in re.split(r"^(?=<!-- )", text, flags=re.M)[1:]}
-    sections[part] = section
+    if rows or part not in sections:
+        sections[part] = section
     title = "# What the kernels take\n\nWritten by `tests/benchmark.py`, part by part; nothing here is typed by hand.\n"
     REPORT.write_text("\n".join([title, *(sections[name] for name in PARTS if name in sections)]))
 
