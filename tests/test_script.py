@@ -116,8 +116,9 @@ def test_output_announces_the_plan_and_the_stand_in(finished):
     assert f"convolutional: the other {pairs:,} pairs take about" in printed
     assert "engine numba, float64" in printed
     lines = printed.splitlines()
-    capitals = [i for i, line in enumerate(lines) if "NOT MNIST" in line]
+    capitals = [i for i, line in enumerate(lines) if line.startswith("THESE ARE SCIKIT-LEARN'S 8x8 DIGITS, NOT MNIST")]
     assert capitals == ([0, len(lines) - 1] if dataset == "digits" else [])
+    assert ("NOT MNIST" in printed) == (dataset == "digits")
 
 
 def test_a_run_that_only_reads_says_so(undisturbed, tmp_path):
