@@ -351,6 +351,7 @@ def test_the_committed_results_pass_their_verification(mnist_dir):
     assert ended.status == 0, ended
 
 
+@pytest.mark.slow
 def test_the_committed_convolutional_kernels_are_intact_and_a_sample_is_computed_again(mnist_dir):
     """From MNIST's images at the real depth: four entries of each of two matrices within 1e-10."""
     paths = sorted((ROOT / "kernel_output").glob("convolutional_seed0_*_kernel_t*.npy"))
