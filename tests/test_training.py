@@ -395,9 +395,9 @@ def test_quantities_of_sparse_matrices_equal_those_of_dense_ones(trial_of, netwo
 def test_every_pattern_of_a_trial_has_a_generator_of_its_own(trial_of, monkeypatch):
     original, states = training.sparsity_pattern, []
 
-    def watched(n, rng, replacement=True):
+    def watched(n, rng, *how):
         states.append(rng.bit_generator.state["state"]["state"])
-        return original(n, rng, replacement)
+        return original(n, rng, *how)
 
     monkeypatch.setattr(training, "sparsity_pattern", watched)
     found = trial_of("fully-connected", 1024)
