@@ -104,6 +104,7 @@ def test_a_flipped_bit_in_a_small_array_is_found_too(copy, undisturbed, name):
     assert contents(copy) == contents(undisturbed)
 
 
+@pytest.mark.slow
 def test_truncated_files_are_made_again(copy, undisturbed):
     """Each kind of file, cut at random offsets, is named and made again, to the same bytes; the cut one is kept."""
     rng = random.Random(4)
@@ -293,6 +294,7 @@ def test_another_test_size_keeps_the_training_matrix(copy, undisturbed):
     assert (copy / f"{test}.1.old").exists()
 
 
+@pytest.mark.slow
 def test_float32_is_labelled_and_does_not_mix(tmp_path):
     arguments = ("--dataset", "digits", "--data-sizes", 4, "--trials", 1, "--test-size", 4, "--output", tmp_path)
     succeed(*arguments, "--precision", "float32")

@@ -14,7 +14,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ROOT, call, complaint, run_script
+from conftest import ROOT, call, complaint, load_once, run_script
 
 from runtime import mnist
 
@@ -231,7 +231,7 @@ def test_files_put_there_by_hand_are_taken(home, mnist_dir):
     manual.mkdir(parents=True)
     for name in mnist.CHECKSUMS:
         (manual / name).symlink_to(mnist_dir / name)
-    assert mnist.load_data("mnist")["sha256"] == mnist.load_data("mnist", mnist_dir)["sha256"]
+    assert mnist.load_data("mnist")["sha256"] == load_once("mnist", mnist_dir)["sha256"]
     assert "tensorflow" not in sys.modules
 
 
@@ -250,6 +250,7 @@ def test_a_server_that_does_not_answer_is_noticed():
 UNREACHABLE = {"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "no_proxy": "", "NO_PROXY": ""}
 
 
+@pytest.mark.slow
 def test_without_network_mnist_is_refused_within_15_s(tmp_path):
     """In one line that names --mnist-dir."""
     start = time.monotonic()
