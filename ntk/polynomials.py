@@ -10,24 +10,6 @@ from numpy.typing import NDArray
 correlation_one = 8
 
 
-def arccos_polynomial(precision: str) -> tuple[Any, ...]:
-    """Constants of arccos(c) = sqrt(1 - c) W(sqrt(1 + c)), 0 <= c <= 1: a centre, then W's coefficients in powers of
-    sqrt(1 + c) - centre, highest first.
-
-    arccos(c)/sqrt(1 - c) as a function of c needs degree 20 for float64 because of its branch point at c = -1. The
-    square root, which kappa1 needs anyway, moves that away: degree 11 (float32: 5) is exact to rounding.
-    """
-    centre, half = (1 + np.sqrt(2)) / 2, (np.sqrt(2) - 1) / 2
-
-    def w(t):  # with c = cos(2 phi), sqrt(1 + c) = sqrt(2) cos(phi) and sqrt(1 - c) = sqrt(2) sin(phi)
-        root = centre + half * t
-        return 2 * np.arctan2(np.sqrt(2 - root**2), root) / np.sqrt(2 - root**2)
-
-    chebyshev = np.polynomial.chebyshev.chebinterpolate(w, 11 if precision == "float64" else 5)
-    powers = np.polynomial.chebyshev.cheb2poly(chebyshev) / half ** np.arange(len(chebyshev))
-    return tuple(np.dtype(precision).type(value) for value in (centre, *powers[::-1]))
-
-
 def angle_polynomial(number: type[np.floating[Any]]) -> tuple[Any, ...]:
     """Coefficients of P, highest power first, for the slope kappa0/8 of ReLU's dual activation as `number`s.
 
