@@ -1,5 +1,6 @@
 """Kernel files: found again, checked to the last bit, put aside when they are damaged, foreign or doubtful."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -317,20 +318,22 @@ def test_float32_is_labelled_and_does_not_mix(tmp_path):
 # ---- full disks, held folders ----
 
 
-@pytest.fixture
-def file_size_limit():
-    """A function that limits the size of files that this process writes, until the test ends."""
+@contextlib.contextmanager
+def file_size_limit(size):
+    """Limit the size of files that this process writes. No longer than needed: pytest's own log is one."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (before[0] if size is None else size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("bytes_allowed", [0, 500, 700, 1024, 2048, 8192])
-def test_a_write_that_fails_ends_the_run_in_one_line(undisturbed, tmp_path, file_size_limit, bytes_allowed):
+def test_a_write_that_fails_ends_the_run_in_one_line(undisturbed, tmp_path, bytes_allowed):
     """Of the lock's text, a kernel, a label, the results; with more room the same command goes on, without a note."""
-    file_size_limit(bytes_allowed)
-    ended = call(*QUICK, "--output", tmp_path)
-    file_size_limit(None)
+    with file_size_limit(bytes_allowed):
+        ended = call(*QUICK, "--output", tmp_path)
     line = complaint(ended)
     assert f"--output {tmp_path}: can't write" in line and "File too large" in line and "make room" in line
     expected = contents(undisturbed)
@@ -341,9 +344,8 @@ def test_a_write_that_fails_ends_the_run_in_one_line(undisturbed, tmp_path, file
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_a_failed_write_leaves_no_file(tmp_path, file_size_limit):
-    file_size_limit(100)
-    with pytest.raises(BadInput, match=r"can't write some.npy.partial .File too large"):
+def test_a_failed_write_leaves_no_file(tmp_path):
+    with file_size_limit(100), pytest.raises(BadInput, match=r"can't write some.npy.partial .File too large"):
         files.save(tmp_path / "some.npy", lambda file: np.save(file, np.zeros(1000)))
     assert not list(tmp_path.iterdir())
 
