@@ -19,19 +19,18 @@ def real_vectors():
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("depth", [0, 1, 5, 40, 83])
-def test_agrees_with_neural_tangents(depth, engine):
+@pytest.mark.parametrize("depth", [0, 1, 5, 83])
+def test_agrees_with_neural_tangents(depth):
     x = real_vectors()
     expected = fully_connected_ntk(x, depth=depth, engine="neural-tangents")
-    found = fully_connected_ntk(x, depth=depth, engine=engine)
-    assert found.dtype == np.float64
-    assert relative_error(off_diagonal(found), off_diagonal(expected)) < 1e-10
-    assert relative_error(np.diag(found), np.diag(expected)) < 1e-6
-    expected = fully_connected_ntk(x[4:], x[:4], depth=depth, engine="neural-tangents")
-    found = fully_connected_ntk(x[4:], x[:4], depth=depth, engine=engine)
-    assert found.shape == (2, 4)
-    assert relative_error(found, expected) < 1e-10
+    for engine in ENGINES:
+        found = fully_connected_ntk(x, depth=depth, engine=engine)
+        assert found.dtype == np.float64
+        assert relative_error(off_diagonal(found), off_diagonal(expected)) < 1e-10
+        assert relative_error(np.diag(found), np.diag(expected)) < 1e-6
+        found = fully_connected_ntk(x[4:], x[:4], depth=depth, engine=engine)
+        assert found.shape == (2, 4)
+        assert relative_error(found, expected[4:, :4]) < 1e-10
 
 
 @pytest.mark.parametrize("engine", ENGINES)

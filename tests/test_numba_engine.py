@@ -66,9 +66,8 @@ def test_threads(precision):
     assert np.array_equal(found[0], found[-1])
 
 
-@pytest.mark.parametrize("cpu", ["generic", "haswell"])
-def test_other_cpus(cpu, tmp_path):
-    """Without AVX-512, and without fused multiply-add: right, and the slope at correlation 1 still exactly 1.
+def test_without_fma_and_wide_registers(tmp_path):
+    """On any x86-64: right, and the slope at correlation 1 still exactly 1.
 
     Compiled in a process of its own, for the registers of such a CPU; `is_compiled` says so before and after.
     """
@@ -79,10 +78,9 @@ def test_other_cpus(cpu, tmp_path):
         "numpy.save(sys.argv[1], ntk.convolutional_ntk(x, depth=6, engine='numba'))\n"
         "print(ntk.numba_engine.is_compiled('float64'), max(t.check_relu('float64')))\n"
     )
-    features = {"generic": "", "haswell": "+sse4.2,+avx,+avx2,+fma"}[cpu]
     environment = os.environ | {
-        "NUMBA_CPU_NAME": cpu,
-        "NUMBA_CPU_FEATURES": features,
+        "NUMBA_CPU_NAME": "generic",
+        "NUMBA_CPU_FEATURES": "",
         "NUMBA_CACHE_DIR": str(tmp_path),
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
     }
