@@ -13,6 +13,7 @@ rounded 1/9 would let K drift away from the variances, and near c = 1 every digi
 """
 
 import math
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,9 +24,83 @@ from numpy.typing import NDArray
 
 from ntk.arguments import whole_blocks
 from ntk.numba_vectors import WIDTH, absolute, fma, load, root, splat, store, where_less
-from ntk.polynomials import angle_polynomial, correlation_one
+from ntk.polynomials import angle_polynomial, arcsin_polynomial, correlation_one
 
 GROUP = 4  # planes that go through a layer together
+PIECE = 512  # entries of a row of the fully-connected network's matrix that go through all layers together
+
+
+def in_parallel(compute: Callable[[Any], None], tasks: Iterable[Any]) -> None:
+    """Call compute(task) for all tasks, on as many threads as Numba has; compiled functions run without Python's lock."""
+    with ThreadPoolExecutor(numba.get_num_threads()) as threads:
+        for _ in threads.map(compute, tasks):
+            pass
+
+
+# ---- the fully-connected network ----
+
+
+
+
+def dense_layers(
+    kernel: NDArray[np.float64], r1: NDArray[np.float64], r2: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The NTK [m, n] of the fully-connected network, from K0 [m, n] and the `reciprocals` [depth, m] and [depth, n].
+
+    The rows are shared out to the threads. An entry gets the same bits whatever its block.
+    """
+    exact = 2 / (3 * np.arcsin(np.longdouble(2) / 3))  # s 4/(3 pi) with the digits that a float64 leaves out
+    constants = (0.0, 1.0, 2 / 3, float(exact), float(exact - float(exact)), *arcsin_polynomial())
+    kernel, theta, threads = np.ascontiguousarray(kernel), np.empty(kernel.shape), numba.get_num_threads()
+
+    def compute(rows: slice) -> None:
+        dense(kernel[rows], np.ascontiguousarray(r1[:, rows]), r2, constants, theta[rows])
+
+    in_parallel(compute, [slice(len(kernel) * t // threads, len(kernel) * (t + 1) // threads) for t in range(threads)])
+    return theta
+
+
+def reciprocals(q: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Tables [depth, n] of r = sqrt(3/(1 + 2q)) before every hidden layer, zeros up to whole vectors; q [depth + 1, n]."""
+    r = np.zeros((len(q) - 1, q.shape[1] + -q.shape[1] % lanes_of(q)))
+    r[:, : q.shape[1]] = np.sqrt(3 / (1 + 2 * q[:-1]))
+    return r
+
+
+@numba.njit(cache=True, nogil=True)
+def dense(kernel, r1, r2, constants, theta):
+    """Rows of K0 [m, n] through all hidden layers, in pieces that stay in the cache, into theta [m, n].
+
+    With sin = 2 K/sqrt((1 + 2q)(1 + 2q')) = 2/3 K r r', cos = sqrt(1 - sin^2) and f = s 4/(3 pi) a layer is
+        Theta <- f Theta r r'/cos,  K <- f K r r' P(1 - cos),  Theta <- K + Theta.
+    Hundreds of layers multiply by f, whose rounding error would add up: it is the sum of two numbers. r has none where
+    q = 1, which deep layers come to.
+    """
+    c, lanes, width = splat(constants), lanes_of(kernel), r2.shape[1]
+    zero, one, two_thirds, f, rest_of_f = c[:5]
+    k, t, r2 = aligned(PIECE, kernel.dtype), aligned(PIECE, kernel.dtype), r2.ravel()
+    for start in range(0, kernel.shape[1], PIECE):
+        count = min(PIECE, kernel.shape[1] - start)
+        for row in range(len(kernel)):
+            for i in range(count):
+                k[i] = t[i] = kernel[row, start + i]
+            for layer in range(len(r1)):
+                r = splat((r1[layer, row],))[0]
+                for i in range(0, count, lanes):
+                    rr = load(r2, layer * width + start + i) * r
+                    new = load(k, i) * rr
+                    sine = two_thirds * new
+                    cosine = root(fma(zero - sine, sine, one))
+                    new = new * polynomial(one - cosine, c[5:])
+                    new = fma(f, new, rest_of_f * new)
+                    old = load(t, i) * rr / cosine
+                    store(k, i, new)
+                    store(t, i, fma(f, old, fma(rest_of_f, old, new)))
+            for i in range(count):
+                theta[row, start + i] = t[i]
+
+
+# ---- the convolutional network ----
 
 
 class NumbaCone:
@@ -53,12 +128,11 @@ class NumbaCone:
         pairs = np.stack([i[full], j[full]], axis=1)
         a, b = np.empty((2, *full.shape))
 
-        def compute(block: int) -> None:  # outside of Python's lock
+        def compute(block: int) -> None:
             state = self.images, self.variances, pairs[block]
             cone(*state, self.layers, own, self.constants, a[block], b[block])
 
-        with ThreadPoolExecutor(numba.get_num_threads()) as threads:
-            list(threads.map(compute, range(len(pairs))))
+        in_parallel(compute, range(len(pairs)))
         return a.ravel()[: len(i)], b.ravel()[: len(i)]
 
 
@@ -304,19 +378,23 @@ def angle(plane, above, here, below, table1, p, table2, q, c, signed):
 @numba.njit(forceinline=True)
 def relu(k, w, e, sine, t, c, signed):
     """A = w kappa1 and B = kappa0 T + A after a ReLU, over 8, from box sums k and t and what `angle` returns."""
-    zero, one, _, eighth, three_32nds, inverse_8pi, first, second = c[:8]
-    x = e - sine
-    square = x * x
-    for m in range(8, len(c), 2):  # every other power apart, for shorter chains
-        first = fma(first, square, c[m])
-    for m in range(9, len(c), 2):
-        second = fma(second, square, c[m])
-    p = fma(first, x, second) if len(c) % 2 == 0 else fma(second, x, first)
-    kappa0 = fma(one - (e + sine), p, three_32nds)
+    zero, one, _, eighth, three_32nds, inverse_8pi = c[:6]
+    kappa0 = fma(one - (e + sine), polynomial(e - sine, c[6:]), three_32nds)
     if signed:  # K < 0 occurs in the first layer only
         kappa0 = where_less(k, zero, eighth - kappa0, kappa0)
     a = fma(w, sine * inverse_8pi, k * kappa0)
     return a, fma(kappa0, t, a)
+
+
+@numba.njit(forceinline=True)
+def polynomial(x, powers):
+    """A polynomial in x, from its coefficients, the highest power's first."""
+    first, second, square = powers[0], powers[1], x * x  # every other power apart, for shorter chains
+    for m in range(2, len(powers), 2):
+        first = fma(first, square, powers[m])
+    for m in range(3, len(powers), 2):
+        second = fma(second, square, powers[m])
+    return fma(first, x, second) if len(powers) % 2 == 0 else fma(second, x, first)
 
 
 @numba.njit(cache=True, error_model="numpy")

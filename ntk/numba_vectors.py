@@ -107,3 +107,4 @@ def define(operator_function, emit):
 define(operator.add, ir.IRBuilder.fadd)
 define(operator.sub, ir.IRBuilder.fsub)
 define(operator.mul, ir.IRBuilder.fmul)
+define(operator.truediv, ir.IRBuilder.fdiv)

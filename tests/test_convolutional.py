@@ -13,8 +13,7 @@ from ntk.convolutional import ConvolutionalPairs, convolutional_ntk_reference, r
 ENGINES = ["numba", "jax"]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("dataset", ["mnist", "digits"])
+@pytest.mark.parametrize("dataset, engine", [("mnist", "numba"), ("digits", "numba"), ("mnist", "jax")])
 def test_agrees_with_frozen_values_at_depth_96(dataset, engine):
     train, test = FROZEN[f"{dataset}_train"], FROZEN[f"{dataset}_test"]
     expected, expected_test = FROZEN[f"{dataset}_kernel_train"], FROZEN[f"{dataset}_kernel_test"]
@@ -30,7 +29,7 @@ def test_agrees_with_frozen_values_at_depth_96(dataset, engine):
 
 def test_agrees_with_neural_tangents_live():
     """At depth 24. neural-tangents itself is off by up to 5e-10 at depth 6, where one layer weighs more."""
-    x = real_images()[:4]
+    x = small_images(4)
     expected = convolutional_ntk(x, depth=24, engine="neural-tangents")
     for engine in ENGINES:
         found = convolutional_ntk(x, depth=24, engine=engine)

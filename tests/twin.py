@@ -1,10 +1,10 @@
-"""The convolutional NTK once more, slow and obvious: four pixel indices, extended precision, library arccos."""
+"""Both NTKs once more, slow and obvious, in extended precision with library functions."""
 
 import numpy as np
 
 
 def convolutional_ntk_twin(x1, x2, depth, cone=None):
-    """NTK of one pair of images [h, w], numpy.longdouble; the formulas of ntk/convolutional.py, no plane and no cone.
+    """NTK of one pair of images [h, w], numpy.longdouble; four pixel indices, no plane and no cone.
 
     cone: three bounds; entries of displacement beyond a stage's bound become NaN at its start.
     """
@@ -47,3 +47,22 @@ def pool(k):
     h, w = (s // 2 for s in k.shape[:2])
     k = k[: 2 * h, : 2 * w, : 2 * h, : 2 * w].reshape(h, 2, w, 2, h, 2, w, 2)
     return k.mean(axis=(1, 3, 5, 7))
+
+
+def fully_connected_ntk_twin(x1, x2, depth):
+    """NTK of images x1 [n1, d], x2 [n2, d], numpy.longdouble [n1, n2]; the formulas of ntk/fully_connected.py."""
+    pi, s = 4 * np.arctan(np.longdouble(1)), 1 / erf_moment(np.longdouble(1))
+    x1, x2 = np.longdouble(x1), np.longdouble(x2)
+    k = theta = s * np.sum(x1[:, None] * x2, axis=2) / x1.shape[1]
+    q1, q2 = (s * np.sum(x**2, axis=1) / x.shape[1] for x in (x1, x2))
+    for _ in range(depth):
+        theta = s * theta * (4 / pi) / np.sqrt(np.outer(1 + 2 * q1, 1 + 2 * q2) - 4 * k * k)
+        k = s * (2 / pi) * np.arcsin(2 * k / np.sqrt(np.outer(1 + 2 * q1, 1 + 2 * q2)))
+        q1, q2 = s * erf_moment(q1), s * erf_moment(q2)
+        theta = theta + k
+    return theta
+
+
+def erf_moment(q):
+    """E[erf(z)^2] for z of variance q."""
+    return 2 / (4 * np.arctan(np.longdouble(1))) * np.arcsin(2 * q / (1 + 2 * q))
