@@ -31,7 +31,7 @@ PIECE = 512  # entries of a row of the fully-connected network's matrix that go 
 
 
 def in_parallel(compute: Callable[[Any], None], tasks: Iterable[Any]) -> None:
-    """Call compute(task) for all tasks, on as many threads as Numba has; compiled functions run without Python's lock."""
+    """Call compute(task) for all tasks, on as many threads as Numba has; compiled code runs without Python's lock."""
     with ThreadPoolExecutor(numba.get_num_threads()) as threads:
         for _ in threads.map(compute, tasks):
             pass
@@ -61,7 +61,7 @@ def dense_layers(
 
 
 def reciprocals(q: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Tables [depth, n] of r = sqrt(3/(1 + 2q)) before every hidden layer, zeros up to whole vectors; q [depth + 1, n]."""
+    """Tables [depth, n] of r = sqrt(3/(1 + 2q)) before every hidden layer, zeros up to whole vectors. q [depth + 1, n]"""
     r = np.zeros((len(q) - 1, q.shape[1] + -q.shape[1] % lanes_of(q)))
     r[:, : q.shape[1]] = np.sqrt(3 / (1 + 2 * q[:-1]))
     return r
