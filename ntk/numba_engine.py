@@ -61,7 +61,7 @@ def dense_layers(
 
 
 def reciprocals(q: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Tables [depth, n] of r = sqrt(3/(1 + 2q)) before every hidden layer, zeros up to whole vectors. q [depth + 1, n]"""
+    """Tables [depth, n] of r = sqrt(3/(1 + 2q)) before each hidden layer, zeros up to whole vectors. q [depth + 1, n]"""
     r = np.zeros((len(q) - 1, q.shape[1] + -q.shape[1] % lanes_of(q)))
     r[:, : q.shape[1]] = np.sqrt(3 / (1 + 2 * q[:-1]))
     return r
