@@ -1,12 +1,13 @@
-"""The engine of CPUs: Numba, every plane through all layers of its stage in the cache, in explicit vectors.
+"""The engine of CPUs: Numba, in explicit vectors, on as many threads as Numba has.
 
-A pixel of a plane is one vector: its lanes are as many pairs of images, which go through the cone side by side on one
-thread. A pair gets the same bits whatever its lane, block and thread.
+The fully-connected network comes first, then the convolutional one, every plane of which goes through all layers of its
+stage in the cache. A pixel of a plane is one vector: its lanes are as many pairs of images, which go through the cone
+side by side on one thread. A pair gets the same bits whatever its lane, block and thread.
 
 Three things make a layer cheap. A plane holds sums over x: adding three of its rows completes the box, and what ReLU
 makes of them is summed over x before it is stored, so an entry is stored once a layer. arccos needs no branch and no
-other square root than the sine, see ntk/polynomials.py. And some planes go through a layer together, so that
-they share the layer's s and 1/s while these are in the cache.
+other square root than the sine, see ntk/polynomials.py. And some planes go through a layer together, so that they share
+the layer's s and 1/s while these are in the cache.
 
 Every layer divides by 8, which is exact, instead of 9: it makes A and B 9/8 too large, and the pooling repairs it. A
 rounded 1/9 would let K drift away from the variances, and near c = 1 every digit of e = 1 - |c| counts.
@@ -31,7 +32,7 @@ PIECE = 512  # entries of a row of the fully-connected network's matrix that go 
 
 
 def in_parallel(compute: Callable[[Any], None], tasks: Iterable[Any]) -> None:
-    """Call compute(task) for all tasks, on as many threads as Numba has; compiled code runs without Python's lock."""
+    """Call compute(task) for all tasks, on as many threads as Numba has, where compiled functions run side by side."""
     with ThreadPoolExecutor(numba.get_num_threads()) as threads:
         for _ in threads.map(compute, tasks):
             pass
@@ -61,7 +62,7 @@ def dense_layers(
 
 
 def reciprocals(q: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Tables [depth, n] of r = sqrt(3/(1 + 2q)) before each hidden layer, zeros up to whole vectors. q [depth + 1, n]"""
+    """Tables [depth, n] of r = sqrt(3/(1 + 2q)) before every hidden layer, zeros up to whole vectors, from q."""
     r = np.zeros((len(q) - 1, q.shape[1] + -q.shape[1] % lanes_of(q)))
     r[:, : q.shape[1]] = np.sqrt(3 / (1 + 2 * q[:-1]))
     return r
