@@ -1,6 +1,7 @@
 """Runs that are killed at any moment, by any signal, lose nothing: what has a final name is right, the rest goes on."""
 
 import contextlib
+import itertools
 import random
 import shutil
 import signal
@@ -11,33 +12,45 @@ from pathlib import Path
 import pytest
 from conftest import TINY, contents, end, start, succeed, wait_until
 
-# Counts what a run does to its files and matrices, before and after each, and sends itself a signal at one of them.
+# Watches what a run does to its files and matrices, and sends itself a signal before or after what is described.
 INTERRUPTED = """
 import os
 from pathlib import Path
-from runtime import checkpoints, sitting
-happened = 0
+from runtime import checkpoints, files, sitting
 
 def watch(owner, name):
     original = getattr(owner, name)
 
     def watched(*arguments, **options):
+        of = " ".join(str(getattr(a, "name", getattr(a, "network", ""))) for a in arguments)
         for moment in ("before", "after"):
             result = original(*arguments, **options) if moment == "after" else None
-            globals()["happened"] += 1
-            if happened == {number}:
-                print("{signal}", moment, name, flush=True)
+            if f"{{moment}} {{name}} {{of}}".startswith("{moment}"):
                 os.kill(os.getpid(), {signal})
         return result
 
     setattr(owner, name, watched)
 
-checkpoints.pairs_at_once = lambda pairs: 64
-for owner, names in ((checkpoints, "open_matrix finish_matrix checksum mirror"), (Path, "replace write_text"),
-                     (os, "fsync"), (sitting.Sitting, "progress"), (training, "merge_results")):
+checkpoints.pairs_at_once = lambda pairs: 16
+for owner, names in ((checkpoints, "open_matrix finish_matrix checksum"), (Path, "replace write_text"),
+                     (files, "write_durably"), (sitting.Sitting, "progress")):
     for name in names.split():
         watch(owner, name)
 """
+FULLY_CONNECTED, CONVOLUTIONAL = "digits-fully-connected", "digits-convolutional"
+MOMENTS = [  # in the order in which a run comes to them
+    "after write_text run.lock",
+    "after open_matrix",
+    f"after progress {FULLY_CONNECTED[7:]}",
+    "before checksum",
+    "before replace",
+    "after finish_matrix",  # between the two matrices
+    f"after write_durably {FULLY_CONNECTED}_results.npz.partial",
+    f"after replace {FULLY_CONNECTED}_results.npz.partial",
+    f"after progress {CONVOLUTIONAL[7:]}",  # amid the matrices
+    f"after finish_matrix {CONVOLUTIONAL}_seed0_data16_trial0_kernel_train",
+    f"before replace {CONVOLUTIONAL}_results.npz.partial",
+]
 
 
 def handles_signals(pid):
@@ -68,17 +81,12 @@ def check_folder(folder, expected):
 @pytest.mark.slow
 def test_kills_wherever_a_run_touches_its_files(undisturbed, tmp_path):
     """From the lock to the results, each run going on where the last one was ended; then one is left to finish."""
-    expected, folder, moments = contents(undisturbed), tmp_path / "output", []
-    numbers = [signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT]
-    for attempt, at in enumerate([2, 7, 16, 31, 64, 104, 140]):
-        number = numbers[attempt % 4]
-        prelude = INTERRUPTED.format(number=at, signal=int(number))
-        ended = end(start(*TINY, "--output", folder, prelude=prelude))
-        check_end(ended, number)
-        moments.append(ended.out.splitlines()[-1].split()[1:])
+    expected, folder = contents(undisturbed), tmp_path / "output"
+    numbers = itertools.cycle([signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+    for moment, number in zip(MOMENTS, numbers, strict=False):
+        prelude = INTERRUPTED.format(moment=moment, signal=int(number))
+        check_end(end(start(*TINY, "--output", folder, prelude=prelude)), number)
         check_folder(folder, expected)
-    print(moments)
-    assert len({tuple(moment) for moment in moments}) >= 5
     assert "note: " not in succeed(*TINY, "--output", folder)
     assert contents(folder) == expected
     assert not list(folder.glob("*.partial")) and not list(folder.glob("*.old"))
@@ -110,7 +118,7 @@ SLOW = [pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGIN
 @pytest.mark.parametrize("number", [signal.SIGTERM, *SLOW])
 def test_a_run_that_is_stopped_amid_a_matrix_goes_on_there(undisturbed, tmp_path, number):
     """The first block of the convolutional kernels has been written, the second one not."""
-    prelude = INTERRUPTED.format(number=0, signal=0) + f"""
+    prelude = INTERRUPTED.format(moment="never", signal=0) + f"""
 checkpoints.pairs_at_once = lambda pairs: 16
 def stop_here(self, pairs, seen=[]):
     seen.append(pairs)
