@@ -18,7 +18,6 @@ from tqdm import tqdm
 
 from ntk import BadInput, has_accelerator
 from ntk.convolutional import ConvolutionalPairs
-from ntk.numba_engine import is_compiled
 from runtime.checkpoints import count_missing
 from runtime.files import save
 from runtime.processes import process_count
@@ -55,6 +54,8 @@ def missing_pairs(files: TrialFiles) -> int:
 
 def announce(run: Run, planned: Mapping[str, Sequence[TrialFiles]]) -> None:
     """Say for each network what is to come, what is there already, and how long the rest takes."""
+    from ntk.numba_engine import is_compiled  # Numba takes a second to import, and --help should not wait for it
+
     if run.engine == "numba" and not is_compiled(run.precision):
         print("note: the engine is compiled first, once on this machine, which takes up to 20 s")
     for network, files in planned.items():
