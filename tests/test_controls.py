@@ -93,6 +93,7 @@ def test_pixel_classifiers_are_the_textbooks(rng=np.random.default_rng(1)):  # n
     assert np.mean(np.sign(controls.ridge_regression(x, y, z)) == mean) > 0.9
 
 
+@pytest.mark.slow
 def test_baselines_are_of_the_trials_themselves(run, finished):
     arrays = load_arrays(finished / "digits-convolutional_baselines.npz")
     assert arrays["data_sizes"].tolist() == [16, 32] and arrays["computed"].tolist() == [[True, True], [True, False]]

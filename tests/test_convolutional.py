@@ -11,9 +11,10 @@ from ntk import convolutional_ntk
 from ntk.convolutional import ConvolutionalPairs, convolutional_ntk_reference, reach
 
 ENGINES = ["numba", "jax"]
+JAX = pytest.param("mnist", "jax", marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("dataset, engine", [("mnist", "numba"), ("digits", "numba"), ("mnist", "jax")])
+@pytest.mark.parametrize("dataset, engine", [("mnist", "numba"), ("digits", "numba"), JAX])
 def test_agrees_with_frozen_values_at_depth_96(dataset, engine):
     train, test = FROZEN[f"{dataset}_train"], FROZEN[f"{dataset}_test"]
     expected, expected_test = FROZEN[f"{dataset}_kernel_train"], FROZEN[f"{dataset}_kernel_test"]
@@ -27,6 +28,7 @@ def test_agrees_with_frozen_values_at_depth_96(dataset, engine):
     assert relative_error(single, expected) < 1e-5
 
 
+@pytest.mark.slow
 def test_agrees_with_neural_tangents_live():
     """At depth 24. neural-tangents itself is off by up to 5e-10 at depth 6, where one layer weighs more.
 
@@ -47,6 +49,7 @@ def twins():
     return {(i, j): convolutional_ntk_twin(x[i], x[j], 6) for i, j in [(0, 0), (0, 1), (0, 4), (2, 5)]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("precision, tolerance", [("float64", 5e-11), ("float32", 2e-6)])
 def test_agrees_with_twin(twins, engine, precision, tolerance):
@@ -64,6 +67,7 @@ def test_reference_agrees_with_twin(twins):
         assert abs(float(convolutional_ntk_reference(x[i], x[j], depth=6) / expected) - 1) < tolerance, (i, j)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("shape", [(16, 16), (17, 20), (31, 16)])
 def test_image_sizes(engine, shape):
@@ -74,6 +78,7 @@ def test_image_sizes(engine, shape):
         assert abs(float(found[i, j] / expected) - 1) < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 def test_pairs_do_not_depend_on_their_neighbours(engine, precision):
@@ -125,6 +130,7 @@ def test_pixels_without_variance(engine):
     assert abs(float(found[0, 1] / expected) - 1) < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("precision, tolerance", [("float64", 5e-7), ("float32", 2e-3)])
 def test_images_alike(engine, precision, tolerance):
@@ -138,6 +144,7 @@ def test_images_alike(engine, precision, tolerance):
         assert abs(found[0, j] / expected - 1) < tolerance, j
 
 
+@pytest.mark.slow
 def test_cone_is_exact():
     """NaN outside the cone changes nothing; a cone smaller by one pixel in any stage would lose something."""
     x1, x2 = real_images()[[0, 4], ..., 0]
@@ -149,6 +156,7 @@ def test_cone_is_exact():
         assert np.isnan(convolutional_ntk_twin(x1, x2, 3, cone=smaller))
 
 
+@pytest.mark.slow
 def test_against_finite_networks():
     """96 channels, one convolution a stage."""
     import jax

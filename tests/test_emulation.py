@@ -238,6 +238,7 @@ def test_matrices_are_those_of_training(folder, network):
     assert random("x").random() == trial.random(0, "emulation x").random()
 
 
+@pytest.mark.slow
 def test_resume_computes_nothing_again(folder, monkeypatch):
     assert emulate(folder) == 0
     path = folder / "fully-connected_emulation.npz"

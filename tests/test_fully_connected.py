@@ -88,6 +88,7 @@ def test_blocks_leave_out_what_is_not_wanted(engine):
     assert not list(fully_connected_rows(x, None, depth=5, engine=engine, rows=[]))
 
 
+@pytest.mark.slow
 def test_against_finite_networks():
     """Width 1024, depth 3; the kernel is within its error bars plus a finite-width bias of order depth/width."""
     import jax.numpy as jnp

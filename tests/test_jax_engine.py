@@ -34,6 +34,7 @@ def some_images(n, size=16):
     return x / np.sqrt(np.sum(x**2, axis=(1, 2, 3), keepdims=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices, processes", [(2, 1), (1, 2)])
 def test_devices_and_processes(devices, processes, tmp_path):
     """Every process gets what this one computes, to rounding, on `devices` CPU devices in each of the processes."""
@@ -87,6 +88,7 @@ def test_dense_layers_in_one_kernel():
             assert relative_error(found, expected) < 1e-13
 
 
+@pytest.mark.slow
 def test_as_many_pairs_as_fit():
     """The largest odd number for which the program's memory, here 1000 bytes a pair and some, is within the limit."""
     for limit, expected in [(1e9, 511), (516_000, 511), (515_999, 509), (100_000, 95), (6500, 1), (10, 1)]:

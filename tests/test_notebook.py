@@ -7,6 +7,7 @@ import sys
 
 import nbformat
 import numpy as np
+import pytest
 from conftest import ROOT
 
 NOTEBOOK = nbformat.read(ROOT / "analysis.ipynb", 4)
@@ -28,6 +29,7 @@ def execute(tmp_path, output):
     return "\n".join(texts), sum("image/png" in o.get("data", {}) for o in outputs)
 
 
+@pytest.mark.slow
 def test_notebook_on_tiny_digits(tmp_path, undisturbed):
     """Both networks, one size with two trials and one with one, nothing but what training.py wrote."""
     output = tmp_path / "output"
@@ -41,6 +43,7 @@ def test_notebook_on_tiny_digits(tmp_path, undisturbed):
     assert "digits-overview.png" in names and len(names) == pictures == 19
 
 
+@pytest.mark.slow
 def test_notebook_on_committed_results_beside_digits(tmp_path, undisturbed):
     """After a run on the stand-in digits: MNIST's committed results, and a line that says so. One network only."""
     output = tmp_path / "output"

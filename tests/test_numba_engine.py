@@ -67,6 +67,7 @@ def test_threads(precision):
     assert all(np.array_equal(one, other) for one, other in zip(found[0], found[-1], strict=True))
 
 
+@pytest.mark.slow
 def test_without_fma_and_wide_registers(tmp_path):
     """On any x86-64: right, and the slope at correlation 1 still exactly 1.
 
