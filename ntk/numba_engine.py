@@ -24,7 +24,7 @@ from numba.core import types
 from numpy.typing import NDArray
 
 from ntk.arguments import whole_blocks
-from ntk.numba_vectors import WIDTH, absolute, fma, load, root, splat, store, where_less
+from ntk.numba_vectors import WIDTH, absolute, fma, load, negative, root, splat, store, where_less
 from ntk.polynomials import angle_polynomial, arcsin_polynomial, correlation_one
 
 GROUP = 4  # planes that go through a layer together
@@ -119,7 +119,7 @@ class NumbaCone:
         self.block = 8 * self.lanes * numba.get_num_threads()
         number = images.dtype.type
         tiny = correlation_one * np.finfo(number).eps
-        self.constants = (*map(number, (0, 1, tiny, 1 / 8, 3 / 32, 1 / (8 * np.pi))), *angle_polynomial(number))
+        self.constants = (*map(number, (0, 1, tiny, 1 / 8, 3 / 32)), *angle_polynomial(number))
 
     def __call__(
         self, i: NDArray[np.intp], j: NDArray[np.intp], own: bool = False
@@ -140,7 +140,7 @@ class NumbaCone:
 def is_compiled(precision: str) -> bool:
     """Whether this machine has the engine for that precision in Numba's cache; else the first call compiles it."""
     number = numba.from_dtype(np.dtype(precision))
-    constants = len(angle_polynomial(np.dtype(precision).type)) + 6
+    constants = 5 + len(angle_polynomial(np.dtype(precision).type))
     variances = types.UniTuple(numba.float64[:, :, ::1], 3)
     arguments = (number[:, :, ::1], variances, numba.intp[:, ::1], numba.intp, numba.boolean)
     signature = (*arguments, types.UniTuple(number, constants), numba.float64[::1], numba.float64[::1])
@@ -163,14 +163,8 @@ def cone(images, variances, pair, layers, own, constants, a, b):
             read_variances(variances[stage], pair[0], state, starts[reach_y, reach_x])
         v = variances[min(stage, 2)]
         table1, table2 = deviations(v, pair[0], depth, images.dtype), deviations(v, pair[1], depth, images.dtype)
-        exact = table1  # of the plane d = 0
-        if own:  # 1/s = 0 makes e = 0: an image with itself has correlation exactly 1 there
-            exact = deviations(v, pair[0], depth, images.dtype)
-            for i in range(lanes, len(exact), 2 * lanes):
-                for lane in range(lanes):
-                    exact[i + lane] = 0
         pooled, pooled_starts = empty_planes(h // 2, w // 2, stage + 1, lanes, images.dtype)
-        planes = aligned(GROUP * ((h + 2) * w + 1) * 2 * lanes, images.dtype).reshape(GROUP, -1)
+        planes = aligned(GROUP * ((h + 2) * w + 2) * 2 * lanes, images.dtype).reshape(GROUP, -1)
         for dy in range(-reach_y, reach_y + 1):
             for first in range(-reach_x, reach_x + 1, GROUP):
                 group = range(first, min(first + GROUP, reach_x + 1))
@@ -183,10 +177,11 @@ def cone(images, variances, pair, layers, own, constants, a, b):
                     if depth:
                         sum_over_x(plane, h - abs(dy), w - abs(dx))
                 for layer in range(depth):
-                    last, signed = layer == depth - 1, stage == 0 and layer == 0
+                    first_one, last_one = stage == 0 and layer == 0, layer == depth - 1
                     for dx in group:
-                        table = exact if dy == 0 and dx == 0 else table1
-                        convolve(planes[dx - first], dy, dx, h, w, layer, last, signed, table, table2, constants)
+                        identical = own and dy == 0 and dx == 0  # correlation 1: a pixel with itself
+                        kind = first_one, last_one, identical
+                        convolve(planes[dx - first], dy, dx, h, w, layer, kind, table1, table2, constants)
                 for dx in group:
                     pool(planes[dx - first], depth, pooled, pooled_starts, dy, dx, h, w)
         state, starts = pooled, pooled_starts
@@ -232,12 +227,13 @@ def read_variances(variances, index, state, start):
 
 @numba.njit(cache=True)
 def deviations(variances, index, layers, dtype):
-    """Tables of s and 1/s before each ReLU of a stage, [layers, h, w, 2, lanes], flat, from the variances at its start.
+    """Tables of s/sqrt(8 pi) and 1/s before each ReLU of a stage, [layers, h, w, 2, lanes], flat.
 
-    Scaled like the planes, 9/8 a layer. Where there is no variance 1/s = 0, and no NaN comes of it.
+    variances [n, h, w]: at its start, of all images. Scaled like the planes, 9/8 a layer. Where there is no variance
+    1/s = 0, and no NaN comes of it.
     """
     (_, h, w), lanes = variances.shape, len(index)
-    table = aligned((layers * h * w + 1) * 2 * lanes, dtype).reshape(-1, 2, lanes)  # and a pixel that is read in vain
+    table = aligned((layers * h * w + 2) * 2 * lanes, dtype).reshape(-1, 2, lanes)  # and pixels that are read in vain
     v, sums = np.zeros((h + 2, w + 2, lanes)), np.zeros((h + 2, w, lanes))
     for y in range(h):
         for x in range(w):
@@ -254,7 +250,7 @@ def deviations(variances, index, layers, dtype):
                     total = sums[y, x, lane] + sums[y + 1, x, lane] + sums[y + 2, x, lane]
                     s = math.sqrt(total)
                     v[y + 1, x + 1, lane] = total / 8
-                    table[(layer * h + y) * w + x, 0, lane] = s
+                    table[(layer * h + y) * w + x, 0, lane] = s / math.sqrt(8 * math.pi)
                     table[(layer * h + y) * w + x, 1, lane] = 1 / s if s > 0 else 0.0
     return table.ravel()
 
@@ -288,18 +284,24 @@ def multiply(plane, x1, x2, dy, dx, h, w):
             to = ((y + 1) * n + x) * 2 * lanes
             store(plane, to, value)
             store(plane, to + lanes, value)
-    for i in range((rows + 1) * n * 2 * lanes, (rows + 2) * n * 2 * lanes):
-        plane[i] = 0
+    clear(plane, (rows + 1) * n * 2 * lanes, n * 2 * lanes)
+
+
+@numba.njit(cache=True)
+def clear(plane, start, size):
+    """Set plane[start : start + size] to zero."""
+    zero = splat((plane.dtype.type(0),))[0]
+    for i in range(start, start + size, lanes_of(plane)):
+        store(plane, i, zero)
 
 
 @numba.njit(cache=True)
 def copy(plane, state, start, dy, dx, h, w):
     """The plane at the start of a later stage, from state[start:], into slots 1 to h."""
     n, rows = (w - abs(dx)) * 2 * lanes_of(plane), h - abs(dy)
-    for i in range(rows * n):
-        plane[n + i] = state[start + i]
-    for i in range((rows + 1) * n, (rows + 2) * n):
-        plane[i] = 0
+    for i in range(0, rows * n, lanes_of(plane)):
+        store(plane, n + i, load(state, start + i))
+    clear(plane, (rows + 1) * n, n)
 
 
 @numba.njit(cache=True)
@@ -318,12 +320,16 @@ def sum_over_x(plane, h, n):
 
 
 @numba.njit(cache=True)
-def convolve(plane, dy, dx, h, w, layer, last, signed, table1, table2, constants):
-    """A convolution and its ReLU on plane (dy, dx) of h x w images, in place; last: no sums over x come after it."""
+def convolve(plane, dy, dx, h, w, layer, kind, table1, table2, constants):
+    """A convolution and its ReLU on plane (dy, dx) of h x w images, in place.
+
+    kind: whether the layer is the first of all, and the last of its stage, and whether all correlations are 1.
+    """
     c, lanes = splat(constants), lanes_of(plane)
+    first, last, identical = kind
+    tiny = c[1] + c[1] if identical else c[2]  # below it e counts as 0
     rows, n = h - abs(dy), w - abs(dx)
     stride, zeros = n * 2 * lanes, (rows + 1) * n * 2 * lanes
-    neighbours = c[0] if last else c[1]
     up = layer % 2 == 0  # the rows move from slots 1 to h up by one, else back down
     for step in range(rows):
         y = step if up else rows - 1 - step
@@ -333,58 +339,73 @@ def convolve(plane, dy, dx, h, w, layer, last, signed, table1, table2, constants
         out = here - stride if up else here + stride
         p = ((layer * h + max(0, -dy) + y) * w + max(0, -dx)) * 2 * lanes
         q = ((layer * h + max(0, dy) + y) * w + max(0, dx)) * 2 * lanes
-        if signed:
-            convolve_row(plane, above, here, below, out, n, table1, p, table2, q, neighbours, c, True)
+        row = above, here, below, out, p, q
+        if last:
+            convolve_row(plane, row, n, table1, table2, tiny, c, True, False)
+        elif first:
+            convolve_row(plane, row, n, table1, table2, tiny, c, True, True)
         else:
-            convolve_row(plane, above, here, below, out, n, table1, p, table2, q, neighbours, c, False)
+            convolve_row(plane, row, n, table1, table2, tiny, c, False, True)
 
 
 @numba.njit(forceinline=True)
-def convolve_row(plane, above, here, below, out, n, table1, p, table2, q, neighbours, c, signed):
-    """A row of n pixels through box and ReLU into the row `out`, summed over x.
+def convolve_row(plane, row, n, table1, table2, tiny, c, signed, sums):
+    """A row of n pixels through box and ReLU, in place; signed: K < 0 occurs; sums: over x, for the next layer.
 
-    A pixel's first half runs beside the second half of the one before it; the one after the last is read in vain.
+    A pixel is computed in three steps, beside the second step of the next one and the first of the one after that: a
+    CPU looks ahead by fewer operations than a pixel takes. The two pixels after the last are read in vain.
     """
+    above, here, below, out, p, q = row
     lanes, pixel = lanes_of(plane), 2 * lanes_of(plane)
     a0, a1, b0, b1 = c[0], c[0], c[0], c[0]  # A and B of the two pixels before
-    now = angle(plane, above, here, below, table1, p, table2, q, c, signed)
+    now = sine(*correlation(plane, above, here, below, table1, p, table2, q, c, signed), tiny, c)
+    j = pixel
+    after = correlation(plane, above + j, here + j, below + j, table1, p + j, table2, q + j, c, signed)
     for x in range(n):
-        i = x * pixel
+        i, j = x * pixel, (x + 2) * pixel
         t = load(plane, above + i + lanes) + load(plane, here + i + lanes) + load(plane, below + i + lanes)
-        j = i + pixel
-        after = angle(plane, above + j, here + j, below + j, table1, p + j, table2, q + j, c, signed)
+        later = correlation(plane, above + j, here + j, below + j, table1, p + j, table2, q + j, c, signed)
+        following = sine(*after, tiny, c)
         a, b = relu(*now, t, c, signed)
-        now = after
-        if x > 0:
-            store(plane, out + i - pixel, fma(neighbours, a0 + a, a1))
-            store(plane, out + i - pixel + lanes, fma(neighbours, b0 + b, b1))
+        now, after = following, later
+        if not sums:
+            store(plane, out + i, a)
+            store(plane, out + i + lanes, b)
+        elif x > 0:
+            store(plane, out + i - pixel, a0 + a + a1)
+            store(plane, out + i - pixel + lanes, b0 + b + b1)
         a0, a1, b0, b1 = a1, a, b1, b
-    last = out + (n - 1) * pixel
-    store(plane, last, fma(neighbours, a0, a1))
-    store(plane, last + lanes, fma(neighbours, b0, b1))
+    if sums:
+        store(plane, out + (n - 1) * pixel, a0 + a1)
+        store(plane, out + (n - 1) * pixel + lanes, b0 + b1)
 
 
 @numba.njit(forceinline=True)
-def angle(plane, above, here, below, table1, p, table2, q, c, signed):
-    """Of a pixel: K, w = s s', e = 1 - |c| and the sine of arccos |c|."""
-    zero, one, tiny = c[:3]
+def correlation(plane, above, here, below, table1, p, table2, q, c, signed):
+    """Of a pixel: K, s s'/(8 pi) and e = 1 - |c|."""
     lanes = lanes_of(plane)
     k = load(plane, above) + load(plane, here) + load(plane, below)
-    w = load(table1, p) * load(table2, q)
-    e = (w - (absolute(k) if signed else k)) * (load(table1, p + lanes) * load(table2, q + lanes))
-    e = where_less(e, tiny, zero, e)
-    return k, w, e, root(fma(e, one - e, e))
+    inverse = load(table1, p + lanes) * load(table2, q + lanes)
+    e = fma(negative(absolute(k) if signed else k), inverse, c[1])
+    return k, load(table1, p) * load(table2, q), e
+
+
+@numba.njit(forceinline=True)
+def sine(k, w, e, tiny, c):
+    """The same, and the sine of arccos |c|."""
+    e = where_less(e, tiny, c[0], e)
+    return k, w, e, root(fma(e, c[1] - e, e))
 
 
 @numba.njit(forceinline=True)
 def relu(k, w, e, sine, t, c, signed):
-    """A = w kappa1 and B = kappa0 T + A after a ReLU, over 8, from box sums k and t and what `angle` returns."""
-    zero, one, _, eighth, three_32nds, inverse_8pi = c[:6]
-    kappa0 = fma(one - (e + sine), polynomial(e - sine, c[6:]), three_32nds)
-    if signed:  # K < 0 occurs in the first layer only
+    """A = s s' kappa1 and B = kappa0 T + A after a ReLU, over 8, from box sums k and t and what `sine` returns."""
+    zero, one, _, eighth, three_32nds = c[:5]
+    kappa0 = fma(one - (e + sine), polynomial(e - sine, c[5:]), three_32nds)
+    if signed:
         kappa0 = where_less(k, zero, eighth - kappa0, kappa0)
-    a = fma(w, sine * inverse_8pi, k * kappa0)
-    return a, fma(kappa0, t, a)
+    w_sine = w * sine
+    return fma(k, kappa0, w_sine), fma(kappa0, k + t, w_sine)
 
 
 @numba.njit(forceinline=True)

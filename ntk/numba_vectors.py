@@ -90,7 +90,7 @@ def operation(arity, emit):
     return intrinsic(typings[arity])
 
 
-root, absolute = operation(1, "sqrt"), operation(1, "fabs")
+root, absolute, negative = operation(1, "sqrt"), operation(1, "fabs"), operation(1, ir.IRBuilder.fneg)
 fma = operation(3, "fmuladd")  # x y + z, rounded once where the CPU can
 where_less = operation(4, lambda builder, x, y, yes, no: builder.select(builder.fcmp_ordered("<", x, y), yes, no))
 

@@ -1,5 +1,6 @@
 """The numba engine: its dual activation, threads, compilation, and CPUs with narrower registers."""
 
+import math
 import os
 import subprocess
 import sys
@@ -17,11 +18,14 @@ from ntk.numba_vectors import load, splat, store
 @numba.njit
 def relu_of_correlations(c, a, b, constants):
     """A/8 and B/8 [m] after the engine's ReLU, from correlations c [m] with s = s' = 1 and T = 1."""
-    v, zero, one = splat(constants), np.zeros_like(c), np.ones(2 * len(c), c.dtype)
-    rows = np.concatenate((c, zero))
-    for i in range(0, len(c), numba_engine.lanes_of(c)):
-        found = numba_engine.angle(rows, i, len(c), len(c), one, 0, one, 0, v, True)
-        new_a, new_b = numba_engine.relu(*found, load(one, 0), v, True)
+    v, lanes, zero = splat(constants), numba_engine.lanes_of(c), len(c)
+    rows = np.concatenate((c, np.zeros_like(c)))
+    table = np.ones(2 * lanes, c.dtype)
+    table[:lanes] /= math.sqrt(8 * math.pi)  # s and 1/s as the engine has them
+    for i in range(0, len(c), lanes):
+        found = numba_engine.correlation(rows, i, zero, zero, table, 0, table, 0, v, True)
+        found = numba_engine.sine(*found, v[2], v)
+        new_a, new_b = numba_engine.relu(*found, load(table, lanes), v, True)
         store(a, i, new_a)
         store(b, i, new_b)
 
