@@ -62,9 +62,14 @@ def dense_layers(
 
 
 def reciprocals(q: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Tables [depth, n] of r = sqrt(3/(1 + 2q)) before every hidden layer, zeros up to whole vectors, from q."""
-    r = np.zeros((len(q) - 1, q.shape[1] + -q.shape[1] % lanes_of(q)))
-    r[:, : q.shape[1]] = np.sqrt(3 / (1 + 2 * q[:-1]))
+    """Tables [depth, n] of r = sqrt(3/(1 + 2q)) before every hidden layer, zeros up to whole vectors, from q.
+
+    In extended precision: the variances come to 1 with depth, and r with them exactly, so that no error adds up.
+    """
+    r, v = np.zeros((len(q) - 1, q.shape[1] + -q.shape[1] % lanes_of(q))), np.longdouble(q[0])
+    for layer in range(len(r)):
+        r[layer, : len(v)] = np.sqrt(3 / (1 + 2 * v))
+        v = np.arcsin(2 * v / (1 + 2 * v)) / np.arcsin(np.longdouble(2) / 3)
     return r
 
 

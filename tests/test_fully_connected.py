@@ -45,6 +45,14 @@ def test_agrees_with_twin(depth, tolerance, engine):
     assert relative_error(fully_connected_ntk_reference(x1, x2, depth=depth), found) < 1e-11
 
 
+def test_deep_layers_do_not_drift():
+    """At the fixed point of the variances the errors of 840 layers do not add up."""
+    x = flat_images(30) * np.sqrt(256 / fully_connected.erf_scale)
+    expected = fully_connected_ntk_twin(x, x, 840)
+    found = fully_connected_ntk(x, depth=840, engine="numba")
+    assert np.median(np.abs(off_diagonal(found) / off_diagonal(expected) - 1)) < 1e-14
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_tiny_entries(engine):
     """Entries as small as 1e-300 keep their relative accuracy."""
