@@ -66,7 +66,7 @@ def reciprocals(q: NDArray[np.float64]) -> NDArray[np.float64]:
 
     In extended precision: the variances come to 1 with depth, and r with them exactly, so that no error adds up.
     """
-    r, v = np.zeros((len(q) - 1, q.shape[1] + -q.shape[1] % lanes_of(q))), np.longdouble(q[0])
+    r, v = np.zeros((len(q) - 1, q.shape[1] + -q.shape[1] % lanes_of(q))), q[0].astype(np.longdouble)
     for layer in range(len(r)):
         r[layer, : len(v)] = np.sqrt(3 / (1 + 2 * v))
         v = np.arcsin(2 * v / (1 + 2 * v)) / np.arcsin(np.longdouble(2) / 3)

@@ -354,7 +354,7 @@ def test_the_committed_results_pass_their_verification(mnist_dir):
 @pytest.mark.slow
 def test_the_committed_convolutional_kernels_are_intact_and_a_sample_is_computed_again(mnist_dir):
     """From MNIST's images at the real depth: four entries of each of two matrices within 1e-10."""
-    paths = sorted((ROOT / "kernel_output").glob("convolutional_seed0_*_kernel_t*.npy"))
+    paths = sorted((ROOT / "kernel_output").glob("convolutional_seed0_*_kernel_t*[nt].npy"))
     labels = {path.name: checkpoints.read_kernel(path)[1] for path in paths}
     assert labels and all(label["depth"] == 96 and label["precision"] == "float64" for label in labels.values())
     stem = "convolutional_seed0_data16_trial3_kernel_"
