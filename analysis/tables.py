@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 import scaling
 from analysis import growth
+from runtime.results import load_arrays
 
 Results = Mapping[str, NDArray[np.float64]]
 NETWORKS = {"fully-connected": ("Fully connected", (8, 9)), "convolutional": ("Convolutional", (0, 1))}
@@ -67,10 +68,7 @@ CLAIM = [  # what is said to grow no faster than log n, in both conventions, and
 
 def load(path: Path) -> dict[str, NDArray[np.float64]]:
     """The arrays of an .npz file; none where there is no such file."""
-    if not path.exists():
-        return {}
-    with np.load(path) as arrays:
-        return dict(arrays)
+    return load_arrays(path) if path.exists() else {}
 
 
 def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -108,13 +108,13 @@ class Sitting:
     def __enter__(self) -> "Sitting":
         self.started = time.perf_counter()
         self.bar = tqdm(total=self.pairs, unit=" pairs", unit_scale=True, desc=self.network, disable=None)
-        self.said = self.started
+        self.said, self.done = self.started, 0
         return self
 
     def progress(self, pairs: int) -> None:
         """Count pairs of images; logs, which show no bar, get a line every ten minutes."""
         self.bar.update(pairs)
-        self.done = getattr(self, "done", 0) + pairs
+        self.done += pairs
         if not sys.stderr.isatty() and time.perf_counter() > self.said + 600:
             self.said = time.perf_counter()
             print(f"{self.network}: {self.done:,} of {self.pairs:,} pairs after {in_words(self.said - self.started)}")
