@@ -41,8 +41,6 @@ def in_parallel(compute: Callable[[Any], None], tasks: Iterable[Any]) -> None:
 # ---- the fully-connected network ----
 
 
-
-
 def dense_layers(
     kernel: NDArray[np.float64], r1: NDArray[np.float64], r2: NDArray[np.float64]
 ) -> NDArray[np.float64]:
@@ -142,15 +140,19 @@ class NumbaCone:
         return a.ravel()[: len(i)], b.ravel()[: len(i)]
 
 
-def is_compiled(precision: str) -> bool:
-    """Whether this machine has the engine for that precision in Numba's cache; else the first call compiles it."""
+def is_compiled(network: str, precision: str) -> bool:
+    """Whether this machine has the engine for that network in Numba's cache; else the first call compiles it."""
     number = numba.from_dtype(np.dtype(precision))
     constants = 5 + len(angle_polynomial(np.dtype(precision).type))
     variances = types.UniTuple(numba.float64[:, :, ::1], 3)
     arguments = (number[:, :, ::1], variances, numba.intp[:, ::1], numba.intp, numba.boolean)
     signature = (*arguments, types.UniTuple(number, constants), numba.float64[::1], numba.float64[::1])
-    cache: Any = cone
-    return signature in cache.overloads or cache._cache.load_overload(signature, cache.targetctx) is not None
+    compiled: Any = cone
+    if network == "fully-connected":  # in float64 always
+        matrix, constants = numba.float64[:, ::1], 5 + len(arcsin_polynomial())
+        signature = (matrix, matrix, matrix, types.UniTuple(numba.float64, constants), matrix)
+        compiled = dense
+    return signature in compiled.overloads or compiled._cache.load_overload(signature, compiled.targetctx) is not None
 
 
 @numba.njit(cache=True, nogil=True)

@@ -6,11 +6,11 @@ Each lane is computed on its own, in the order written: its bits depend neither 
 import operator
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import cgutils, registry, types
 from numba.core.datamodel import models, register_default
 from numba.extending import intrinsic, overload
 
-WIDTH = 64  # bytes of a vector. Where registers are narrower LLVM splits it, at no loss: measured with AVX2 and SSE2
+WIDTH = 64 if "+avx512f" in registry.cpu_target.target_context.codegen().magic_tuple()[2] else 32  # bytes of a vector
 
 
 class Vector(types.Type):

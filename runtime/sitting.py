@@ -56,12 +56,14 @@ def announce(run: Run, planned: Mapping[str, Sequence[TrialFiles]]) -> None:
     """Say for each network what is to come, what is there already, and how long the rest takes."""
     from ntk.numba_engine import is_compiled  # Numba takes a second to import, and --help should not wait for it
 
-    if run.engine == "numba" and not is_compiled(run.precision):
+    missing_of = {network: sum(map(missing_pairs, files)) for network, files in planned.items()}
+    compiled = [is_compiled(network, run.precision) for network, missing in missing_of.items() if missing]
+    if run.engine == "numba" and not all(compiled):
         print("note: the engine is compiled first, once on this machine, which takes up to 20 s")
     for network, files in planned.items():
         counts = Counter(f.trial.size for f in files)
         sizes = ", ".join(f"{count} x {size}" for size, count in counts.items())
-        pairs, missing = sum(map(trial_pairs, files)), sum(map(missing_pairs, files))
+        pairs, missing = sum(map(trial_pairs, files)), missing_of[network]
         print(f"{network}: {pairs:,} pairs of images, trials x sizes {sizes or 'none'}")
         if network == "convolutional" and missing < pairs:
             print(f"{network}: {pairs - missing:,} pairs are in {run.output}/ and are not computed again; "

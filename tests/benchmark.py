@@ -90,7 +90,7 @@ def convolutional():
         name = (f"neural-tangents, nt.batch of {size}", "float64")
         functions[name], pairs[name] = nt_batch(layers, images[:size], images[-size:], size), size**2
     for name in itertools.product(("numba", "jax"), ("float64", "float32")):
-        n1, n2 = (16, 32) if name[0] == "numba" or has_accelerator() else (4, 4)
+        n1, n2 = (32, 64) if name[0] == "numba" or has_accelerator() else (4, 4)
         arguments = dict(depth=CONVOLUTIONAL_DEPTH, engine=name[0], precision=name[1])
         functions[name] = lambda x1=images[:n1], x2=images[-n2:], a=arguments: convolutional_ntk(x1, x2, **a)
         pairs[name] = n1 * n2

@@ -79,12 +79,14 @@ def test_without_fma_and_wide_registers(tmp_path):
     """
     program = (
         "import sys, numpy, ntk.numba_engine, test_numba_engine as t, kernel_images as k\n"
-        "print(ntk.numba_engine.is_compiled('float64'))\n"
+        "print(ntk.numba_engine.is_compiled('convolutional', 'float64'))\n"
+        "print(ntk.numba_engine.is_compiled('fully-connected', 'float64'))\n"
         "x = numpy.concatenate([k.small_images(8), k.small_images(2), 1e-3 * k.small_images(2)])\n"
         "numpy.save(sys.argv[1] + '/kernel.npy', ntk.convolutional_ntk(x, depth=6, engine='numba'))\n"
         "dense = ntk.fully_connected_ntk(x.reshape(len(x), -1), depth=30, engine='numba')\n"
         "numpy.save(sys.argv[1] + '/dense.npy', dense)\n"
-        "print(ntk.numba_engine.is_compiled('float64'), max(t.check_relu('float64')))\n"
+        "print(ntk.numba_engine.is_compiled('fully-connected', 'float64'))\n"
+        "print(ntk.numba_engine.is_compiled('convolutional', 'float64'), max(t.check_relu('float64')))\n"
     )
     environment = os.environ | {
         "NUMBA_CPU_NAME": "generic",
@@ -94,8 +96,8 @@ def test_without_fma_and_wide_registers(tmp_path):
     }
     command = [sys.executable, "-c", program, str(tmp_path)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    before, after, error = result.stdout.split()
-    assert (before, after) == ("False", "True")
+    *compiled, error = result.stdout.split()
+    assert compiled == ["False", "False", "True", "True"]
     assert float(error) < 6 * np.finfo(float).eps
     x = np.concatenate([small_images(8), small_images(2), 1e-3 * small_images(2)])
     dense = fully_connected_ntk(x.reshape(len(x), -1), depth=30, engine="numba")
@@ -109,4 +111,6 @@ def test_without_fma_and_wide_registers(tmp_path):
 
 def test_is_compiled():
     convolutional_ntk(small_images(1), depth=3, engine="numba")
-    assert numba_engine.is_compiled("float64")
+    fully_connected_ntk(flat_images(2), depth=3)
+    assert numba_engine.is_compiled("convolutional", "float64")
+    assert numba_engine.is_compiled("fully-connected", "float64")
