@@ -332,66 +332,87 @@ def convolve(plane, dy, dx, h, w, layer, kind, table1, table2, constants):
 
     kind: whether the layer is the first of all, and the last of its stage, and whether all correlations are 1.
     """
-    c, lanes = splat(constants), lanes_of(plane)
+    c, place = splat(constants), (dy, dx, h, w, layer)
     first, last, identical = kind
     tiny = c[1] + c[1] if identical else c[2]  # below it e counts as 0
+    if last:
+        convolve_rows(plane, place, table1, table2, tiny, c, True, False)
+    elif first:
+        convolve_rows(plane, place, table1, table2, tiny, c, True, True)
+    else:
+        convolve_rows(plane, place, table1, table2, tiny, c, False, True)
+
+
+@numba.njit(forceinline=True)
+def convolve_rows(plane, place, table1, table2, tiny, c, signed, sums):
+    """All rows through box and ReLU, in place; signed: K < 0 occurs; sums: over x, for the next layer.
+
+    A pixel takes four steps, each beside an earlier step of one of the next three pixels: a CPU looks ahead by fewer
+    operations than a pixel needs. The last three of a row go beside the first three of the next one.
+    """
+    dy, dx, h, w, _ = place
+    lanes, pixel, rows, n = lanes_of(plane), 2 * lanes_of(plane), h - abs(dy), w - abs(dx)
+    row, out = row_of(0, place, lanes)
+    first, second, third = first_pixels(plane, row, table1, table2, tiny, c, signed)
+    for step in range(rows):
+        next_row, next_out = row_of(min(step + 1, rows - 1), place, lanes)  # the last row's is read in vain
+        if n < 3:  # too short
+            first, second, third = first_pixels(plane, row, table1, table2, tiny, c, signed)
+        a0, a1, b0, b1 = c[0], c[0], c[0], c[0]  # A and B of the two pixels before
+        for read, start, stop, ahead in (row, 0, n - 3, 3), (next_row, max(0, n - 3), n, 3 - n):
+            for x in range(start, stop):
+                i, t = x * pixel, box(plane, row, x * pixel + lanes)
+                fourth = correlation(plane, read, (x + ahead) * pixel, table1, table2, c, signed)
+                a, b = relu(*first, t)
+                first, second, third = slope(*second, c, signed), sine(*third, tiny, c), fourth
+                if not sums:
+                    store(plane, out + i, a)
+                    store(plane, out + i + lanes, b)
+                elif x > 0:
+                    store(plane, out + i - pixel, a0 + a + a1)
+                    store(plane, out + i - pixel + lanes, b0 + b + b1)
+                a0, a1, b0, b1 = a1, a, b1, b
+        if sums:
+            store(plane, out + (n - 1) * pixel, a0 + a1)
+            store(plane, out + (n - 1) * pixel + lanes, b0 + b1)
+        row, out = next_row, next_out
+
+
+@numba.njit(forceinline=True)
+def row_of(step, place, lanes):
+    """The row of a step: where the rows that it is made of and its table entries start; and where it goes."""
+    dy, dx, h, w, layer = place
     rows, n = h - abs(dy), w - abs(dx)
     stride, zeros = n * 2 * lanes, (rows + 1) * n * 2 * lanes
     up = layer % 2 == 0  # the rows move from slots 1 to h up by one, else back down
-    for step in range(rows):
-        y = step if up else rows - 1 - step
-        here = (y + 1) * stride if up else y * stride
-        above = here - stride if y > 0 else zeros
-        below = here + stride if y < rows - 1 else zeros
-        out = here - stride if up else here + stride
-        p = ((layer * h + max(0, -dy) + y) * w + max(0, -dx)) * 2 * lanes
-        q = ((layer * h + max(0, dy) + y) * w + max(0, dx)) * 2 * lanes
-        row = above, here, below, out, p, q
-        if last:
-            convolve_row(plane, row, n, table1, table2, tiny, c, True, False)
-        elif first:
-            convolve_row(plane, row, n, table1, table2, tiny, c, True, True)
-        else:
-            convolve_row(plane, row, n, table1, table2, tiny, c, False, True)
+    y = step if up else rows - 1 - step
+    here = (y + 1) * stride if up else y * stride
+    above = here - stride if y > 0 else zeros
+    below = here + stride if y < rows - 1 else zeros
+    p = ((layer * h + max(0, -dy) + y) * w + max(0, -dx)) * 2 * lanes
+    q = ((layer * h + max(0, dy) + y) * w + max(0, dx)) * 2 * lanes
+    return (above, here, below, p, q), here - stride if up else here + stride
 
 
 @numba.njit(forceinline=True)
-def convolve_row(plane, row, n, table1, table2, tiny, c, signed, sums):
-    """A row of n pixels through box and ReLU, in place; signed: K < 0 occurs; sums: over x, for the next layer.
-
-    A pixel is computed in three steps, beside the second step of the next one and the first of the one after that: a
-    CPU looks ahead by fewer operations than a pixel takes. The two pixels after the last are read in vain.
-    """
-    above, here, below, out, p, q = row
-    lanes, pixel = lanes_of(plane), 2 * lanes_of(plane)
-    a0, a1, b0, b1 = c[0], c[0], c[0], c[0]  # A and B of the two pixels before
-    now = sine(*correlation(plane, above, here, below, table1, p, table2, q, c, signed), tiny, c)
-    j = pixel
-    after = correlation(plane, above + j, here + j, below + j, table1, p + j, table2, q + j, c, signed)
-    for x in range(n):
-        i, j = x * pixel, (x + 2) * pixel
-        t = load(plane, above + i + lanes) + load(plane, here + i + lanes) + load(plane, below + i + lanes)
-        later = correlation(plane, above + j, here + j, below + j, table1, p + j, table2, q + j, c, signed)
-        following = sine(*after, tiny, c)
-        a, b = relu(*now, t, c, signed)
-        now, after = following, later
-        if not sums:
-            store(plane, out + i, a)
-            store(plane, out + i + lanes, b)
-        elif x > 0:
-            store(plane, out + i - pixel, a0 + a + a1)
-            store(plane, out + i - pixel + lanes, b0 + b + b1)
-        a0, a1, b0, b1 = a1, a, b1, b
-    if sums:
-        store(plane, out + (n - 1) * pixel, a0 + a1)
-        store(plane, out + (n - 1) * pixel + lanes, b0 + b1)
+def first_pixels(plane, row, table1, table2, tiny, c, signed):
+    """A row's first pixel after three steps, its second after two, its third after one."""
+    pixel = 2 * lanes_of(plane)
+    first = slope(*sine(*correlation(plane, row, 0, table1, table2, c, signed), tiny, c), c, signed)
+    second = sine(*correlation(plane, row, pixel, table1, table2, c, signed), tiny, c)
+    return first, second, correlation(plane, row, 2 * pixel, table1, table2, c, signed)
 
 
 @numba.njit(forceinline=True)
-def correlation(plane, above, here, below, table1, p, table2, q, c, signed):
-    """Of a pixel: K, s s'/(8 pi) and e = 1 - |c|."""
-    lanes = lanes_of(plane)
-    k = load(plane, above) + load(plane, here) + load(plane, below)
+def box(plane, row, i):
+    """The sum over three rows, of what lies i after their start."""
+    return load(plane, row[0] + i) + load(plane, row[1] + i) + load(plane, row[2] + i)
+
+
+@numba.njit(forceinline=True)
+def correlation(plane, row, i, table1, table2, c, signed):
+    """Of the pixel that lies i after the start of a row: K, s s'/(8 pi) and e = 1 - |c|."""
+    k, p, q, lanes = box(plane, row, i), row[3] + i, row[4] + i, lanes_of(plane)
     inverse = load(table1, p + lanes) * load(table2, q + lanes)
     e = fma(negative(absolute(k) if signed else k), inverse, c[1])
     return k, load(table1, p) * load(table2, q), e
@@ -405,13 +426,18 @@ def sine(k, w, e, tiny, c):
 
 
 @numba.njit(forceinline=True)
-def relu(k, w, e, sine, t, c, signed):
-    """A = s s' kappa1 and B = kappa0 T + A after a ReLU, over 8, from box sums k and t and what `sine` returns."""
+def slope(k, w, e, sine, c, signed):
+    """K, s s'/(8 pi) times the sine, and kappa0/8, from what `sine` returns."""
     zero, one, _, eighth, three_32nds = c[:5]
     kappa0 = fma(one - (e + sine), polynomial(e - sine, c[5:]), three_32nds)
     if signed:
         kappa0 = where_less(k, zero, eighth - kappa0, kappa0)
-    w_sine = w * sine
+    return k, w * sine, kappa0
+
+
+@numba.njit(forceinline=True)
+def relu(k, w_sine, kappa0, t):
+    """A = s s' kappa1 and B = kappa0 T + A after a ReLU, over 8, from t and what `slope` returns."""
     return fma(k, kappa0, w_sine), fma(kappa0, k + t, w_sine)
 
 

@@ -23,9 +23,10 @@ def relu_of_correlations(c, a, b, constants):
     table = np.ones(2 * lanes, c.dtype)
     table[:lanes] /= math.sqrt(8 * math.pi)  # s and 1/s as the engine has them
     for i in range(0, len(c), lanes):
-        found = numba_engine.correlation(rows, i, zero, zero, table, 0, table, 0, v, True)
-        found = numba_engine.sine(*found, v[2], v)
-        new_a, new_b = numba_engine.relu(*found, load(table, lanes), v, True)
+        row = 0, zero, zero, -i, -i  # between rows of zeros; all pixels have the same entries of the tables
+        found = numba_engine.correlation(rows, row, i, table, table, v, True)
+        found = numba_engine.slope(*numba_engine.sine(*found, v[2], v), v, True)
+        new_a, new_b = numba_engine.relu(*found, load(table, lanes))
         store(a, i, new_a)
         store(b, i, new_b)
 
