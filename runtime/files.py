@@ -44,8 +44,9 @@ def locked(folder: Path) -> Iterator[None]:
         except filelock.Timeout as error:
             owner = path.read_text().strip() or "another run"
             raise BadInput("output", folder, f"in use by {owner}; wait for it, or name another folder") from error
-        path.write_text(f"process {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
     try:
+        with write_errors_explained(path):
+            path.write_text(f"process {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
         yield
     finally:
         lock.release()
