@@ -46,8 +46,8 @@ test_size = 256  # test images of a trial, half of each class
 data_sizes = [16, 32, 64, 128, 256, 512]  # training images of a trial, half of each class
 trials = [16, 8, 4, 4, 4, 4]  # trials of each size
 # Where JAX finds no accelerator the convolutional network takes these, and those whose kernels are in the folder.
-trials_without_accelerator = [3, 1, 0, 0, 0, 0]
-trials_to_verify = {"fully-connected": [1] * 6, "convolutional": [1, 1, 0, 0, 0, 0]}  # three minutes on two cores
+trials_without_accelerator = {16: 3, 32: 1}
+trials_to_verify = {"fully-connected": dict.fromkeys(data_sizes, 1), "convolutional": {16: 1, 32: 1}}
 
 selections = {"fully-connected": (8, 9), "convolutional": (1, 0)}  # digits; the second one is class +1
 networks = tuple(selections)
@@ -149,8 +149,8 @@ def make_trial(
 
 def trial_files(run: Run, trial: Trial, delta: float = 1) -> TrialFiles:
     """Where the trial's arrays are; delta: its separability, which the convolutional network does not need."""
-    depth, planned = (trial_depth(t, delta) for t in (trial, replace(trial, depth_setting=None)))
-    return TrialFiles(run, trial, depth, depth_in_name=depth != planned)
+    plan = depth_factor if trial.network == "fully-connected" else convolutional_depth
+    return TrialFiles(run, trial, trial_depth(trial, delta), depth_in_name=trial.depth_setting not in (None, plan))
 
 
 def trial_kernels(
@@ -432,10 +432,9 @@ def settings_of(args: argparse.Namespace, network: str) -> list[tuple[Hashable, 
 
 def planned_trials(args: argparse.Namespace, run: Run, network: str) -> list[tuple[Hashable, Trial]]:
     """(setting, trial) of everything that is to be computed for one network."""
-    slow = network == "convolutional" and not has_accelerator()
+    slow = network == "convolutional" and (run.engine != "jax" or not has_accelerator())
     limited = (args.verify or slow) and not args.trials_given
-    counts = trials_to_verify[network] if args.verify else trials_without_accelerator
-    limits = dict(zip(data_sizes, counts, strict=False))
+    limits = trials_to_verify[network] if args.verify else trials_without_accelerator
     planned = []
     for (n, count), (setting, digits, depth_setting) in itertools.product(
         zip(args.data_sizes, args.trials, strict=True), settings_of(args, network)
@@ -480,7 +479,8 @@ def experiment(args: argparse.Namespace, run: Run) -> int:
     """Everything that the command line asks for. Returns the exit status."""
     drop_unfillable_sizes(args, run, digits_in_use(args))
     planned = {network: planned_trials(args, run, network) for network in args.networks}
-    announce(run, {network: [trial_files(run, t) for _, t in each] for network, each in planned.items()})
+    asked = {} if args.verify else {n: sum(args.trials) * len(settings_of(args, n)) for n in args.networks}
+    announce(run, {network: [trial_files(run, t) for _, t in each] for network, each in planned.items()}, asked)
     written = [run_network(args, run, network, each) for network, each in planned.items() if each]
     if args.what == "results" and not args.verify:
         print("", *map(tables.summary, written), "To see it all: jupyter lab analysis.ipynb", sep="\n")

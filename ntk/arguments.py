@@ -1,5 +1,6 @@
 """What both kernels share: the engines' names, checks of arguments, and two small helpers for arrays."""
 
+import importlib.util
 import os
 
 import numpy as np
@@ -30,12 +31,14 @@ def has_accelerator() -> bool:
 def choose_engine(engine: str) -> str:
     """The engine that `auto` or `gpu` stands for on this machine: numba, jax or neural-tangents.
 
-    Raises BadInput for other names, and for `gpu` where there is none.
+    Raises BadInput for other names, for `gpu` where there is none, and for neural-tangents where it is not installed.
     """
     if engine not in ENGINES:
         raise BadInput("engine", engine, f"unknown; use {', '.join(ENGINES)}")
     if engine == "gpu" and not has_accelerator():
         raise BadInput("engine", engine, "JAX finds no GPU or TPU; install requirements-gpu.txt, or use numba")
+    if engine == "neural-tangents" and importlib.util.find_spec("neural_tangents") is None:
+        raise BadInput("engine", engine, "not installed; it needs Python 3.11 to 3.13. Use numba or jax")
     if engine == "auto":
         return "jax" if has_accelerator() else "numba"
     return "jax" if engine == "gpu" else engine

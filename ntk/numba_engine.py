@@ -11,6 +11,8 @@ the layer's s and 1/s while these are in the cache.
 
 Every layer divides by 8, which is exact, instead of 9: it makes A and B 9/8 too large, and the pooling repairs it. A
 rounded 1/9 would let K drift away from the variances, and near c = 1 every digit of e = 1 - |c| counts.
+
+Numba's cache looks at this file alone: after a change of numba_vectors.py delete ntk/__pycache__.
 """
 
 import math
@@ -24,11 +26,13 @@ from numba.core import types
 from numpy.typing import NDArray
 
 from ntk.arguments import whole_blocks
+from ntk.convolutional import reach
 from ntk.numba_vectors import WIDTH, absolute, fma, load, negative, root, splat, store, where_less
 from ntk.polynomials import angle_polynomial, arcsin_polynomial, correlation_one
 
 GROUP = 4  # planes that go through a layer together
 PIECE = 512  # entries of a row of the fully-connected network's matrix that go through all layers together
+numba.extending.register_jitable(reach)
 
 
 def in_parallel(compute: Callable[[Any], None], tasks: Iterable[Any]) -> None:
@@ -165,13 +169,13 @@ def cone(images, variances, pair, layers, own, constants, a, b):
         h, w, depth = images.shape[1] >> stage, images.shape[2] >> stage, layers if stage < 3 else 0
         reach_y, reach_x = starts.shape[0] // 2, starts.shape[1] // 2
         if stage == 0:
-            reach_y, reach_x = min(15, h - 1), min(15, w - 1)
+            reach_y, reach_x = reach(h, 0), reach(w, 0)
         elif own and stage < 3:
             read_variances(variances[stage], pair[0], state, starts[reach_y, reach_x])
         v = variances[min(stage, 2)]
         table1, table2 = deviations(v, pair[0], depth, images.dtype), deviations(v, pair[1], depth, images.dtype)
         pooled, pooled_starts = empty_planes(h // 2, w // 2, stage + 1, lanes, images.dtype)
-        planes = aligned(GROUP * ((h + 2) * w + 2) * 2 * lanes, images.dtype).reshape(GROUP, -1)
+        planes = aligned(GROUP * (h + 2) * w * 2 * lanes, images.dtype).reshape(GROUP, -1)
         for dy in range(-reach_y, reach_y + 1):
             for first in range(-reach_x, reach_x + 1, GROUP):
                 group = range(first, min(first + GROUP, reach_x + 1))
@@ -268,7 +272,7 @@ def empty_planes(h, w, stage, lanes, dtype):
 
     A plane holds A and B of its pixels, [h - |dy|, w - |dx|, 2, lanes].
     """
-    reach_y, reach_x = min((16 >> stage) - 1, h - 1), min((16 >> stage) - 1, w - 1)
+    reach_y, reach_x = reach(h, stage), reach(w, stage)
     starts, size = np.zeros((2 * reach_y + 1, 2 * reach_x + 1), np.int64), 0
     for dy in range(-reach_y, reach_y + 1):
         for dx in range(-reach_x, reach_x + 1):
@@ -345,26 +349,29 @@ def convolve(plane, dy, dx, h, w, layer, kind, table1, table2, constants):
 
 @numba.njit(forceinline=True)
 def convolve_rows(plane, place, table1, table2, tiny, c, signed, sums):
-    """All rows through box and ReLU, in place; signed: K < 0 occurs; sums: over x, for the next layer.
+    """All rows through box and ReLU, in place; sums: over x, for the next layer.
 
-    A pixel takes four steps, each beside an earlier step of one of the next three pixels: a CPU looks ahead by fewer
-    operations than a pixel needs. The last three of a row go beside the first three of the next one.
+    signed: K < 0 may occur. It can't after a ReLU, but last layers take it too, which spares a copy of the code.
+
+    A pixel takes four steps: correlation, sine, slope, relu. Each goes beside an earlier step of one of the next three
+    pixels, because a CPU looks ahead by fewer operations than a pixel needs. After a row's last pixels come the first
+    ones of the next row.
     """
     dy, dx, h, w, _ = place
     lanes, pixel, rows, n = lanes_of(plane), 2 * lanes_of(plane), h - abs(dy), w - abs(dx)
     row, out = row_of(0, place, lanes)
-    first, second, third = first_pixels(plane, row, table1, table2, tiny, c, signed)
-    for step in range(rows):
-        next_row, next_out = row_of(min(step + 1, rows - 1), place, lanes)  # the last row's is read in vain
-        if n < 3:  # too short
-            first, second, third = first_pixels(plane, row, table1, table2, tiny, c, signed)
+    sloped, sined, correlated = first_pixels(plane, row, table1, table2, tiny, c, signed)
+    for turn in range(rows):
+        next_row, next_out = row_of(min(turn + 1, rows - 1), place, lanes)  # the last row's is read in vain
+        if n < 3:  # too short to go on from the row before
+            sloped, sined, correlated = first_pixels(plane, row, table1, table2, tiny, c, signed)
         a0, a1, b0, b1 = c[0], c[0], c[0], c[0]  # A and B of the two pixels before
         for read, start, stop, ahead in (row, 0, n - 3, 3), (next_row, max(0, n - 3), n, 3 - n):
             for x in range(start, stop):
                 i, t = x * pixel, box(plane, row, x * pixel + lanes)
-                fourth = correlation(plane, read, (x + ahead) * pixel, table1, table2, c, signed)
-                a, b = relu(*first, t)
-                first, second, third = slope(*second, c, signed), sine(*third, tiny, c), fourth
+                a, b = relu(*sloped, t)
+                sloped, sined = slope(*sined, c, signed), sine(*correlated, tiny, c)
+                correlated = correlation(plane, read, (x + ahead) * pixel, table1, table2, c, signed)
                 if not sums:
                     store(plane, out + i, a)
                     store(plane, out + i + lanes, b)
@@ -379,13 +386,13 @@ def convolve_rows(plane, place, table1, table2, tiny, c, signed, sums):
 
 
 @numba.njit(forceinline=True)
-def row_of(step, place, lanes):
-    """The row of a step: where the rows that it is made of and its table entries start; and where it goes."""
+def row_of(turn, place, lanes):
+    """The row whose turn it is: where the rows that it is made of and its table entries start; and where it goes."""
     dy, dx, h, w, layer = place
     rows, n = h - abs(dy), w - abs(dx)
     stride, zeros = n * 2 * lanes, (rows + 1) * n * 2 * lanes
     up = layer % 2 == 0  # the rows move from slots 1 to h up by one, else back down
-    y = step if up else rows - 1 - step
+    y = turn if up else rows - 1 - turn
     here = (y + 1) * stride if up else y * stride
     above = here - stride if y > 0 else zeros
     below = here + stride if y < rows - 1 else zeros
@@ -398,9 +405,9 @@ def row_of(step, place, lanes):
 def first_pixels(plane, row, table1, table2, tiny, c, signed):
     """A row's first pixel after three steps, its second after two, its third after one."""
     pixel = 2 * lanes_of(plane)
-    first = slope(*sine(*correlation(plane, row, 0, table1, table2, c, signed), tiny, c), c, signed)
-    second = sine(*correlation(plane, row, pixel, table1, table2, c, signed), tiny, c)
-    return first, second, correlation(plane, row, 2 * pixel, table1, table2, c, signed)
+    sloped = slope(*sine(*correlation(plane, row, 0, table1, table2, c, signed), tiny, c), c, signed)
+    sined = sine(*correlation(plane, row, pixel, table1, table2, c, signed), tiny, c)
+    return sloped, sined, correlation(plane, row, 2 * pixel, table1, table2, c, signed)
 
 
 @numba.njit(forceinline=True)
@@ -426,19 +433,19 @@ def sine(k, w, e, tiny, c):
 
 
 @numba.njit(forceinline=True)
-def slope(k, w, e, sine, c, signed):
+def slope(k, w, e, sin, c, signed):
     """K, s s'/(8 pi) times the sine, and kappa0/8, from what `sine` returns."""
     zero, one, _, eighth, three_32nds = c[:5]
-    kappa0 = fma(one - (e + sine), polynomial(e - sine, c[5:]), three_32nds)
+    kappa0 = fma(one - (e + sin), polynomial(e - sin, c[5:]), three_32nds)
     if signed:
         kappa0 = where_less(k, zero, eighth - kappa0, kappa0)
-    return k, w * sine, kappa0
+    return k, w * sin, kappa0
 
 
 @numba.njit(forceinline=True)
-def relu(k, w_sine, kappa0, t):
+def relu(k, w_sin, kappa0, t):
     """A = s s' kappa1 and B = kappa0 T + A after a ReLU, over 8, from t and what `slope` returns."""
-    return fma(k, kappa0, w_sine), fma(kappa0, k + t, w_sine)
+    return fma(k, kappa0, w_sin), fma(kappa0, k + t, w_sin)
 
 
 @numba.njit(forceinline=True)

@@ -87,7 +87,7 @@ class Constants:
     test_size: int
     data_sizes: list[int]
     trials: list[int]
-    trials_without_accelerator: list[int]
+    trials_without_accelerator: dict[int, int]
     networks: tuple[str, ...]
 
 
@@ -101,11 +101,11 @@ def parse_arguments(argv: list[str] | None, constants: Constants) -> argparse.Na
         description="Kernels, approximations and measurement counts of arXiv:2107.09200.",
         epilog="The defaults are the constants at the top of training.py.",
     )
-    limits = " ".join(map(str, constants.trials_without_accelerator))
+    limits = ", ".join(f"{count} of {n}" for n, count in constants.trials_without_accelerator.items())
     number, numbers = {"type": whole_number}, {"type": whole_number, "nargs": "+"}
     parser.add_options([
         ("--networks", dict(nargs="+", choices=constants.networks, default=constants.networks, metavar="NETWORK"),
-         f"of {' '.join(constants.networks)}", constants.networks),
+         f"one or both of {' '.join(constants.networks)}", constants.networks),
         ("--data-sizes", dict(numbers, metavar="N"), "numbers of training images, even", constants.data_sizes),
         ("--trials", dict(numbers, metavar="T"), "trials of each size, 0 skips it",
          f"{' '.join(map(str, constants.trials))}; for the convolutional network without an accelerator {limits}, and "
@@ -124,8 +124,10 @@ def parse_arguments(argv: list[str] | None, constants: Constants) -> argparse.Na
          "a CPU; neural-tangents: the slow cross-check", "auto: jax where JAX finds an accelerator, else numba"),
         ("--precision", dict(choices=("float64", "float32"), default="float64"),
          "of the convolutional kernels' evaluation", "float64"),
-        ("--depth-sweep", dict(action="store_true"), "vary the depth instead of running the plan", "off"),
-        ("--digit-pairs", dict(action="store_true"), "run all 45 pairs of digits instead of the plan", "off"),
+        ("--depth-sweep", dict(action="store_true"), "vary the depth instead of running the plan; hours "
+         "with both networks", "off"),
+        ("--digit-pairs", dict(action="store_true"), "run all 45 pairs of digits instead of the plan; "
+         "hours with both networks", "off"),
         ("--verify", dict(action="store_true"), "compute some trials again and compare them with those in the folder, "
          "which stays as it is", "off"),
         ("--coordinator", dict(metavar="HOST:PORT"), "where process 0 of a run of several processes listens",
@@ -169,7 +171,8 @@ def check_plan(parser: Parser, args: argparse.Namespace, constants: Constants) -
         parser.check(not args.digit_pairs, "digits", args.digits, "--digit-pairs takes all; leave one of them out")
     args.what = "depth_sweep" if args.depth_sweep else "digit_pairs" if args.digit_pairs else "results"
     modes = [mode for mode in ("depth-sweep", "digit-pairs", "verify") if getattr(args, mode.replace("-", "_"))]
-    parser.check(len(modes) < 2, " --".join(modes), [], "use one of them at a time")
+    if len(modes) > 1:
+        parser.error(f"--{' --'.join(modes)}: use one of them at a time")
 
 
 def check_processes(parser: Parser, args: argparse.Namespace) -> None:
@@ -245,7 +248,7 @@ def run_script(main: Callable[[], int]) -> NoReturn:
 def explained(error: BadInput) -> str:
     """The line about a bad input, with the option that the argument came from."""
     options = ("engine", "precision", "output", "dataset", "mnist_dir", "coordinator", "processes", "process_id",
-               "test_size", "data_sizes", "digits", "input", "epsilon", "trials")  # fmt: skip
+               "test_size", "data_sizes", "digits", "input")  # fmt: skip
     name = "--" + error.argument.replace("_", "-") if error.argument in options else error.argument
     return f"{name} {error.value}: {error.remedy}"
 

@@ -52,8 +52,11 @@ def missing_pairs(files: TrialFiles) -> int:
     return count_missing(files.path("kernel_train"), (n, n)) + count_missing(files.path("kernel_test"), (x, n))
 
 
-def announce(run: Run, planned: Mapping[str, Sequence[TrialFiles]]) -> None:
-    """Say for each network what is to come, what is there already, and how long the rest takes."""
+def announce(run: Run, planned: Mapping[str, Sequence[TrialFiles]], asked: Mapping[str, int]) -> None:
+    """Say for each network what is to come, what is there already, and how long the rest takes.
+
+    asked: trials that the command line or the constants ask for, of which some are left out without an accelerator.
+    """
     from ntk.numba_engine import is_compiled  # Numba takes a second to import, and --help should not wait for it
 
     missing_of = {network: sum(map(missing_pairs, files)) for network, files in planned.items()}
@@ -65,6 +68,8 @@ def announce(run: Run, planned: Mapping[str, Sequence[TrialFiles]]) -> None:
         sizes = ", ".join(f"{count} x {size}" for size, count in counts.items())
         pairs, missing = sum(map(trial_pairs, files)), missing_of[network]
         print(f"{network}: {pairs:,} pairs of images, trials x sizes {sizes or 'none'}")
+        if len(files) < asked.get(network, 0):
+            print(f"note: {network}: without an accelerator {len(files)} of {asked[network]} trials; --trials adds")
         if network == "convolutional" and missing < pairs:
             print(f"{network}: {pairs - missing:,} pairs are in {run.output}/ and are not computed again; "
                   f"--output DIR computes all anew in another folder")  # fmt: skip
@@ -78,13 +83,13 @@ def seconds_per_layer(run: Run) -> float:
     if run.engine == "neural-tangents":
         return 0.3 / 96  # to measure it would take a minute
     images = np.random.default_rng(0).normal(size=(2, 28, 28, 1))
-    depth, seconds = 24, 0.0
-    for depth in (3, 24):  # the first call may compile
+    seconds = 0.0
+    for depth in (3, 96):  # the first call may compile; shallow networks take longer a layer
         pairs = ConvolutionalPairs(images, depth=depth, engine=run.engine, precision=run.precision)
         start = time.perf_counter()
         pairs.pairs(np.zeros(pairs.block, int), np.ones(pairs.block, int))
         seconds = time.perf_counter() - start
-    return seconds / pairs.block / depth
+    return seconds / pairs.block / 96
 
 
 def in_words(seconds: float) -> str:

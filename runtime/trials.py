@@ -28,7 +28,6 @@ class Run:
         """Precision of the network's kernels: those of the fully-connected one take seconds in float64."""
         return self.precision if network == "convolutional" else "float64"
 
-
     def origin(self, network: str, digits: tuple[int, int] | None) -> dict[str, Any]:
         """What all trials of a results file have in common; digits: None where they are what is varied."""
         return {
@@ -71,7 +70,7 @@ def random_generator(seed: int, network: str, size: int, trial: int, purpose: st
 class TrialFiles:
     """Where a trial's arrays are, and what is written behind its kernels.
 
-    depth_in_name: where the depth is not the plan's, so that both can lie in one folder.
+    depth_in_name: of the depth sweep, where its setting is not the plan's, whose files it shares.
     """
 
     run: Run
@@ -87,7 +86,7 @@ class TrialFiles:
 
     def path(self, name: str) -> Path:
         """The file of one of the trial's arrays."""
-        depth = f"_depth{self.depth}" if self.depth_in_name else ""
+        depth = f"_depth{self.trial.depth_setting:g}" if self.depth_in_name else ""
         stem = f"seed{self.run.seed}_data{self.trial.size}_trial{self.trial.number}{depth}"
         return self.run.output / f"{self.prefix}_{stem}_{name}.npy"
 

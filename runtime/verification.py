@@ -18,6 +18,8 @@ quantity_limit = {"float64": 1e-6, "float32": 1e-2}  # condition numbers and mea
 
 def verify(experiment: Callable[[Run], int], run: Run) -> int:
     """Run the experiment in a temporary folder, and compare what it finds with run.output. Returns the exit status."""
+    if not list(run.output.glob("*_results.npz")):
+        raise BadInput("output", run.output, "holds no results to compare with; name the folder of a run")
     with tempfile.TemporaryDirectory() as folder:
         fresh = replace(run, output=Path(folder))
         return experiment(fresh) or compare_folders(fresh.output, run.output)

@@ -1,8 +1,14 @@
-"""Images that the tests of the kernels share."""
+"""Images that the tests of the kernels share, and the mark of those that need neural-tangents."""
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
+import pytest
+
+needs_oracle = pytest.mark.skipif(
+    importlib.util.find_spec("neural_tangents") is None, reason="neural-tangents is not installed"
+)
 
 FROZEN = np.load(Path(__file__).with_name("frozen_kernels.npz"))
 

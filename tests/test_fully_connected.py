@@ -5,7 +5,7 @@ import pytest
 import scipy.special
 from conftest import off_diagonal, relative_error
 from finite_networks import empirical_ntk
-from kernel_images import flat_images, real_images
+from kernel_images import flat_images, needs_oracle, real_images
 from twin import fully_connected_ntk_twin
 
 from ntk import fully_connected, fully_connected_ntk
@@ -20,6 +20,7 @@ def real_vectors():
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
+@needs_oracle
 @pytest.mark.parametrize("depth", [0, 1, 5, 83])
 def test_agrees_with_neural_tangents(depth):
     x = real_vectors()

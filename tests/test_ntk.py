@@ -94,3 +94,10 @@ def test_without_an_accelerator(monkeypatch):
     assert ntk.choose_engine("auto") == "numba"
     with pytest.raises(ntk.BadInput, match="engine gpu: JAX finds no GPU or TPU"):
         ntk.choose_engine("gpu")
+
+
+def test_without_the_oracle(monkeypatch):
+    """As on Python 3.14, where neural-tangents can't be installed: one line, no traceback."""
+    monkeypatch.setitem(sys.modules, "neural_tangents", None)
+    with pytest.raises(ntk.BadInput, match="engine neural-tangents: not installed"):
+        ntk.convolutional_ntk(small_images(2), depth=3, engine="neural-tangents")

@@ -3,10 +3,23 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import QUICK, ROOT, SHALLOW, TINY, call, contents, load_once, relative_error, run_script, succeed
+from conftest import (
+    QUICK,
+    ROOT,
+    SHALLOW,
+    TINY,
+    call,
+    complaint,
+    contents,
+    load_once,
+    relative_error,
+    run_script,
+    succeed,
+)
 
 import training
 from ntk import convolutional_ntk
@@ -144,23 +157,27 @@ def test_the_time_that_is_announced_is_measured(digits, tmp_path):
     assert [sitting.in_words(s) for s in (40, 700, 20000)] == ["40 s", "12 minutes", "5.6 hours"]
 
 
-def test_without_an_accelerator_the_plan_is_smaller_but_takes_what_is_there(digits, tmp_path, monkeypatch):
+def test_without_an_accelerator_the_plan_is_smaller_but_takes_what_is_there(digits, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(training, "has_accelerator", lambda: False)
     run = Run(0, 256, tmp_path, "numba", "float64", digits)
 
     def planned(network, *argv):
-        constants = options.Constants(0, 256, training.data_sizes, training.trials, [], training.networks)
+        constants = options.Constants(0, 256, training.data_sizes, training.trials, {}, training.networks)
         args = options.parse_arguments([str(word) for word in argv], constants)
         return [(trial.size, trial.number) for _, trial in training.planned_trials(args, run, network)]
 
-    by_constants = list(zip(training.data_sizes, training.trials_without_accelerator, strict=True))
+    by_constants = training.trials_without_accelerator.items()
     assert planned("convolutional") == [(n, i) for n, count in by_constants for i in range(count)]
     assert planned("convolutional", "--verify") == [(16, 0), (32, 0)]
+    sitting.announce(run, {"convolutional": []}, {"convolutional": 4})
+    assert "note: convolutional: without an accelerator 0 of 4 trials" in capsys.readouterr().out
     (tmp_path / "digits-convolutional_seed0_data256_trial2_kernel_test.npy").touch()
     assert planned("convolutional")[-1] == (256, 2)
     assert len(planned("fully-connected")) == sum(training.trials)
     assert planned("convolutional", "--data-sizes", 512, "--trials", 1) == [(512, 0)]
     monkeypatch.setattr(training, "has_accelerator", lambda: True)
+    assert planned("convolutional")[-1] == (256, 2)  # the engine numba does not use it
+    run = replace(run, engine="jax")
     assert len(planned("convolutional")) == sum(training.trials)
 
 
@@ -201,12 +218,13 @@ def test_the_sweep_at_the_plans_own_depth_equals_the_plan(planned_and_swept):
             ratios = [sweep[4, setting, number]["off_diagonal_ratio"] for setting in settings]
             assert (np.diff(ratios) < 0).all()
     kernels = {path.name for path in folder.glob("*data4_trial0*_kernel_train.npy")}
-    deeper = {f"digits-{network}_seed0_data4_trial0_depth{int(sweep[4, s, 0]['depth'])}_kernel_train.npy"
-              for s in settings if s != own}  # fmt: skip
+    deeper = {f"digits-{network}_seed0_data4_trial0_depth{s}_kernel_train.npy" for s in settings if s != own}
     assert kernels == deeper | {f"digits-{network}_seed0_data4_trial0_kernel_train.npy"}
     before = contents(folder)
     again()
     assert contents(folder) == before and not list(folder.glob("*.old"))
+    computed = [sitting["pairs_computed"] for sitting in json.loads((folder / "run.json").read_text())["sittings"]]
+    assert computed[0] > 0 and computed[-1] == 0
 
 
 @pytest.mark.slow
@@ -316,7 +334,7 @@ def test_verify_fails_after_one_change(copy, change):
 
 def test_verify_fails_where_there_is_nothing_to_compare(tmp_path):
     ended = call(*QUICK, "--verify", "--output", tmp_path / "nowhere")
-    assert ended.status == 1 and "can't be read" in ended.out
+    assert "holds no results to compare with" in complaint(ended)
     assert not (tmp_path / "nowhere").exists()
 
 
