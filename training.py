@@ -34,7 +34,7 @@ from runtime.files import save_unless_there
 from runtime.linear_algebra import Array, Matrix, condition_number, extreme_eigenvalues, numerical_flags, solve
 from runtime.results import Results, medians_over_images, merge_results
 from runtime.sitting import Sitting, announce, drop_unfillable_sizes
-from runtime.trials import Label, Run, Trial, TrialFiles, random_generator
+from runtime.trials import PAPERS_DIGITS, Label, Run, Trial, TrialFiles, random_generator
 from runtime.verification import verify
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def make_trial(
     network: str, digits: tuple[int, int], size: int, number: int, depth_setting: float | None = None
 ) -> Trial:
     """A trial; other digits than the paper's get a name."""
-    variant = "" if digits == selections[network] else "-{}v{}".format(*digits)
+    variant = "" if digits == PAPERS_DIGITS[network] else "-{}v{}".format(*digits)
     return Trial(network, digits, size, number, depth_setting, variant)
 
 

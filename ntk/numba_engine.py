@@ -150,8 +150,9 @@ def is_compiled(network: str, precision: str) -> bool:
     constants = 5 + len(angle_polynomial(np.dtype(precision).type))
     variances = types.UniTuple(numba.float64[:, :, ::1], 3)
     arguments = (number[:, :, ::1], variances, numba.intp[:, ::1], numba.intp, numba.boolean)
-    signature = (*arguments, types.UniTuple(number, constants), numba.float64[::1], numba.float64[::1])
+    last = types.UniTuple(number, constants), numba.float64[::1], numba.float64[::1]
     compiled: Any = cone
+    signature: tuple[Any, ...] = (*arguments, *last)
     if network == "fully-connected":  # in float64 always
         matrix, constants = numba.float64[:, ::1], 5 + len(arcsin_polynomial())
         signature = (matrix, matrix, matrix, types.UniTuple(numba.float64, constants), matrix)

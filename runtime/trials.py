@@ -10,6 +10,7 @@ import numpy as np
 
 from ntk import FORMULAS
 
+PAPERS_DIGITS = {"fully-connected": (8, 9), "convolutional": (1, 0)}  # the files' names of other digits say which
 Label = dict[str, Any]  # what decides a trial's kernels: its network, depth, precision and so on
 
 

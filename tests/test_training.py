@@ -8,7 +8,7 @@ from conftest import SHALLOW
 import training
 from ntk import BadInput
 from runtime import linear_algebra
-from runtime.trials import Run, random_generator
+from runtime.trials import PAPERS_DIGITS, Run, random_generator
 
 # ---- images ----
 
@@ -416,3 +416,11 @@ def test_a_trials_approximations_are_those_of_its_quantities(digits, tmp_path, m
     for convention, suffix in training.conventions.items():
         conditions = [training.condition_number(matrix) for matrix in again[convention]]
         assert np.array_equal(conditions, record[f"condition_number{suffix}"])
+
+
+def test_other_digits_have_a_name_even_as_the_constant(monkeypatch):
+    """Else the tables would take their results for those of the paper's digits."""
+    assert training.selections == PAPERS_DIGITS
+    monkeypatch.setitem(training.selections, "fully-connected", (3, 5))
+    assert training.make_trial("fully-connected", (3, 5), 16, 0).variant == "-3v5"
+    assert training.make_trial("fully-connected", (8, 9), 16, 0).variant == ""
