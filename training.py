@@ -67,7 +67,6 @@ conventions = {"original": "", "sound": "_sound"}  # and what the results' names
 dense_limit = 1024  # larger sparsified matrices are kept sparse, with sparse solves and Lanczos eigenvalues
 QUANTITIES_VERSION = 1  # of what a trial's record holds; raise it when a formula below changes
 
-
 # ----------------------------------------------------------------------------------------------------------------------
 # Images
 # ----------------------------------------------------------------------------------------------------------------------
@@ -482,8 +481,9 @@ def experiment(args: argparse.Namespace, run: Run) -> int:
     asked = {} if args.verify else {n: sum(args.trials) * len(settings_of(args, n)) for n in args.networks}
     announce(run, {network: [trial_files(run, t) for _, t in each] for network, each in planned.items()}, asked)
     written = [run_network(args, run, network, each) for network, each in planned.items() if each]
-    if args.what == "results" and not args.verify:
-        print("", *map(tables.summary, written), "To see it all: jupyter lab analysis.ipynb", sep="\n")
+    if not args.verify:
+        summaries = map(tables.summary, written) if args.what == "results" else []
+        print("", *summaries, "To see it all: jupyter lab analysis.ipynb", sep="\n")
     return 0
 
 
