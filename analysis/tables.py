@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,8 +138,8 @@ def sentence(results: Results, name: str) -> str:
     label = scaling.QUANTITIES[name].label
     sizes = f"from n = {found.n[0]:g} to {found.n[-1]:g}" if found.n.size else "at no size"
     ratio, index, exponent = (found.text(number) for number in ("ratio", "index", "exponent"))
-    if found.verdict == "no growth":
-        return f"{label}: **no growth**; {sizes} it changes by a factor of {ratio}."
+    if found.verdict == growth.NO_GROWTH:
+        return f"{label}: **{found.verdict}**; {sizes} it changes by a factor of {ratio}."
     if found.verdict == "no faster than log n":
         numbers = f"{ratio}, λ = {index}" if found.clear else ratio
         return f"{label}: **no faster than log n**, {found.reason}; {sizes} by a factor of {numbers}."
@@ -163,6 +164,12 @@ def prefixes(folder: Path, ending: str) -> list[str]:
     """Prefixes of the files {prefix}{ending} in the folder, the paper's two networks first."""
     found = sorted(path.name.removesuffix(ending) for path in folder.glob(f"*{ending}"))
     return [p for p in NETWORKS if p in found] + [p for p in found if p not in NETWORKS]
+
+
+def design(results: Results) -> tuple[list[int], list[int]]:
+    """The sizes that have trials, and how many each has."""
+    there = results["trials"] > 0
+    return results["data_sizes"][there].tolist(), results["trials"][there].tolist()
 
 
 def network_sections(folder: Path) -> str:
@@ -192,42 +199,68 @@ def network_section(title: str, results: Results) -> str:
     return "\n".join(parts)
 
 
+SPREADS = {  # of the trials in tests/growth_simulation.json: what the names of a kind have in common
+    "normal, the same at all sizes": lambda name: "normal" not in name and " like " not in name,
+    "not normal": lambda name: "normal" in name,
+    "changes with n": lambda name: " like " in name,
+}
+
+
 def simulation_section(folder: Path) -> str:
     """How often intervals cover and verdicts are wrong, as tests/simulate_growth.py measured it."""
     path = Path(__file__).parent.parent / "tests" / "growth_simulation.json"
     if not path.exists():
         return ""
     rows = json.loads(path.read_text())
-
     numbers = ["ratio", "index", "exponent", *growth.VERDICTS, "wrong"]
     cells = []
     for row in rows:
         shares = ["–" if row[name] is None else f"{100 * row[name]:.1f}" for name in numbers]
         shares.insert(3, f"{100 * min(row['means']):.1f} to {100 * max(row['means']):.1f}")
         cells.append([row["design"], row["truth"], row["spread"], *shares])
-    heading = ["n", "truth", "spread of a trial", "growth", "λ", "b", "means", *growth.VERDICTS, "wrong"]
-
-    def worst(kind: int) -> str:
-        some = [row for row in rows if kind == ("normal" in row["spread"]) + 2 * (" like " in row["spread"])]
-        covered = min(row[name] for row in some for name in numbers[:3] if row[name] is not None)
-        return f"{100 * covered:.1f} covered, {100 * max(row['wrong'] for row in some):.1f} wrong"
-
-    trials = {row["design"]: ", ".join(map(str, row["trials"])) for row in rows}
-    designs = [f"{counts} trials ({sizes})" for sizes, counts in trials.items()]
+    heading = ["design", "truth", "spread of a trial", "growth", "λ", "b", "means", *growth.VERDICTS, "wrong"]
     return f"""\
 ## How far these intervals and verdicts can be trusted
 
-`python tests/simulate_growth.py` made {rows[0]["repeats"]} data sets for each row, with {" and ".join(designs)},
-and judged them. The noise is normal where nothing else is said. All numbers are per cent. Growth, λ, b and means: how
-often the 95 % interval holds the truth, of the means at the worst and the best size. Then the share of each verdict.
-Wrong: “no growth” or “no faster” of what grows faster than log n, and “faster” of what does not. The worst of growth,
-λ and b:
+`python tests/simulate_growth.py` made {rows[0]["repeats"]} data sets for each row of the last table, and judged them.
+All numbers are per cent. Growth, λ, b and means: how often the 95 % interval holds the truth, of the means at the worst
+and the best size. Then the share of each verdict. Wrong: “{growth.NO_GROWTH}” or “no faster” of what
+grows faster than log n, and “faster” of what does not. The noise is normal where nothing else is said.
 
-- normal, spread the same at all sizes: {worst(0)};
-- not normal: {worst(1)};
-- spread changes with n, which four trials a size can hide: {worst(2)}.
+The designs, with the worst of growth, λ and b by how the trials spread. A spread that changes with n can be hidden by
+few trials:
 
+{simulated_designs(rows)}
+{designs_in_use(rows, folder)}
 {table(heading, cells)}"""
+
+
+def simulated_designs(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table of the designs, and of the worst that happened with each."""
+    lines = []
+    for design in dict.fromkeys(row["design"] for row in rows):
+        own = [row for row in rows if row["design"] == design]
+        sizes, trials = own[0]["sizes"], ", ".join(map(str, own[0]["trials"]))
+        lines.append([design, f"{sizes[0]} to {sizes[-1]}", trials])
+        for is_such in SPREADS.values():
+            some = [row for row in own if is_such(row["spread"])]
+            covered = min(row[name] for row in some for name in ("ratio", "index", "exponent") if row[name] is not None)
+            wrong = max(row["wrong"] for row in some)
+            lines[-1].append(f"{100 * covered:.1f} covered, {100 * wrong:.1f} wrong")
+    return table(["design", "n", "trials", *(f"spread {kind}" for kind in SPREADS)], lines)
+
+
+def designs_in_use(rows: Sequence[Mapping[str, Any]], folder: Path) -> str:
+    """A line for each main network: whether the design of its results is among those simulated."""
+    lines = []
+    simulated = {(tuple(row["sizes"]), tuple(row["trials"])): row["design"] for row in rows}
+    for prefix in filter(NETWORKS.__contains__, prefixes(folder, "_results.npz")):
+        sizes, trials = design(load(folder / f"{prefix}_results.npz"))
+        found = simulated.get((tuple(sizes), tuple(trials)))
+        said = f"that of the design “{found}”" if found else "not simulated as they are; run tests/simulate_growth.py"
+        counts = ", ".join(map(str, trials))
+        lines.append(f"- {NETWORKS[prefix][0]}, in the results above: {counts} trials, {said}.\n")
+    return "".join(lines)
 
 
 INTRODUCTION = """\
@@ -242,7 +275,7 @@ over the sizes, or over a power of n where it changes with n (`relative_errors` 
 Growth is judged by one curve (analysis/growth.py), y(n) = a + b (n^λ − 1)/λ. Its slope against ln n goes like n^λ:
 λ < 0 saturates, λ = 0 is the logarithm, λ > 0 a power. *Growth* is the curve's last value over its first. Verdicts:
 
-- *no growth*: the growth's interval is within {low:g} to {high:g};
+- *{no_growth}*: the growth's interval is within {low:g} to {high:g};
 - *no faster than log n*: such a curve fits, and λ's interval is below {margin:g} or the growth's below {high:g};
 - *faster than log n*: λ's interval is above 0 and the growth's above {high:g};
 - *undecided*: everything else.
@@ -254,7 +287,8 @@ means, whether or not it fits. *Sound*, *training* and *k_thresh* are convention
 
 def introduction(folder: Path) -> str:
     """What the tables hold and how growth is judged."""
-    return INTRODUCTION.format(low=1 / (1 + growth.MARGIN), high=1 + growth.MARGIN, margin=growth.MARGIN)
+    low, high = 1 / (1 + growth.MARGIN), 1 + growth.MARGIN
+    return INTRODUCTION.format(low=low, high=high, margin=growth.MARGIN, no_growth=growth.NO_GROWTH)
 
 
 def cost_section(folder: Path) -> str:
