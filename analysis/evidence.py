@@ -171,6 +171,8 @@ def sensitivity_section(title: str, arrays: Arrays) -> str:
             bold = "**" if settings[s, axis] == papers[axis] else ""
             rows.append([f"{bold}{settings[s, axis]:g}{bold}", *(summary(arrays, i, s) for i in range(len(n)))])
         parts.append(tables.table([parameter, *heading], rows))
+        if parameter == "percentile":
+            parts.append(same_percentiles(arrays))
     columns = [f"{what}, {threshold}" for threshold in THRESHOLDS.values() for what in ("paper's", "better", "worse")]
     least = [row for suffix in CONVENTIONS for axis in (2, 0) for row in least_boosts(arrays, suffix, axis)]
     parts += [
@@ -182,6 +184,20 @@ def sensitivity_section(title: str, arrays: Arrays) -> str:
         tables.table(["", *heading], least),
     ]
     return "\n".join(parts)
+
+
+def same_percentiles(arrays: Arrays) -> str:
+    """Which percentiles give the same K̃ as keeping every entry, and why."""
+    settings, papers = arrays["settings"], np.array(origin(arrays)["papers_setting"])
+    along = np.flatnonzero((settings[:, 1:] == papers[1:]).all(axis=1))
+    along = along[np.argsort(settings[along, 0])]
+    condition = arrays["condition_number"][:, along]
+    same = [s for i, s in enumerate(along) if np.array_equal(condition[:, i], condition[:, 0], equal_nan=True)]
+    if len(same) < 2:
+        return ""
+    *those, last = (f"{value:g}" for value in settings[same, 0])
+    values = f"{', '.join(those)} and {last}"
+    return f"The original's percentile counts zeros outside the class's block, so {values} drop nothing.\n"
 
 
 def summary(arrays: Arrays, size: int, setting: int) -> str:

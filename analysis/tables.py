@@ -280,8 +280,21 @@ Growth is judged by one curve (analysis/growth.py), y(n) = a + b (n^λ − 1)/λ
 - *faster than log n*: λ's interval is above 0 and the growth's above {high:g};
 - *undecided*: everything else.
 
-A dash for λ: a constant fits, so that λ has no meaning. b is that of the power law closest to the
-means, whether or not it fits. *Sound*, *training* and *k_thresh* are conventions of README.md, “What comes out”.
+A dash for λ: a constant fits, so that λ has no meaning. b is the exponent of the best power law, even where no power
+law fits.
+
+K is the NTK of the training images, K̃ the sparsified matrix, κ the condition number (largest over smallest eigenvalue
+by magnitude), k* the NTK of a test image with the training images. Conventions:
+
+- *Sound*: the pattern of K̃ is drawn without replacement, and the convolutional network's percentile is one of the
+  entries inside the class's own block. The original draws with replacement, and counts zeros outside the block.
+- *Post-selection, original*: k* is divided by the largest entry of the whole test block, which no algorithm knows.
+- *Training*: k* is divided by the training matrix's largest off-diagonal entry, which is known, and clipped.
+- *k_thresh*: k* is divided by the original's own constant alone, which is known as well, and clipped: the NTK at inner
+  product 1 − 10⁻⁵ (fully connected), the largest off-diagonal entry of the first trial at n = 16 (convolutional).
+- *At the median*, *at zero*: what the output is compared with. The median is that of the whole test set, which an
+  algorithm that sees one image does not know. Where nothing is said, accuracy is at the median and readout at zero, as
+  in the original.
 """
 
 

@@ -252,6 +252,17 @@ def test_least_boost_is_above_every_failure():
     }  # fmt: skip
 
 
+def test_percentiles_that_drop_nothing_are_named(finished):
+    arrays = dict(load_arrays(finished / "digits-convolutional_sensitivity.npz"))
+    assert "so 0, 50 and 75 drop nothing" in evidence.same_percentiles(arrays)
+    second = (arrays["settings"] == (50, 1, 1)).all(axis=1)
+    arrays["condition_number"] = np.where(second[:, None, None], 2.0, arrays["condition_number"])
+    assert "so 0 and 75 drop nothing" in evidence.same_percentiles(arrays)
+    third = (arrays["settings"] == (75, 1, 1)).all(axis=1)
+    arrays["condition_number"] = np.where(third[:, None, None], 2.0, arrays["condition_number"])
+    assert evidence.same_percentiles(arrays) == ""
+
+
 def test_ranks_leave_open_what_chance_allows():
     noise = np.random.default_rng(0).normal(size=(45, 6)) * 0.01
     clear = 0.5 + np.linspace(0, 0.45, 45)[:, None] + noise * 0.01

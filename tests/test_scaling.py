@@ -407,6 +407,8 @@ def test_results_document(folder, monkeypatch, capsys):
     assert "- sparsity of K̃: **no faster than log n**, λ below 0.25; from n = 16 to 512 by a factor of 2.2" in text
     assert "- κ of K̃: **no growth beyond 25 %**; from n = 16 to 512 it changes by a factor of 0.996" in text
     assert "nan" not in text
+    for convention in ("*Sound*", "*Training*", "*k_thresh*"):  # what tables name is explained
+        assert text.count(f"- {convention}: ") == 1
     assert "- post-selection, original: **faster than log n**, from n = 16" in text  # 100 + n is no power of n
     assert "- readout, diagonal: **faster than log n**, like n^0.50" in text
     assert "## How far these intervals" in text and text.count("| n^0.25 | 10 % |") >= 2
