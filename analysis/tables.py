@@ -20,6 +20,7 @@ from runtime.results import load_arrays
 
 Results = Mapping[str, NDArray[np.float64]]
 NETWORKS = {"fully-connected": ("Fully connected", (8, 9)), "convolutional": ("Convolutional", (0, 1))}
+MNIST_TRAINING = (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)  # its training images of each digit
 # Tables of means by size: {heading: {column: array}}
 TABLES = {
     "Accuracy on the test images, threshold at the median and at zero": {
@@ -133,9 +134,20 @@ def summary(path: Path) -> str:
 
 
 def sentence(results: Results, name: str) -> str:
-    """What the intervals say of the growth of one quantity."""
-    found = scaling.fit_growth(results["data_sizes"], scaling.trial_values(results, name))
-    label = scaling.QUANTITIES[name].label
+    """What the intervals say of the growth of one quantity, and whether the last size alone makes them say so."""
+    n, values = results["data_sizes"], scaling.trial_values(results, name)
+    found, there = scaling.fit_growth(n, values), np.flatnonzero([len(trials) > 0 for trials in values])
+    said = verdict_in_words(scaling.QUANTITIES[name].label, found)
+    if len(there) > 4:  # so that four are left
+        last = there[-1]
+        before = scaling.fit_growth(n[:last], values[:last])
+        if before.verdict != found.verdict:
+            said += f" Without n = {n[last]}, which has {len(values[last])} trials: {before.verdict}."
+    return said
+
+
+def verdict_in_words(label: str, found: growth.Growth) -> str:
+    """What one fit says of the growth of what the label names."""
     sizes = f"from n = {found.n[0]:g} to {found.n[-1]:g}" if found.n.size else "at no size"
     ratio, index, exponent = (found.text(number) for number in ("ratio", "index", "exponent"))
     if found.verdict == growth.NO_GROWTH:
@@ -179,18 +191,29 @@ def network_sections(folder: Path) -> str:
     )
 
 
+def shared_images(results: Results) -> list[str]:
+    """How much of its training images a trial of each size shares with another one, in the mean; [] unless MNIST's.
+
+    A trial draws n/2 images of each digit, independently of other trials.
+    """
+    origin = json.loads(str(results["origin"])) if "origin" in results else {}
+    if origin.get("dataset") != "mnist":
+        return []
+    shares = np.mean([results["data_sizes"] / 2 / MNIST_TRAINING[digit] for digit in origin["digits"]], axis=0)
+    return [f"{100 * share:.2g} %" for share in shares]
+
+
 def network_section(title: str, results: Results) -> str:
     """One network's tables, and what they say about the claim."""
-    n = results["data_sizes"]
-    rows = []
+    n, shared, rows = results["data_sizes"], shared_images(results), []
     for i in np.flatnonzero(results["trials"]):
         depths, ratios = results["depth"][i], results["off_diagonal_ratio"][i]
         span = sorted({f"{f(depths):.0f}" for f in (np.nanmin, np.nanmax)}, key=float)
         rows.append([f"{n[i]}", f"{results['trials'][i]}", " to ".join(span), f"{np.nanmax(ratios):.2g}"])
-    parts = [
-        f"## {title}\n",
-        table(["n", "trials", "depth", "largest off-diagonal entry of K over smallest diagonal one"], rows),
-    ]
+        rows[-1] += shared[i : i + 1]
+    heading = ["n", "trials", "depth", "largest off-diagonal entry of K over smallest diagonal one"]
+    heading += ["training images shared with another trial"] * bool(shared)
+    parts = [f"## {title}\n", table(heading, rows)]
     for name, columns in TABLES.items():
         parts += [f"### {name}\n", means_table(results, columns)]
     names = [name for name in scaling.QUANTITIES if name in results]
@@ -269,8 +292,9 @@ INTRODUCTION = """\
 Written by `python scaling.py` from the arrays in this folder; no number is typed by hand.
 
 Trials are the units: a trial's value is the mean over its sparsity patterns, of measurement counts the median over its
-test images and patterns. ± is the half-width of the mean's 95 % interval; the relative spread of the trials is pooled
-over the sizes, or over a power of n where it changes with n (`relative_errors` in scaling.py).
+test images and patterns. They count as independent, although large ones share training images. ± is the half-width of
+the mean's 95 % interval; the relative spread of the trials is pooled over the sizes, or over a power of n where it
+changes with n (`relative_errors` in scaling.py).
 
 Growth is judged by one curve (analysis/growth.py), y(n) = a + b (n^λ − 1)/λ. Its slope against ln n goes like n^λ:
 λ < 0 saturates, λ = 0 is the logarithm, λ > 0 a power. *Growth* is the curve's last value over its first. Verdicts:

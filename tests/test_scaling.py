@@ -418,6 +418,27 @@ def test_results_document(folder, monkeypatch, capsys):
         tables.main(["--output", str(folder / "nothing")])
 
 
+def test_a_verdict_that_the_last_size_alone_makes_is_said():
+    rng = np.random.default_rng(12)
+    values = noisy(lambda n: np.log(n) * (1 + (n == 512)), 0.01, rng, [8] * 6)
+    arrays = {"data_sizes": SIZES.astype(int), "sparsity": np.stack([np.append(v, [np.nan] * 2) for v in values])}
+    text = tables.sentence(arrays, "sparsity")
+    assert "**faster than log n**" in text
+    assert text.endswith(" Without n = 512, which has 8 trials: no faster than log n.")
+    arrays["sparsity"][5] = np.nan  # then 256 is the last one, and nothing changes without it
+    assert "**no faster than log n**" in tables.sentence(arrays, "sparsity")
+    assert "Without" not in tables.sentence(arrays, "sparsity")
+
+
+def test_shared_training_images():
+    """8192 images of 8 and 9: 4096 of 5851 and 4096 of 5949."""
+    origin = {"dataset": "mnist", "digits": [8, 9]}
+    arrays = {"data_sizes": np.array([16, 8192]), "origin": np.array(json.dumps(origin))}
+    assert tables.shared_images(arrays) == ["0.14 %", "69 %"] and sum(tables.MNIST_TRAINING) == 60_000
+    arrays["origin"] = np.array(json.dumps(origin | {"dataset": "digits"}))
+    assert tables.shared_images(arrays) == tables.shared_images({}) == []
+
+
 def test_titles():
     assert tables.title_of("fully-connected") == "Fully connected, digits 8 and 9"
     assert tables.title_of("digits-convolutional-3v5") == "Convolutional, digits 3 and 5 of scikit-learn, NOT MNIST"
