@@ -18,7 +18,8 @@ import scaling
 from analysis import growth
 from runtime.results import load_arrays
 
-Results = Mapping[str, NDArray[np.float64]]
+Array = NDArray[np.float64]
+Results = Mapping[str, Array]
 NETWORKS = {"fully-connected": ("Fully connected", (8, 9)), "convolutional": ("Convolutional", (0, 1))}
 MNIST_TRAINING = (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)  # its training images of each digit
 # Tables of means by size: {heading: {column: array}}
@@ -91,6 +92,24 @@ def plus_minus(value: float, half: float) -> str:
     return f"{value:.{digits}f} ± {half:.{digits}f}"
 
 
+def means(n: NDArray[Any], values: Array) -> tuple[Array, Array]:
+    """Means of [sizes, trials] and half-widths of their 95 % intervals, of accuracies or their differences.
+
+    scaling.size_means pools the relative spread of the trials. Of 1 + value that is nearly the absolute one.
+    """
+    mean, _, half = scaling.size_means(n, [1 + trials[np.isfinite(trials)] for trials in values])
+    return mean - 1, half
+
+
+def cells(mean: Array, half: Array, sign: str = "") -> list[str]:
+    """Means and half-widths as text; with a sign, in bold where the interval excludes 0. A dash where no trial is."""
+    halves = [f" ± {h:.3f}" if h < 1 else " ± 1 or more" if np.isfinite(h) else "" for h in half]
+    text = [f"{m:{sign}.3f}{h}" for m, h in zip(mean, halves, strict=True)]
+    clear = np.abs(mean) > half if sign else np.zeros(len(text), bool)
+    known = [f"**{t}**" if c else t for t, c in zip(text, clear, strict=True)]
+    return ["–" if np.isnan(m) else t for t, m in zip(known, mean, strict=True)]
+
+
 def means_table(results: Results, columns: Mapping[str, str]) -> str:
     """Means of arrays by size, with the half-widths of their 95 % intervals."""
     n, heading = results["data_sizes"], ["n", "trials"]
@@ -104,6 +123,42 @@ def means_table(results: Results, columns: Mapping[str, str]) -> str:
         cells.append([plus_minus(*pair) for pair in zip(mean, half, strict=True)])
         heading.append(f"{label}, less 1" if near_one else label)
     return table(heading, list(zip(*cells, strict=True)))
+
+
+LOSSES = {  # of the paired tables: {label: array, less its ending for the threshold}
+    "sparsified": "accuracy_sparse{}",
+    "sparsified, sound": "accuracy_sparse{}_sound",
+    "diagonal": "accuracy_diagonal{}",
+}
+LOSSES_CAPTION = """\
+Accuracy of the exact NTK minus that of the approximations, paired by trial (bold: the 95 % interval excludes 0;
+0 alone: the same in every trial):
+"""
+THRESHOLDS = {"": "median", "_at_zero": "0"}  # of the outputs; what the arrays' names end with
+
+
+def loss(results: Results, name: str, threshold: str) -> Array:
+    """Accuracy of the exact NTK less that of an approximation in `LOSSES`, [..., trials], the mean over patterns."""
+    exact, other = results[f"accuracy_exact{threshold}"], results[name.format(threshold)]
+    return exact - other.reshape(*exact.shape, -1).mean(-1)
+
+
+def losses_table(results: Results) -> str:
+    """What the approximations lose of the exact NTK's accuracy, paired by trial, by size; "" without accuracies."""
+    n, rows = results["data_sizes"], []
+    for ending, threshold in THRESHOLDS.items():
+        for label, name in LOSSES.items():
+            if name.format(ending) in results:
+                rows.append([label, threshold, *difference_cells(n, loss(results, name, ending))])
+    return table(["", "threshold", *(f"n = {size}" for size in n)], rows) if rows else ""
+
+
+def difference_cells(n: NDArray[Any], values: Array) -> list[str]:
+    """Means of differences [sizes, trials] as text; "0" where the difference is 0 in every trial."""
+    same = [np.all(np.abs(trials[np.isfinite(trials)]) < 1e-9) for trials in values]
+    known = [len(trials[np.isfinite(trials)]) > 0 for trials in values]
+    every = zip(cells(*means(n, values), "+"), same, known, strict=True)
+    return ["0" if is_same and is_known else cell for cell, is_same, is_known in every]
 
 
 SUMMARY = {  # columns of the table that a run ends with
@@ -216,6 +271,8 @@ def network_section(title: str, results: Results) -> str:
     parts = [f"## {title}\n", table(heading, rows)]
     for name, columns in TABLES.items():
         parts += [f"### {name}\n", means_table(results, columns)]
+        if "exact" in columns:
+            parts += [LOSSES_CAPTION, losses_table(results)]
     names = [name for name in scaling.QUANTITIES if name in results]
     parts += ["### Growth\n", scaling.growth_table(results, names), "The claim, as these intervals judge it:\n"]
     parts.append("".join(f"- {sentence(results, name)}\n" for name in CLAIM if name in results))
@@ -341,7 +398,7 @@ def sections() -> list[Callable[[Path], str]]:
     """All sections in the order of the document."""
     from analysis import evidence  # it formats its tables with this module
 
-    controls = [evidence.baselines, evidence.sensitivity, evidence.digit_pairs]
+    controls = [evidence.depth, evidence.baselines, evidence.sensitivity, evidence.digit_pairs]
     return [introduction, network_sections, *controls, cost_section, simulation_section]
 
 

@@ -439,6 +439,22 @@ def test_shared_training_images():
     assert tables.shared_images(arrays) == tables.shared_images({}) == []
 
 
+def test_losses_are_paired_by_trial():
+    """A loss of 0.1 in every trial, whose accuracies spread by more than that; patterns are averaged."""
+    exact = np.array([[0.5, 0.7, 0.9], [0.6, 0.8, np.nan]])
+    arrays = {"data_sizes": np.array([16, 32]), "trials": np.array([3, 2])}
+    for ending in tables.THRESHOLDS:
+        arrays |= {f"accuracy_exact{ending}": exact, f"accuracy_diagonal{ending}": exact}
+        arrays[f"accuracy_sparse{ending}"] = exact[..., None] - [0, 0.1, 0.2]
+    lines = tables.losses_table(arrays).splitlines()
+    assert lines[2:4] == ["| sparsified | median | **+0.100 ± 0.000** | **+0.100 ± 0.000** |",
+                          "| diagonal | median | 0 | 0 |"]  # fmt: skip
+    assert len(lines) == 6 and lines[4].startswith("| sparsified | 0 |")
+    arrays["accuracy_sparse"] = exact[..., None] - np.array([0.3, -0.1, 0.1])[:, None]
+    assert "| sparsified | median | +0.1" in tables.losses_table(arrays)  # not bold
+    assert tables.losses_table({"data_sizes": SIZES}) == ""
+
+
 def test_titles():
     assert tables.title_of("fully-connected") == "Fully connected, digits 8 and 9"
     assert tables.title_of("digits-convolutional-3v5") == "Convolutional, digits 3 and 5 of scikit-learn, NOT MNIST"
