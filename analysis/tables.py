@@ -4,7 +4,6 @@ A section of the document is a function of the output folder that returns Markdo
 describes is not there; `sections` lists them.
 """
 
-import argparse
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 import scaling
 from analysis import growth
+from runtime import options
 from runtime.results import load_arrays
 
 Array = NDArray[np.float64]
@@ -409,11 +409,14 @@ def document(folder: Path) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line of scaling.py."""
-    parser = argparse.ArgumentParser(prog="scaling.py", description="Write RESULTS.md of an output folder.")
-    parser.add_argument("--output", type=Path, default=Path("kernel_output"), help="the folder (%(default)s)")
-    options = parser.parse_args(arguments)
-    if not prefixes(options.output, "_results.npz"):
-        parser.error(f"--output {options.output}: no *_results.npz there; run training.py first")
-    path = options.output / "RESULTS.md"
-    path.write_text(document(options.output), encoding="utf-8")
+    parser = options.Parser(description="Write RESULTS.md of an output folder.")
+    parser.add_options([
+        ("--output", dict(type=options.folder, default=Path("kernel_output"), metavar="DIR"), "the folder",
+         "kernel_output"),
+    ])  # fmt: skip
+    folder = parser.parse_args(arguments).output
+    there = bool(prefixes(folder, "_results.npz"))
+    parser.check(there, "output", folder, "no *_results.npz there; run training.py first")
+    path = folder / "RESULTS.md"
+    path.write_text(document(folder), encoding="utf-8")
     print(f"wrote {path}")

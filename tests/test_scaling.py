@@ -414,8 +414,11 @@ def test_results_document(folder, monkeypatch, capsys):
     assert "## How far these intervals" in text and text.count("| n^0.25 | 10 % |") >= 2
     monkeypatch.setattr(tables, "sections", lambda: [lambda _: "one\n", lambda _: "", lambda folder: folder.name])
     assert tables.document(folder) == f"one\n\n{folder.name}"
-    with pytest.raises(SystemExit):
-        tables.main(["--output", str(folder / "nothing")])
+    for mistake in (["--output", str(folder / "nothing")], ["--outptu", "x"]):
+        with pytest.raises(SystemExit) as stopped:
+            tables.main(mistake)
+        line = capsys.readouterr().err
+        assert stopped.value.code == 2 and line.count("\n") == 1 and mistake[0] in line
 
 
 def test_a_verdict_that_the_last_size_alone_makes_is_said():
