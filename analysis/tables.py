@@ -418,5 +418,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     there = bool(prefixes(folder, "_results.npz"))
     parser.check(there, "output", folder, "no *_results.npz there; run training.py first")
     path = folder / "RESULTS.md"
-    path.write_text(document(folder), encoding="utf-8")
+    try:
+        path.write_text(document(folder), encoding="utf-8")
+    except OSError as error:
+        parser.check(False, "output", path, f"can't be written ({error.strerror})")
     print(f"wrote {path}")

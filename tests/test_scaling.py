@@ -414,7 +414,9 @@ def test_results_document(folder, monkeypatch, capsys):
     assert "## How far these intervals" in text and text.count("| n^0.25 | 10 % |") >= 2
     monkeypatch.setattr(tables, "sections", lambda: [lambda _: "one\n", lambda _: "", lambda folder: folder.name])
     assert tables.document(folder) == f"one\n\n{folder.name}"
-    for mistake in (["--output", str(folder / "nothing")], ["--outptu", "x"]):
+    (folder / "RESULTS.md").unlink()
+    (folder / "RESULTS.md").mkdir()  # can't be written
+    for mistake in (["--output", str(folder / "nothing")], ["--outptu", "x"], ["--output", str(folder)]):
         with pytest.raises(SystemExit) as stopped:
             tables.main(mistake)
         line = capsys.readouterr().err
