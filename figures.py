@@ -29,7 +29,7 @@ from PIL import Image
 
 import scaling
 import training
-from analysis import costs, tables
+from analysis import costs, evidence, tables
 from analysis.drawing import (
     DPI,
     GREY,
@@ -148,7 +148,10 @@ def print_runs(folder: str | Path) -> None:
             seconds = run["seconds"]["total"] if isinstance(run["seconds"], dict) else run["seconds"]
             where = f"{run['dataset']}; {run['device']}; engine {run['engine']}, {run['precision']}"
             what = f"{run['network']}, {run['what'].replace('_', ' ')}"
-            lines[what] = f"{what}: {where}; last run {seconds:,.0f} s, finished {run['finished']}"
+            took = f"last run {seconds:,.0f} s, finished {run['finished']}"
+            if "pairs_computed" in run:  # of all pairs that the run needed; the others it found on the disk
+                took += f", {run['pairs_computed']:,} of {run['pairs']:,} pairs computed"
+            lines[what] = f"{what}: {where}; {took}"
         print("\n".join(lines.values()))
     except (OSError, ValueError, KeyError, TypeError):
         print(f"note: {folder}/run.json does not say where these results come from")
@@ -269,7 +272,7 @@ def known_values(arrays: Mapping[str, NDArray], name: str) -> list[Array]:
     return [np.array([np.mean(trial) for trial in size if not np.isnan(trial).all()]) for size in arrays[name]]
 
 
-def trial_values(results: Results, name: str) -> tuple[list[Array], bool]:
+def plotted_values(results: Results, name: str) -> tuple[list[Array], bool]:
     """The trials' values of a quantity by size; of the fully-connected condition numbers, which are near 1, κ - 1.
 
     Returns (list of [trials], whether 1 was subtracted).
@@ -284,7 +287,7 @@ def draw_panel(ax: Axes, results: Results, quantity: str, verdicts: bool = True)
     panel, n = PANELS[quantity], results.arrays["data_sizes"]
     curves, near_one = {}, False
     for i, (key, name) in enumerate(panel.curves.items()):
-        values, near_one = trial_values(results, name)
+        values, near_one = plotted_values(results, name)
         options: dict[str, Any] = dict(sidestep=i - (len(panel.curves) - 1) / 2, fitted=panel.fitted and not near_one)
         curves[key] = draw_curve(ax, n, values, STYLES[key], **options)
         if near_one:  # the verdict is about κ itself
@@ -382,7 +385,7 @@ def sounder(results: Results) -> Figure:
         heights = []
         for i, (key, name, line, what) in enumerate(curves):
             options: dict[str, Any] = dict(line=line, sidestep=(i - (len(curves) - 1) / 2) / 2, points=False)
-            values, near_one = trial_values(results, name)
+            values, near_one = plotted_values(results, name)
             heights.append(draw_curve(ax, n, values, STYLES[key], what, **options).heights)
         value_axis(ax, np.concatenate(heights), kind, log=near_one or None)
         size_axis(ax, n[arrays["trials"] > 0])
@@ -630,40 +633,47 @@ SENSITIVITY_MAPS = (
     Map("the same minus the diagonal's", "accuracy_sparse", "accuracy_diagonal"),
     Map("accuracy, threshold at 0", "accuracy_sparse_at_zero"),
     Map("the same minus the diagonal's", "accuracy_sparse_at_zero", "accuracy_diagonal_at_zero"),
-    Map("condition number of K̃", "condition_number", log=True),
+    Map("condition number of K̃, medians", "condition_number", log=True),
     Map("share of K̃ positive definite", "positive_definite"),
 )
-PARAMETERS = {"percentile": 90, "boost": 1, "density": 1}  # columns of the array `settings`, and the paper's point
-PLANES = (("percentile", "boost"), ("density", "boost"), ("percentile", "density"))
+PLANES = (("percentile", "boost"), ("density", "boost"), ("percentile", "density"))  # (x, y)
 
 
 @drawn_in_style
 def sensitivity(results: Results) -> Figure:
     """What the constants set by hand do: three planes through the paper's point, which is framed.
 
-    Of the largest size of several trials, where there is one.
+    Of the largest size of several trials, where there is one. Colours of differences have white at 0.
     """
     arrays = results.part("sensitivity")
+    papers = dict(zip(evidence.PARAMETERS, evidence.origin(arrays)["papers_setting"], strict=True))
     several = np.flatnonzero(arrays["trials"] > 1)
-    size, names = (several if several.size else np.flatnonzero(arrays["trials"]))[-1], list(PARAMETERS)
-    title = f"{results.title}, n = {arrays['data_sizes'][size]}, {count_of(arrays, size)}; framed: the paper's"
+    size = (several if several.size else np.flatnonzero(arrays["trials"]))[-1]
+    n = arrays["data_sizes"][size]
+    title = f"{results.title}, n = {n}, {count_of(arrays, size)}; framed: the paper's"
     figure, axes = panels(len(SENSITIVITY_MAPS), len(PLANES), 3.9, 3.1, title)
     for row, shown in zip(axes, SENSITIVITY_MAPS, strict=True):
-        values = map_values(arrays, shown, size)
-        for ax, plane in zip(row, PLANES, strict=True):
-            (third,) = set(names) - set(plane)
-            chosen = arrays["settings"][:, names.index(third)] == PARAMETERS[third]
-            x, y = (arrays["settings"][chosen, names.index(name)] for name in plane)
-            columns, rows = np.unique(x), np.unique(y)
-            table = np.full((len(rows), len(columns)), np.nan)
-            table[np.searchsorted(rows, y), np.searchsorted(columns, x)] = values[chosen]
-            draw_map(ax, table, shown.log, shown.digits, scale=values)
-            ax.set_xticks(range(len(columns)), labels=[f"{value:g}" for value in columns])
-            ax.set_yticks(range(len(rows)), labels=[f"{value:g}" for value in rows])
-            ax.set(xlabel=plane[0], ylabel=plane[1], ylim=(-0.5, len(rows) - 0.5))
+        maps = [sensitivity_map(arrays, shown, n, *plane) for plane in PLANES]
+        scale = np.concatenate([table.ravel() for *_, table in maps])
+        if shown.subtracted:  # white is 0, whatever the signs
+            scale = np.concatenate([scale, -scale])
+        for ax, plane, (y, x, table) in zip(row, PLANES, maps, strict=True):
+            draw_map(ax, table, shown.log, shown.digits, scale=scale)
+            ax.set_xticks(range(len(x)), labels=[f"{value:g}" for value in x])
+            ax.set_yticks(range(len(y)), labels=[f"{value:g}" for value in y])
+            ax.set(xlabel=plane[0], ylabel=plane[1], ylim=(-0.5, len(y) - 0.5))
             ax.set_title(shown.title, fontsize=11)
-            mark(ax, columns.searchsorted(PARAMETERS[plane[0]]), rows.searchsorted(PARAMETERS[plane[1]]))
+            mark(ax, x.searchsorted(papers[plane[0]]), y.searchsorted(papers[plane[1]]))
     return figure
+
+
+def sensitivity_map(arrays: Mapping[str, NDArray], shown: Map, n: int, x: str, y: str) -> tuple[Array, Array, Array]:
+    """Values of the parameters y and x, and what a map shows of them, as in RESULTS.md: [y, x]."""
+    plane = evidence.PARAMETERS.index(y), evidence.PARAMETERS.index(x)
+    rows, columns, table = evidence.sensitivity_map(arrays, shown.name, n, *plane)
+    if shown.subtracted:
+        table = table - evidence.sensitivity_map(arrays, shown.subtracted, n, *plane)[2]
+    return rows, columns, table
 
 
 # ----------------------------------------------------------------------------------------------------------------------

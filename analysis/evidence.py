@@ -1,10 +1,12 @@
-"""Could the evidence have failed? The sections of RESULTS.md on baselines, sensitivity and pairs of digits.
+"""Could the evidence have failed? The sections of RESULTS.md on depth, baselines, sensitivity and pairs of digits.
 
-Read from the arrays of controls.py and of `training.py --digit-pairs`; no number is typed by hand. `baselines`,
-`sensitivity` and `digit_pairs` take the output folder and return Markdown, "" where the arrays are not there.
+Read from the arrays of controls.py, `training.py --depth-sweep` and `--digit-pairs`; no number is typed by hand.
+`depth`, `baselines`, `sensitivity` and `digit_pairs` take the output folder and return Markdown, "" where the arrays
+are not there.
 Comparisons are paired by trial, and their 95 % intervals, as everywhere, those of `scaling.size_means`.
 """
 
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,10 +17,10 @@ from numpy.typing import NDArray
 
 import scaling
 from analysis import tables
+from analysis.tables import THRESHOLDS, cells, means
 
 Array = NDArray[np.float64]
 Arrays = Mapping[str, NDArray]
-THRESHOLDS = {"": "median", "_at_zero": "0"}  # of the outputs; what the arrays' names end with
 CONVENTIONS = {"": "original", "_sound": "sound"}
 PARAMETERS = ("percentile", "boost", "density")
 KERNELS = {"exact": "exact NTK", "diagonal": "diagonal approximation", "kernel_mean": "class mean of the kernel"}
@@ -54,25 +56,80 @@ def origin(arrays: Arrays) -> dict[str, Any]:
     return json.loads(str(arrays["origin"]))
 
 
-def means(n: NDArray, values: Array) -> tuple[Array, Array]:
-    """Means of [sizes, trials] and half-widths of their 95 % intervals, of accuracies or their differences.
-
-    size_means pools the relative spread of the trials. Of 1 + value that is nearly the absolute one.
-    """
-    mean, _, half = scaling.size_means(n, [1 + trials[np.isfinite(trials)] for trials in values])
-    return mean - 1, half
-
-
-def cells(mean: Array, half: Array, sign: str = "") -> list[str]:
-    """Means and half-widths as text; with a sign, in bold where the interval excludes 0."""
-    text = [f"{m:{sign}.3f} ± {h:.3f}" if np.isfinite(h) else f"{m:{sign}.3f}" for m, h in zip(mean, half, strict=True)]
-    clear = np.abs(mean) > half if sign else np.zeros(len(text), bool)
-    return [f"**{t}**" if c else t for t, c in zip(text, clear, strict=True)]
-
-
 def at_sizes(n: NDArray, where: NDArray) -> str:
     """The sizes where it is so: "n = 16, 32", "no n" or "all n"."""
     return "all n" if where.all() else "n = " + ", ".join(map(str, n[where])) if where.any() else "no n"
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Depth
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def depth(folder: Path) -> str:
+    """Other depths than the original's, of every network."""
+    return sections(folder, "_depth_sweep.npz", depth_section)
+
+
+def depth_section(title: str, arrays: Arrays) -> str:
+    """At which depths the approximations agree with the exact NTK, and what these depths do to its accuracy."""
+    n, settings = arrays["data_sizes"], arrays["depth_settings"]
+    compared = [depth_differences(arrays, s) for s in range(len(settings))]
+    columns = []
+    for s, differences in enumerate(compared):
+        bold = "**" if settings[s] == origin(arrays)["depth_rule"] else ""
+        ratio, condition = (np.nanmean(arrays[x][:, s], -1) for x in ("off_diagonal_ratio", "condition_number_exact"))
+        numbers = [f"{x:.2g}" for x in ratio], [f"{x:.4g}" for x in condition]
+        accuracies = [cells(*means(n, arrays["accuracy_exact"][:, s]))]
+        accuracies += [tables.difference_cells(n, values) for values in differences.values()]
+        columns.append([[f"{bold}{settings[s]:g}{bold}"] * len(n), *numbers, *accuracies])
+    rows = [
+        [f"{size}", f"{arrays['trials'][i]}", *(cell[i] for cell in column)]
+        for i, size in enumerate(n)
+        for column in columns
+    ]
+    unit = "depth / L_conv" if settings.max() <= 1 else "depth"
+    heading = ["n", "trials", unit, "off-diagonal / diagonal of K", "κ of K", "accuracy, exact", *compared[0]]
+    parts = [
+        f"## Depth: {title}\n",
+        f"The original's depth is in bold. Means over trials; {origin(arrays)['test_size']} test images.\n"
+        "Off-diagonal: the largest such entry of K over its smallest diagonal one. Differences are paired by trial\n"
+        "(bold: the 95 % interval excludes 0; 0 alone: the same in every trial).\n",
+        tables.table(heading, rows),
+        *depth_findings(arrays, compared),
+    ]
+    return "\n".join(parts)
+
+
+def depth_differences(arrays: Arrays, setting: int) -> dict[str, Array]:
+    """Paired differences of accuracies at one setting of the depth, [sizes, trials]."""
+    at = {name: array[:, setting] for name, array in arrays.items() if name.startswith("accuracy")}
+    original = np.flatnonzero(arrays["depth_settings"] == origin(arrays)["depth_rule"])
+    found = {}
+    if original.size:
+        own = arrays["accuracy_exact"][:, original[0]]
+        found["exact minus exact at the original's depth"] = at["accuracy_exact"] - own
+    for ending, threshold in THRESHOLDS.items():
+        for label in ("sparsified", "diagonal"):
+            what = f"exact minus {label}" + f", threshold {threshold}" * (threshold == "0")
+            found[what] = tables.loss(at, tables.LOSSES[label], ending)
+    return found
+
+
+def depth_findings(arrays: Arrays, compared: list[dict[str, Array]]) -> list[str]:
+    """Lines that say at which settings and sizes the interval of each difference is above or below 0."""
+    n, lines = arrays["data_sizes"], []
+    for what, (word, sign) in itertools.product(compared[0], (("above", 1), ("below", -1))):
+        found = []
+        for setting, differences in zip(arrays["depth_settings"], compared, strict=True):
+            mean, half = means(n, differences[what])
+            clear = sign * mean > half
+            if clear.any():
+                span = {f"{f(np.abs(mean[clear])):.3f}": None for f in (np.min, np.max)}
+                found.append(f"{setting:g} by {' to '.join(span)} ({at_sizes(n, clear)})")
+        if found:
+            lines.append(f"- {what[0].upper()}{what[1:]}, interval {word} 0: at {'; '.join(found)}.\n")
+    return ["".join(lines)] if lines else []
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -88,7 +145,7 @@ def baselines(folder: Path) -> str:
 def baselines_section(title: str, arrays: Arrays) -> str:
     """One network's tables, and what the intervals say."""
     n = arrays["data_sizes"]
-    accuracies, differences, lines = [], [], []
+    accuracies, differences, lines = [], [], [what_the_pair_tests(arrays)]
     for ending, threshold in THRESHOLDS.items():
         of = {name: arrays[f"accuracy_{name}{ending}"] for name in KERNELS | PIXELS}
         accuracies += [[label, threshold, *cells(*means(n, of[name]))] for name, label in (KERNELS | PIXELS).items()]
@@ -98,12 +155,24 @@ def baselines_section(title: str, arrays: Arrays) -> str:
         worse = at_sizes(n, np.any([mean < -half for mean, half in gains.values()], axis=0))
         lines.append(f"- Threshold {threshold}: the exact NTK is better than all of these at {better}; one of them or "
                      f"more is better than the exact NTK at {worse}.\n")  # fmt: skip
+        lines += [
+            f"- Threshold {threshold}: {PIXELS[name]} is better than the exact NTK at {at_sizes(n, mean < -half)}, by "
+            f"{' to '.join(sorted({f'{f(-mean[mean < -half]):.3f}' for f in (np.min, np.max)}))}.\n"
+            for name, (mean, half) in gains.items() if (mean < -half).any()
+        ]  # fmt: skip
     heading = ["", "threshold", *(f"n = {size}" for size in n)]
     introduction = "Accuracy on the same images, of classifiers that see the kernel or only the pixels:\n"
     parts = [f"## Baselines: {title}\n", introduction, tables.table(heading, accuracies)]
     parts += ["Exact NTK minus these, paired by trial (bold: the 95 % interval excludes 0):\n"]
     parts += [tables.table(heading, differences), "".join([*lines, *errors(arrays), agreement(arrays)])]
     return "\n".join(parts)
+
+
+def what_the_pair_tests(arrays: Arrays) -> str:
+    """Whether these two digits are told apart by next to nothing: the sum of the pixels, of the largest size."""
+    alone, n = np.nanmean(arrays["accuracy_ink"][-1]), arrays["data_sizes"][-1]
+    says = "tests little" if alone > 0.9 else "needs more than that"
+    return f"- The sum of the pixels alone has {alone:.3f} at n = {n}: this pair of digits {says}.\n"
 
 
 def errors(arrays: Arrays) -> list[str]:
@@ -171,6 +240,8 @@ def sensitivity_section(title: str, arrays: Arrays) -> str:
             bold = "**" if settings[s, axis] == papers[axis] else ""
             rows.append([f"{bold}{settings[s, axis]:g}{bold}", *(summary(arrays, i, s) for i in range(len(n)))])
         parts.append(tables.table([parameter, *heading], rows))
+        if parameter == "percentile":
+            parts.append(same_percentiles(arrays))
     columns = [f"{what}, {threshold}" for threshold in THRESHOLDS.values() for what in ("paper's", "better", "worse")]
     least = [row for suffix in CONVENTIONS for axis in (2, 0) for row in least_boosts(arrays, suffix, axis)]
     parts += [
@@ -182,6 +253,20 @@ def sensitivity_section(title: str, arrays: Arrays) -> str:
         tables.table(["", *heading], least),
     ]
     return "\n".join(parts)
+
+
+def same_percentiles(arrays: Arrays) -> str:
+    """Which percentiles give the same K̃ as keeping every entry, and why."""
+    settings, papers = arrays["settings"], np.array(origin(arrays)["papers_setting"])
+    along = np.flatnonzero((settings[:, 1:] == papers[1:]).all(axis=1))
+    along = along[np.argsort(settings[along, 0])]
+    condition = arrays["condition_number"][:, along]
+    same = [s for i, s in enumerate(along) if np.array_equal(condition[:, i], condition[:, 0], equal_nan=True)]
+    if len(same) < 2:
+        return ""
+    *those, last = (f"{value:g}" for value in settings[same, 0])
+    values = f"{', '.join(those)} and {last}"
+    return f"The original's percentile counts zeros outside the class's block, so {values} drop nothing.\n"
 
 
 def summary(arrays: Arrays, size: int, setting: int) -> str:

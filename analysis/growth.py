@@ -22,7 +22,8 @@ MARGIN = 0.25  # λ below it is no faster than log n; a growth between 1/(1 + MA
 MISFIT = 0.01  # where so large a chi^2 is less probable than this, all errors are enlarged until the curve fits
 INDICES = np.linspace(-4, 8, 97)  # the λ looked at; beyond, the curve is a step at the first or at the last size
 STEPS = 7  # three to find the errors, four that refine the grid
-VERDICTS = ("no growth", "no faster than log n", "faster than log n", "undecided")
+NO_GROWTH = f"no growth beyond {100 * MARGIN:g} %"
+VERDICTS = (NO_GROWTH, "no faster than log n", "faster than log n", "undecided")
 
 
 def half_widths(relative: Array, freedom: Array) -> Array:
@@ -37,8 +38,8 @@ def half_widths(relative: Array, freedom: Array) -> Array:
 def verdicts(ratio: Array, index: Array) -> NDArray[np.str_]:
     """The verdict on intervals [..., 2] of the growth y(n_max)/y(n_min) and of λ: the first that holds.
 
-    "No growth": the growth is within the margin of 1; "no faster": it is not above the margin, or λ is below its own;
-    "faster": the growth is above the margin and λ above 0.
+    "No growth beyond 25 %": the growth is within the margin of 1; "no faster": it is not above the margin, or λ is
+    below its own; "faster": the growth is above the margin and λ above 0.
     """
     low, high = ratio[..., 0], ratio[..., 1]
     slow, fast = index[..., 1] < MARGIN, (index[..., 0] > 0) & (low > 1 + MARGIN)
@@ -202,7 +203,7 @@ class Growth:
 def why(verdict: str, found: dict[str, Array]) -> str:
     """What a verdict on the result of `fit_curves` rests on."""
     high, index = found["ratio_interval"][1], found["index_interval"]
-    if verdict == "no growth":
+    if verdict == NO_GROWTH:
         return f"within {1 / (1 + MARGIN):g} to {1 + MARGIN:g}"
     if verdict == "no faster than log n":
         return "falling" if high < 1 else "hardly rising, or falling" if high <= 1 + MARGIN else f"λ below {MARGIN:g}"

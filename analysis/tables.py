@@ -4,21 +4,24 @@ A section of the document is a function of the output folder that returns Markdo
 describes is not there; `sections` lists them.
 """
 
-import argparse
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import scaling
 from analysis import growth
+from runtime import options
 from runtime.results import load_arrays
 
-Results = Mapping[str, NDArray[np.float64]]
+Array = NDArray[np.float64]
+Results = Mapping[str, Array]
 NETWORKS = {"fully-connected": ("Fully connected", (8, 9)), "convolutional": ("Convolutional", (0, 1))}
+MNIST_TRAINING = (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)  # its training images of each digit
 # Tables of means by size: {heading: {column: array}}
 TABLES = {
     "Accuracy on the test images, threshold at the median and at zero": {
@@ -89,6 +92,24 @@ def plus_minus(value: float, half: float) -> str:
     return f"{value:.{digits}f} ± {half:.{digits}f}"
 
 
+def means(n: NDArray[Any], values: Array) -> tuple[Array, Array]:
+    """Means of [sizes, trials] and half-widths of their 95 % intervals, of accuracies or their differences.
+
+    scaling.size_means pools the relative spread of the trials. Of 1 + value that is nearly the absolute one.
+    """
+    mean, _, half = scaling.size_means(n, [1 + trials[np.isfinite(trials)] for trials in values])
+    return mean - 1, half
+
+
+def cells(mean: Array, half: Array, sign: str = "") -> list[str]:
+    """Means and half-widths as text; with a sign, in bold where the interval excludes 0. A dash where no trial is."""
+    halves = [f" ± {h:.3f}" if h < 1 else " ± 1 or more" if np.isfinite(h) else "" for h in half]
+    text = [f"{m:{sign}.3f}{h}" for m, h in zip(mean, halves, strict=True)]
+    clear = np.abs(mean) > half if sign else np.zeros(len(text), bool)
+    known = [f"**{t}**" if c else t for t, c in zip(text, clear, strict=True)]
+    return ["–" if np.isnan(m) else t for t, m in zip(known, mean, strict=True)]
+
+
 def means_table(results: Results, columns: Mapping[str, str]) -> str:
     """Means of arrays by size, with the half-widths of their 95 % intervals."""
     n, heading = results["data_sizes"], ["n", "trials"]
@@ -102,6 +123,42 @@ def means_table(results: Results, columns: Mapping[str, str]) -> str:
         cells.append([plus_minus(*pair) for pair in zip(mean, half, strict=True)])
         heading.append(f"{label}, less 1" if near_one else label)
     return table(heading, list(zip(*cells, strict=True)))
+
+
+LOSSES = {  # of the paired tables: {label: array, less its ending for the threshold}
+    "sparsified": "accuracy_sparse{}",
+    "sparsified, sound": "accuracy_sparse{}_sound",
+    "diagonal": "accuracy_diagonal{}",
+}
+LOSSES_CAPTION = """\
+Accuracy of the exact NTK minus that of the approximations, paired by trial (bold: the 95 % interval excludes 0;
+0 alone: the same in every trial):
+"""
+THRESHOLDS = {"": "median", "_at_zero": "0"}  # of the outputs; what the arrays' names end with
+
+
+def loss(results: Results, name: str, threshold: str) -> Array:
+    """Accuracy of the exact NTK less that of an approximation in `LOSSES`, [..., trials], the mean over patterns."""
+    exact, other = results[f"accuracy_exact{threshold}"], results[name.format(threshold)]
+    return exact - other.reshape(*exact.shape, -1).mean(-1)
+
+
+def losses_table(results: Results) -> str:
+    """What the approximations lose of the exact NTK's accuracy, paired by trial, by size; "" without accuracies."""
+    n, rows = results["data_sizes"], []
+    for ending, threshold in THRESHOLDS.items():
+        for label, name in LOSSES.items():
+            if name.format(ending) in results:
+                rows.append([label, threshold, *difference_cells(n, loss(results, name, ending))])
+    return table(["", "threshold", *(f"n = {size}" for size in n)], rows) if rows else ""
+
+
+def difference_cells(n: NDArray[Any], values: Array) -> list[str]:
+    """Means of differences [sizes, trials] as text; "0" where the difference is 0 in every trial."""
+    same = [np.all(np.abs(trials[np.isfinite(trials)]) < 1e-9) for trials in values]
+    known = [len(trials[np.isfinite(trials)]) > 0 for trials in values]
+    every = zip(cells(*means(n, values), "+"), same, known, strict=True)
+    return ["0" if is_same and is_known else cell for cell, is_same, is_known in every]
 
 
 SUMMARY = {  # columns of the table that a run ends with
@@ -132,13 +189,24 @@ def summary(path: Path) -> str:
 
 
 def sentence(results: Results, name: str) -> str:
-    """What the intervals say of the growth of one quantity."""
-    found = scaling.fit_growth(results["data_sizes"], scaling.trial_values(results, name))
-    label = scaling.QUANTITIES[name].label
+    """What the intervals say of the growth of one quantity, and whether the last size alone makes them say so."""
+    n, values = results["data_sizes"], scaling.trial_values(results, name)
+    found, there = scaling.fit_growth(n, values), np.flatnonzero([len(trials) > 0 for trials in values])
+    said = verdict_in_words(scaling.QUANTITIES[name].label, found)
+    if len(there) > 4:  # so that four are left
+        last = there[-1]
+        before = scaling.fit_growth(n[:last], values[:last])
+        if before.verdict != found.verdict:
+            said += f" Without n = {n[last]}, which has {len(values[last])} trials: {before.verdict}."
+    return said
+
+
+def verdict_in_words(label: str, found: growth.Growth) -> str:
+    """What one fit says of the growth of what the label names."""
     sizes = f"from n = {found.n[0]:g} to {found.n[-1]:g}" if found.n.size else "at no size"
     ratio, index, exponent = (found.text(number) for number in ("ratio", "index", "exponent"))
-    if found.verdict == "no growth":
-        return f"{label}: **no growth**; {sizes} it changes by a factor of {ratio}."
+    if found.verdict == growth.NO_GROWTH:
+        return f"{label}: **{found.verdict}**; {sizes} it changes by a factor of {ratio}."
     if found.verdict == "no faster than log n":
         numbers = f"{ratio}, λ = {index}" if found.clear else ratio
         return f"{label}: **no faster than log n**, {found.reason}; {sizes} by a factor of {numbers}."
@@ -165,6 +233,12 @@ def prefixes(folder: Path, ending: str) -> list[str]:
     return [p for p in NETWORKS if p in found] + [p for p in found if p not in NETWORKS]
 
 
+def design(results: Results) -> tuple[list[int], list[int]]:
+    """The sizes that have trials, and how many each has."""
+    there = results["trials"] > 0
+    return results["data_sizes"][there].tolist(), results["trials"][there].tolist()
+
+
 def network_sections(folder: Path) -> str:
     """Of every network: what was run, means by size, growth."""
     return "\n".join(
@@ -172,24 +246,44 @@ def network_sections(folder: Path) -> str:
     )
 
 
+def shared_images(results: Results) -> list[str]:
+    """How much of its training images a trial of each size shares with another one, in the mean; [] unless MNIST's.
+
+    A trial draws n/2 images of each digit, independently of other trials.
+    """
+    origin = json.loads(str(results["origin"])) if "origin" in results else {}
+    if origin.get("dataset") != "mnist":
+        return []
+    shares = np.mean([results["data_sizes"] / 2 / MNIST_TRAINING[digit] for digit in origin["digits"]], axis=0)
+    return [f"{100 * share:.2g} %" for share in shares]
+
+
 def network_section(title: str, results: Results) -> str:
     """One network's tables, and what they say about the claim."""
-    n = results["data_sizes"]
-    rows = []
+    n, shared, rows = results["data_sizes"], shared_images(results), []
     for i in np.flatnonzero(results["trials"]):
         depths, ratios = results["depth"][i], results["off_diagonal_ratio"][i]
         span = sorted({f"{f(depths):.0f}" for f in (np.nanmin, np.nanmax)}, key=float)
         rows.append([f"{n[i]}", f"{results['trials'][i]}", " to ".join(span), f"{np.nanmax(ratios):.2g}"])
-    parts = [
-        f"## {title}\n",
-        table(["n", "trials", "depth", "largest off-diagonal entry of K over smallest diagonal one"], rows),
-    ]
+        rows[-1] += shared[i : i + 1]
+    heading = ["n", "trials", "depth", "largest off-diagonal entry of K over smallest diagonal one"]
+    heading += ["training images shared with another trial"] * bool(shared)
+    parts = [f"## {title}\n", table(heading, rows)]
     for name, columns in TABLES.items():
         parts += [f"### {name}\n", means_table(results, columns)]
+        if "exact" in columns:
+            parts += [LOSSES_CAPTION, losses_table(results)]
     names = [name for name in scaling.QUANTITIES if name in results]
     parts += ["### Growth\n", scaling.growth_table(results, names), "The claim, as these intervals judge it:\n"]
     parts.append("".join(f"- {sentence(results, name)}\n" for name in CLAIM if name in results))
     return "\n".join(parts)
+
+
+SPREADS = {  # of the trials in tests/growth_simulation.json: what the names of a kind have in common
+    "normal, the same at all sizes": lambda name: "normal" not in name and " like " not in name,
+    "not normal": lambda name: "normal" in name,
+    "changes with n": lambda name: " like " in name,
+}
 
 
 def simulation_section(folder: Path) -> str:
@@ -198,36 +292,55 @@ def simulation_section(folder: Path) -> str:
     if not path.exists():
         return ""
     rows = json.loads(path.read_text())
-
     numbers = ["ratio", "index", "exponent", *growth.VERDICTS, "wrong"]
     cells = []
     for row in rows:
         shares = ["–" if row[name] is None else f"{100 * row[name]:.1f}" for name in numbers]
         shares.insert(3, f"{100 * min(row['means']):.1f} to {100 * max(row['means']):.1f}")
         cells.append([row["design"], row["truth"], row["spread"], *shares])
-    heading = ["n", "truth", "spread of a trial", "growth", "λ", "b", "means", *growth.VERDICTS, "wrong"]
-
-    def worst(kind: int) -> str:
-        some = [row for row in rows if kind == ("normal" in row["spread"]) + 2 * (" like " in row["spread"])]
-        covered = min(row[name] for row in some for name in numbers[:3] if row[name] is not None)
-        return f"{100 * covered:.1f} covered, {100 * max(row['wrong'] for row in some):.1f} wrong"
-
-    trials = {row["design"]: ", ".join(map(str, row["trials"])) for row in rows}
-    designs = [f"{counts} trials ({sizes})" for sizes, counts in trials.items()]
+    heading = ["design", "truth", "spread of a trial", "growth", "λ", "b", "means", *growth.VERDICTS, "wrong"]
     return f"""\
 ## How far these intervals and verdicts can be trusted
 
-`python tests/simulate_growth.py` made {rows[0]["repeats"]} data sets for each row, with {" and ".join(designs)},
-and judged them. The noise is normal where nothing else is said. All numbers are per cent. Growth, λ, b and means: how
-often the 95 % interval holds the truth, of the means at the worst and the best size. Then the share of each verdict.
-Wrong: “no growth” or “no faster” of what grows faster than log n, and “faster” of what does not. The worst of growth,
-λ and b:
+`python tests/simulate_growth.py` made {rows[0]["repeats"]} data sets for each row of the last table, and judged them.
+All numbers are per cent. Growth, λ, b and means: how often the 95 % interval holds the truth, of the means at the worst
+and the best size. Then the share of each verdict. Wrong: “{growth.NO_GROWTH}” or “no faster” of what
+grows faster than log n, and “faster” of what does not. The noise is normal where nothing else is said.
 
-- normal, spread the same at all sizes: {worst(0)};
-- not normal: {worst(1)};
-- spread changes with n, which four trials a size can hide: {worst(2)}.
+The designs, with the worst of growth, λ and b by how the trials spread. A spread that changes with n can be hidden by
+few trials:
 
+{simulated_designs(rows)}
+{designs_in_use(rows, folder)}
 {table(heading, cells)}"""
+
+
+def simulated_designs(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table of the designs, and of the worst that happened with each."""
+    lines = []
+    for design in dict.fromkeys(row["design"] for row in rows):
+        own = [row for row in rows if row["design"] == design]
+        sizes, trials = own[0]["sizes"], ", ".join(map(str, own[0]["trials"]))
+        lines.append([design, f"{sizes[0]} to {sizes[-1]}", trials])
+        for is_such in SPREADS.values():
+            some = [row for row in own if is_such(row["spread"])]
+            covered = min(row[name] for row in some for name in ("ratio", "index", "exponent") if row[name] is not None)
+            wrong = max(row["wrong"] for row in some)
+            lines[-1].append(f"{100 * covered:.1f} covered, {100 * wrong:.1f} wrong")
+    return table(["design", "n", "trials", *(f"spread {kind}" for kind in SPREADS)], lines)
+
+
+def designs_in_use(rows: Sequence[Mapping[str, Any]], folder: Path) -> str:
+    """A line for each main network: whether the design of its results is among those simulated."""
+    lines = []
+    simulated = {(tuple(row["sizes"]), tuple(row["trials"])): row["design"] for row in rows}
+    for prefix in filter(NETWORKS.__contains__, prefixes(folder, "_results.npz")):
+        sizes, trials = design(load(folder / f"{prefix}_results.npz"))
+        found = simulated.get((tuple(sizes), tuple(trials)))
+        said = f"that of the design “{found}”" if found else "not simulated as they are; run tests/simulate_growth.py"
+        counts = ", ".join(map(str, trials))
+        lines.append(f"- {NETWORKS[prefix][0]}, in the results above: {counts} trials, {said}.\n")
+    return "".join(lines)
 
 
 INTRODUCTION = """\
@@ -236,25 +349,40 @@ INTRODUCTION = """\
 Written by `python scaling.py` from the arrays in this folder; no number is typed by hand.
 
 Trials are the units: a trial's value is the mean over its sparsity patterns, of measurement counts the median over its
-test images and patterns. ± is the half-width of the mean's 95 % interval; the relative spread of the trials is pooled
-over the sizes, or over a power of n where it changes with n (`relative_errors` in scaling.py).
+test images and patterns. They count as independent, although large ones share training images. ± is the half-width of
+the mean's 95 % interval; the relative spread of the trials is pooled over the sizes, or over a power of n where it
+changes with n (`relative_errors` in scaling.py).
 
 Growth is judged by one curve (analysis/growth.py), y(n) = a + b (n^λ − 1)/λ. Its slope against ln n goes like n^λ:
 λ < 0 saturates, λ = 0 is the logarithm, λ > 0 a power. *Growth* is the curve's last value over its first. Verdicts:
 
-- *no growth*: the growth's interval is within {low:g} to {high:g};
+- *{no_growth}*: the growth's interval is within {low:g} to {high:g};
 - *no faster than log n*: such a curve fits, and λ's interval is below {margin:g} or the growth's below {high:g};
 - *faster than log n*: λ's interval is above 0 and the growth's above {high:g};
 - *undecided*: everything else.
 
-A dash for λ: a constant fits, so that λ has no meaning. b is that of the power law closest to the
-means, whether or not it fits. *Sound*, *training* and *k_thresh* are conventions of README.md, “What comes out”.
+A dash for λ: a constant fits, so that λ has no meaning. b is the exponent of the best power law, even where no power
+law fits.
+
+K is the NTK of the training images, K̃ the sparsified matrix, κ the condition number (largest over smallest eigenvalue
+by magnitude), k* the NTK of a test image with the training images. Conventions:
+
+- *Sound*: the pattern of K̃ is drawn without replacement, and the convolutional network's percentile is one of the
+  entries inside the class's own block. The original draws with replacement, and counts zeros outside the block.
+- *Post-selection, original*: k* is divided by the largest entry of the whole test block, which no algorithm knows.
+- *Training*: k* is divided by the training matrix's largest off-diagonal entry, which is known, and clipped.
+- *k_thresh*: k* is divided by the original's own constant alone, which is known as well, and clipped: the NTK at inner
+  product 1 − 10⁻⁵ (fully connected), the largest off-diagonal entry of the first trial at n = 16 (convolutional).
+- *At the median*, *at zero*: what the output is compared with. The median is that of the whole test set, which an
+  algorithm that sees one image does not know. Where nothing is said, accuracy is at the median and readout at zero, as
+  in the original.
 """
 
 
 def introduction(folder: Path) -> str:
     """What the tables hold and how growth is judged."""
-    return INTRODUCTION.format(low=1 / (1 + growth.MARGIN), high=1 + growth.MARGIN, margin=growth.MARGIN)
+    low, high = 1 / (1 + growth.MARGIN), 1 + growth.MARGIN
+    return INTRODUCTION.format(low=low, high=high, margin=growth.MARGIN, no_growth=growth.NO_GROWTH)
 
 
 def cost_section(folder: Path) -> str:
@@ -270,7 +398,7 @@ def sections() -> list[Callable[[Path], str]]:
     """All sections in the order of the document."""
     from analysis import evidence  # it formats its tables with this module
 
-    controls = [evidence.baselines, evidence.sensitivity, evidence.digit_pairs]
+    controls = [evidence.depth, evidence.baselines, evidence.sensitivity, evidence.digit_pairs]
     return [introduction, network_sections, *controls, cost_section, simulation_section]
 
 
@@ -281,11 +409,17 @@ def document(folder: Path) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line of scaling.py."""
-    parser = argparse.ArgumentParser(prog="scaling.py", description="Write RESULTS.md of an output folder.")
-    parser.add_argument("--output", type=Path, default=Path("kernel_output"), help="the folder (%(default)s)")
-    options = parser.parse_args(arguments)
-    if not prefixes(options.output, "_results.npz"):
-        parser.error(f"--output {options.output}: no *_results.npz there; run training.py first")
-    path = options.output / "RESULTS.md"
-    path.write_text(document(options.output), encoding="utf-8")
+    parser = options.Parser(description="Write RESULTS.md of an output folder.")
+    parser.add_options([
+        ("--output", dict(type=options.folder, default=Path("kernel_output"), metavar="DIR"), "the folder",
+         "kernel_output"),
+    ])  # fmt: skip
+    folder = parser.parse_args(arguments).output
+    there = bool(prefixes(folder, "_results.npz"))
+    parser.check(there, "output", folder, "no *_results.npz there; run training.py first")
+    path = folder / "RESULTS.md"
+    try:
+        path.write_text(document(folder), encoding="utf-8")
+    except OSError as error:
+        parser.check(False, "output", path, f"can't be written ({error.strerror})")
     print(f"wrote {path}")

@@ -2,8 +2,9 @@
 
     python tests/simulate_growth.py
 
-takes two or three minutes and writes tests/growth_simulation.json, which kernel_output/RESULTS.md shows.
-tests/test_scaling.py runs a short form of it.
+takes two minutes and writes tests/growth_simulation.json, which kernel_output/RESULTS.md shows. The designs are the
+trials by size of the results in kernel_output/, and those of the plan. RESULTS.md says so where the results have other
+trials by now; then run it again. tests/test_scaling.py runs a short form of it.
 """
 
 import argparse
@@ -16,12 +17,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import scaling
-from analysis import growth
+from analysis import growth, tables
 
-DESIGNS = {
-    "16 to 512": ([16, 32, 64, 128, 256, 512], [16, 8, 4, 4, 4, 4]),
-    "16 to 8192": ([16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192], [32, 32, 32, 32, 32, 32, 32, 8, 4, 4]),
-}
+PLAN = ([16, 32, 64, 128, 256, 512], [16, 8, 4, 4, 4, 4])  # the original's trials by size
 TRUTHS = {  # y(n), λ, whether it grows faster than log n
     "constant": (lambda n: 1 + 0 * n, None, False),
     "log n": (np.log, 0.0, False),
@@ -40,11 +38,25 @@ SPREADS = {  # of a trial, relative to y
 }
 
 
+def designs(folder):
+    """{name: (sizes, trials)}: the plan's, and where they differ those of the results in the folder."""
+    found = {"plan": PLAN}
+    for prefix, (name, _) in tables.NETWORKS.items():
+        results = tables.load(folder / f"{prefix}_results.npz")
+        design = tables.design(results) if results else PLAN
+        if design not in found.values():
+            found[name] = design
+    return found
+
+
 def simulate(design, truth, spread, repeats):
-    """A row of the table: shares of `repeats` data sets, None where the truth has no such number."""
-    n, trials = (np.array(x, float) for x in DESIGNS[design])
+    """A row of the table: shares of `repeats` data sets, None where the truth has no such number.
+
+    design: (sizes, trials of each).
+    """
+    n, trials = (np.array(x, float) for x in design)
     law, index, faster = TRUTHS[truth]
-    rng = np.random.default_rng([list(x).index(y) for x, y in ((DESIGNS, design), (TRUTHS, truth), (SPREADS, spread))])
+    rng = np.random.default_rng([*design[1], *(list(x).index(y) for x, y in ((TRUTHS, truth), (SPREADS, spread)))])
     drawn = []
     for size, count in zip(n, trials, strict=True):
         normal, relative = rng.standard_normal((repeats, int(count))), SPREADS[spread](size)
@@ -52,7 +64,7 @@ def simulate(design, truth, spread, repeats):
         skewed = np.exp(width * normal - width**2 / 2)
         drawn.append(law(size) * (skewed if "log-normal" in spread else 1 + relative * normal))
     y = np.stack([values.mean(1) for values in drawn], 1)
-    deviation = np.stack([values.std(1, ddof=1) for values in drawn], 1)
+    deviation = np.stack([values.std(1, ddof=min(1, values.shape[1] - 1)) for values in drawn], 1)
     relative, freedom = scaling.relative_errors(n, y, deviation, trials)
     found = growth.fit_curves(n, y, relative, freedom)
     said = growth.verdicts(found["ratio_interval"], found["index_interval"])
@@ -64,9 +76,9 @@ def simulate(design, truth, spread, repeats):
     half = growth.half_widths(relative, freedom) * y
     exponent = 0.0 if truth == "constant" else index if faster else None
     shares = {verdict: float(np.mean(said == verdict)) for verdict in growth.VERDICTS}
-    slow = shares["no growth"] + shares["no faster than log n"]
+    slow = shares[growth.NO_GROWTH] + shares["no faster than log n"]
     return {
-        "design": design, "trials": DESIGNS[design][1], "truth": truth, "spread": spread, "repeats": repeats,
+        "sizes": design[0], "trials": design[1], "truth": truth, "spread": spread, "repeats": repeats,
         "clear": float(found["clear"].mean()), "means": np.mean(np.abs(y - law(n)) <= half, 0).tolist(),
         "ratio": covered("ratio", law(n[-1]) / law(n[0])),
         "index": None if index is None else covered("index", index),
@@ -79,11 +91,12 @@ def main():
     """Simulate every design, truth and spread and write the rows as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=4000)
+    parser.add_argument("--results", type=Path, default=Path(__file__).parents[1] / "kernel_output")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("growth_simulation.json"))
     options = parser.parse_args()
     rows = []
-    for design, spread, truth in itertools.product(DESIGNS, SPREADS, TRUTHS):
-        rows.append(simulate(design, truth, spread, options.repeats))
+    for (name, design), spread, truth in itertools.product(designs(options.results).items(), SPREADS, TRUTHS):
+        rows.append({"design": name} | simulate(design, truth, spread, options.repeats))
         print(", ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in rows[-1].items()))
     options.output.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
 

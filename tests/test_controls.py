@@ -218,6 +218,27 @@ def test_nothing_to_do_is_said(tmp_path, capsys):
 # Sections of RESULTS.md
 
 
+def test_depth_section():
+    """Two settings, the original's and one at which the exact NTK gains 0.02 and the diagonal loses that again."""
+    noise = 0.05 * np.array([-1, 1, 1, -1])
+    exact = 0.9 + np.stack([noise, noise + 0.02])[None].repeat(2, axis=0)  # [sizes, settings, trials]
+    exact[1, :, 3] = np.nan
+    arrays = {"data_sizes": np.array([16, 64]), "trials": np.array([4, 3]), "depth_settings": np.array([0.1, 0.02]),
+              "off_diagonal_ratio": exact * 0 + 0.25, "condition_number_exact": exact * 0 + 7,
+              "origin": np.array(json.dumps({"depth_rule": 0.1, "test_size": 99}))}  # fmt: skip
+    for ending in evidence.THRESHOLDS:
+        arrays |= {f"accuracy_exact{ending}": exact, f"accuracy_diagonal{ending}": exact - [[0], [0.02]]}
+        arrays[f"accuracy_sparse{ending}"] = exact[..., None] - np.array([0, 0.1, 0.2])
+    text = evidence.depth_section("X", arrays)
+    rows = [line for line in text.splitlines() if line.startswith("| 64")]
+    assert rows[0].startswith("| 64 | 3 | **0.1** | 0.25 | 7 | 0.9") and rows[0].endswith(
+        "| 0 | **+0.100 ± 0.000** | 0 | **+0.100 ± 0.000** | 0 |"
+    )
+    assert rows[1].startswith("| 64 | 3 | 0.02 |") and rows[1].count("**+0.020 ± 0.000**") == 3
+    assert "- Exact minus diagonal, interval above 0: at 0.02 by 0.020 (all n).\n" in text
+    assert "99 test images" in text and "depth / L_conv" in text and "below 0" not in text
+
+
 def synthetic_baselines(exact, neighbour):
     """Arrays of a file of three sizes and four trials, with these mean accuracies."""
     noise = 0.002 * np.array([-1, 1, 1, -1])
@@ -236,6 +257,8 @@ def test_baselines_say_what_the_intervals_say():
     assert "Threshold median: the exact NTK is better than all of these at n = 16; one of them or more" in text
     assert "is better than the exact NTK at n = 64." in text and "**-0.050" in text
     assert "gets the same class from both" in text
+    assert "Threshold 0: nearest neighbour is better than the exact NTK at n = 64, by 0.050.\n" in text
+    assert "- The sum of the pixels alone has 0.500 at n = 64: this pair of digits needs more than that.\n" in text
     assert "Wrong at n = 64, threshold at the median, of 256 test images: exact NTK 25.6" in text
 
 
@@ -252,6 +275,17 @@ def test_least_boost_is_above_every_failure():
     }  # fmt: skip
 
 
+def test_percentiles_that_drop_nothing_are_named(finished):
+    arrays = dict(load_arrays(finished / "digits-convolutional_sensitivity.npz"))
+    assert "so 0, 50 and 75 drop nothing" in evidence.same_percentiles(arrays)
+    second = (arrays["settings"] == (50, 1, 1)).all(axis=1)
+    arrays["condition_number"] = np.where(second[:, None, None], 2.0, arrays["condition_number"])
+    assert "so 0 and 75 drop nothing" in evidence.same_percentiles(arrays)
+    third = (arrays["settings"] == (75, 1, 1)).all(axis=1)
+    arrays["condition_number"] = np.where(third[:, None, None], 2.0, arrays["condition_number"])
+    assert evidence.same_percentiles(arrays) == ""
+
+
 def test_ranks_leave_open_what_chance_allows():
     noise = np.random.default_rng(0).normal(size=(45, 6)) * 0.01
     clear = 0.5 + np.linspace(0, 0.45, 45)[:, None] + noise * 0.01
@@ -265,6 +299,7 @@ def test_sections_of_a_folder(finished, tmp_path):
     assert "## Baselines: Fully connected" in evidence.baselines(finished)
     assert "| original | 32 | 1 |" in evidence.sensitivity(finished)
     assert evidence.baselines(tmp_path) == evidence.sensitivity(tmp_path) == evidence.digit_pairs(tmp_path) == ""
+    assert evidence.depth(tmp_path) == ""
 
 
 def test_digit_pairs_section():

@@ -98,7 +98,8 @@ def results_of(network="fully-connected", folder=None):
     parts = {
         "depth_sweep": setting_arrays(rng, "depth_settings", [0.01, 0.1, 1], swept),
         "digit_pairs": setting_arrays(rng, "digit_pairs", PAIRS, mapped),
-        "sensitivity": setting_arrays(rng, "settings", PLANES, mapped),
+        "sensitivity": setting_arrays(rng, "settings", PLANES, mapped)
+        | {"origin": np.array(json.dumps({"papers_setting": [90, 1, 1]}))},
         "baselines": {"data_sizes": SIZES, "trials": np.array(TRIALS)} | {name: made_up(rng) for name in baselines},
         "emulation": emulation_arrays(rng),
         "circuit": circuit_arrays(),
@@ -255,6 +256,26 @@ def test_sensitivity_of_the_largest_size_with_several_trials(drawn, loaded):
     )
 
 
+def test_differences_in_the_sensitivity_have_white_at_0():
+    """Where K̃ is nowhere better than the diagonal no cell is blue, and where it is better everywhere none is red."""
+    results = results_of()
+    for shift, hue in ((-0.5, 0), (0.5, 2)):  # red, blue
+        part = results.parts["sensitivity"]
+        part["accuracy_sparse_at_zero"] = part["accuracy_diagonal_at_zero"] + shift * part["accuracy_exact"]
+        image = figures.sensitivity(results).axes[9].images[0]
+        colors = image.to_rgba(image.get_array())[..., :3].reshape(-1, 3)
+        assert np.all(np.argmax(colors, axis=1) == hue)
+
+
+def test_condition_numbers_in_the_sensitivity_are_medians():
+    results = results_of()
+    part = results.parts["sensitivity"]
+    part["condition_number"][:, PLANES.index((0, 0, 1)), 0] = 1e9
+    part["condition_number"][0, PLANES.index((0, 0, 1)), 1:4] = 3.0
+    part["trials"] = np.array([4, 1, 0, 0])
+    assert cell(figures.sensitivity(results).axes[12], 0, 0) == "3.0"
+
+
 def test_cheapest_costs(drawn, loaded):
     arrays = loaded["fully-connected"].parts["emulation"]
     sparsified, diagonal, classical = (c.lines[0].get_ydata() for c in drawn["cost"].axes[0].containers)
@@ -374,3 +395,7 @@ def test_runs_on_record(tmp_path, capsys):
     (tmp_path / "run.json").write_text(json.dumps({"sittings": runs}))
     figures.print_runs(tmp_path)
     assert capsys.readouterr().out == "convolutional, results: x; x; engine x, x; last run 2 s, finished x\n"
+    runs[1] |= {"pairs": 120032, "pairs_computed": 0}
+    (tmp_path / "run.json").write_text(json.dumps({"sittings": runs}))
+    figures.print_runs(tmp_path)
+    assert capsys.readouterr().out.endswith("last run 2 s, finished x, 0 of 120,032 pairs computed\n")
