@@ -209,12 +209,12 @@ def add_legend(
 
 
 def note_verdicts(ax: Axes, curves: Mapping[str, Curve], size: float = 10) -> None:
-    """What scaling.py says of each fitted curve, in its colour, above the panel."""
+    """What scaling.py says of each fitted curve, in its colour, above the panel; of a single one without its name."""
     fitted = [(key, curve.growth) for key, curve in curves.items() if curve.growth]
     for i, (key, growth) in enumerate(reversed(fitted)):
-        text, color = f"{STYLES[key].label}: {growth.verdict}", STYLES[key].color
+        name, color = f"{STYLES[key].label}: " * (len(fitted) > 1), STYLES[key].color
         place = 2, 3 + 1.25 * size * i
-        ax.annotate(text, (0, 1), place, "axes fraction", "offset points", color=color, fontsize=size)
+        ax.annotate(name + growth.verdict, (0, 1), place, "axes fraction", "offset points", color=color, fontsize=size)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

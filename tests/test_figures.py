@@ -12,6 +12,7 @@ from matplotlib.patches import Rectangle
 import figures
 import scaling
 import training
+from analysis import growth
 from analysis.drawing import STYLES, draw_curve, panels, short_number
 from runtime import checkpoints
 from runtime.trials import Run, TrialFiles
@@ -165,6 +166,20 @@ def test_means_bars_and_points_are_those_of_scaling(drawn, loaded):
     fitted = [line for line in ax.get_lines() if len(line.get_xdata()) == 100]
     np.testing.assert_allclose(fitted[0].get_ydata(), growth.curve(fitted[0].get_xdata()))
     assert f"sparsified: {growth.verdict}" in [t.get_text() for t in ax.texts]
+
+
+def test_verdicts_fit_into_the_picture():
+    """Of the narrowest panels, with the longest verdict."""
+    loaded = {network: results_of(network) for network in training.networks}
+    for results in loaded.values():
+        for name, array in results.arrays.items():
+            if name.startswith(("post_selection", "readout")):
+                results.arrays[name] = np.where(np.isnan(array), array, 7.0)
+    figure = figures.overview(loaded)
+    figure.draw_without_rendering()
+    texts = [t for ax in figure.axes for t in ax.texts if "growth" in t.get_text()]
+    assert len(texts) >= 6 and growth.NO_GROWTH in [t.get_text() for t in texts]
+    assert all(t.get_window_extent().x1 <= figure.bbox.x1 for t in texts)
 
 
 def test_fully_connected_condition_number_less_1_on_a_log_axis(drawn, loaded):
