@@ -1,14 +1,10 @@
 """What emulation.py found of costs, as tables and as numbers to draw: quantum beside classical, and where they cross.
 
-    python -m analysis.costs            # tables of kernel_output/*_emulation.npz, in Markdown
-    python -m analysis.costs FOLDER
-
 A trial's cost is the mean over its patterns of the mean over its test images; sizes are compared by means over trials.
 Unless a function says otherwise: threshold at the median, k* divided by the test block's largest entry, all queries.
 """
 
 import itertools
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis import tables
 from quantum.assumptions import ASSUMPTIONS
 from runtime.results import read_results
 
@@ -25,7 +22,6 @@ Array = NDArray[np.float64]
 WORTHS = (1, 1e3, 1e6)  # classical operations in the time of one query
 FARTHEST = 1e15  # n up to which a crossing is looked for
 FEWEST_SIZES = 4  # that growth is judged from
-NETWORKS = ("fully-connected", "convolutional")
 
 
 @dataclass(frozen=True)
@@ -270,12 +266,6 @@ def classical_curves(emulation: Emulation, fit: Any) -> dict[str, Curve]:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
-
-
 def number(value: float) -> str:
     """Three digits, a dash for what is not known."""
     return "–" if np.isnan(value) else f"{value:.3g}".replace("inf", "∞")
@@ -298,7 +288,7 @@ def cost_table(emulation: Emulation, **chosen: str) -> str:
     threshold = {"threshold": chosen["threshold"]} if "threshold" in chosen else {}
     for method, each in classical_costs(emulation, **threshold).items():
         rows.append(["classical", "–", f"{method}, operations", *(number(float(size.mean())) for size in each)])
-    return markdown(["solver", "encoding", "readout", *(f"n = {n}" for n in emulation.sizes)], rows)
+    return tables.table(["solver", "encoding", "readout", *(f"n = {n}" for n in emulation.sizes)], rows)
 
 
 def assumption_table(emulation: Emulation) -> str:
@@ -317,7 +307,7 @@ def assumption_table(emulation: Emulation) -> str:
             ]
             cells = [", ".join(number(float(x)) for x in each) for each in by_size]
         rows.append([assumption, cost, *cells])
-    return markdown(["assumed", "cost or consequence", *(f"n = {n}" for n in emulation.sizes)], rows)
+    return tables.table(["assumed", "cost or consequence", *(f"n = {n}" for n in emulation.sizes)], rows)
 
 
 def local_table(emulation: Emulation) -> str:
@@ -325,7 +315,7 @@ def local_table(emulation: Emulation) -> str:
     t = emulation.index(thresholds="median")["thresholds"]
     rows = [["rows that dominate", *(number(float(np.mean(a))) for a in emulation.values("dominant_rows"))]]
     lengths = [array[:, :, t] for array in emulation.values("local_length")]
-    rows.append(["K~ all of whose rows do", *(number(float(np.mean(np.isfinite(a)))) for a in lengths)])
+    rows.append(["share of K~ whose rows all dominate", *(number(float(np.mean(np.isfinite(a)))) for a in lengths)])
     for label, name in (
         ("terms beyond the first", "local_length"),
         ("entries of K~ read for one w_i", "local_entries"),
@@ -337,7 +327,7 @@ def local_table(emulation: Emulation) -> str:
             np.where(np.isfinite(n), a[:, :, t], np.nan) for a, n in zip(emulation.values(name), lengths, strict=True)
         ]
         rows.append([label, *(number(float(np.nanmean(a))) if np.isfinite(a).any() else "–" for a in values)])
-    return markdown(["local solver", *(f"n = {n}" for n in emulation.sizes)], rows)
+    return tables.table(["local solver", *(f"n = {n}" for n in emulation.sizes)], rows)
 
 
 def crossing_table(found: Mapping[tuple[str, str, float], Crossing]) -> str:
@@ -347,16 +337,17 @@ def crossing_table(found: Mapping[tuple[str, str, float], Crossing]) -> str:
         [q, f"{worth:g}", *(str(found[q, c, worth]) for c in classical)]
         for q, worth in dict.fromkeys((q, worth) for q, _, worth in found)
     ]
-    return markdown(["quantum", "operations a query", *classical], rows)
+    return tables.table(["quantum", "operations a query", *classical], rows)
 
 
 def report(emulation: Emulation, fit: Any) -> str:
     """All tables of one network."""
     curves = "".join(f"- {curve}: {what}\n" for curve, (what, _) in summary(emulation).items())
     about_crossing = (
-        "The n from which on a quantum prediction costs less than a classical one, 95 % bounds in brackets, were k* in "
-        "QRAM for nothing. Writing it takes the n kernel evaluations that predict classically: with them there is no "
-        "such n. A shot takes three queries or more, and the sampler no more reads, of two operations, than shots.\n"
+        "From this n on a quantum prediction would cost less than a classical one, if storing k* in QRAM cost nothing "
+        "(95 % bounds in brackets). Writing it takes the n kernel evaluations that predict classically: "
+        "with them there is no such n. A shot takes three queries or more, and the sampler no more reads, of two "
+        "operations, than shots.\n"
     )
     few = f"Not judged: fewer than {FEWEST_SIZES} sizes.\n"
     parts = [
@@ -367,18 +358,3 @@ def report(emulation: Emulation, fit: Any) -> str:
         (about_crossing, crossing_table(crossings(emulation, fit)) if len(emulation.sizes) >= FEWEST_SIZES else few),
     ]
     return "\n".join(itertools.chain(*parts))
-
-
-def main() -> None:
-    """Print the tables of all networks in a folder."""
-    import scaling
-
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "kernel_output")
-    for network in NETWORKS:
-        path = folder / f"{network}_emulation.npz"
-        if path.exists():
-            print(f"## {network}\n\n{report(read_emulation(path), scaling.fit_growth)}")
-
-
-if __name__ == "__main__":
-    main()

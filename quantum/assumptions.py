@@ -18,10 +18,14 @@ ASSUMPTIONS = {  # what is assumed free or known, and the array that says what i
     "K~ has exact entries": ("bits an entry for 99 % of the accuracy", "bits_matrix"),
     "k* has exact entries": ("bits an entry, by convention", "bits_test"),
     "t is known": ("accuracy with t from a calibration set: exact overlaps, the same shots", "accuracy_calibrated"),
-    "the smallest eigenvalue is known": ("cost with half of it, QSVT, by encoding, times", "cost_kappa_doubled"),
-    "and no smaller": ("error of |w> with twice of it", "error_kappa_halved"),
+    "the smallest eigenvalue is known": (
+        "cost of QSVT if it is taken to be half as large: factor, by encoding", "cost_kappa_doubled"
+    ),
+    "the smallest eigenvalue is no smaller": (
+        "error of the state if it is taken to be twice as large, by encoding", "error_kappa_halved"
+    ),
     "p and P are known, gates have no errors": ("not emulated", None),
-}
+}  # fmt: skip
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Entries of so many bits

@@ -301,13 +301,19 @@ def perturbation_degree(radius: float, relative: float) -> int:
 
 
 def perturbation_polynomial(degree: int, radius: float, e: Vector) -> Vector:
-    """p(e) with 1 - (1 + e) p(e) = T_{m+1}(-e/radius)/T_{m+1}(1/radius), m = degree: 1 for m = 0. e: not -1."""
+    """p(e) with 1 - (1 + e) p(e) = T_{m+1}(-e/radius)/T_{m+1}(1/radius), m = degree: 1 for m = 0. e: not -1.
+
+    No polynomial of that degree has a smaller |1 - (1 + e) p(e)| on |e| <= radius: it is the residual of the Chebyshev
+    iteration for I + E (Saad, Iterative Methods, section 6.11).
+    """
     chebyshev = np.polynomial.chebyshev.Chebyshev.basis(degree + 1)
     return (1 - chebyshev(-e / radius) / chebyshev_outside(degree + 1, 1 / radius)) / (1 + e)
 
 
 def series_in_perturbation(encoding: Encoding, epsilon: float) -> Prepared:
     """(I + E)^-1 by a polynomial of E alone, its even and its odd part combined: `degree` uses of E's block encoding.
+
+    Each part by QSVT ([GSLW], Corollary 18), their sum as a linear combination of unitaries ([GSLW], Lemma 52).
 
     Of degree 0 where |E| <= `relative_error`(epsilon): |y> is |w| up to epsilon, and no query is needed. The radius of
     the interval, from |E| up, trades the degree for the polynomial's size on |e| <= beta. |E| is assumed known, as
