@@ -232,7 +232,8 @@ def rough(n: float) -> str:
 def crossing(quantum: Curve, classical: Curve, worth: float, first: float) -> Crossing:
     """Where worth * quantum falls below classical for good, looked for from n = first to FARTHEST.
 
-    Earliest: as soon as the bounds allow it; latest: from where on they allow nothing else.
+    Earliest: as soon as the bounds allow it; latest: from where on they allow nothing else. A curve that has fallen to
+    0 is fitted to data that do not tell, and shows no crossing.
     """
     n = np.geomspace(first, FARTHEST, 1401)
     q, c = quantum.curve(n), classical.curve(n)
@@ -247,7 +248,8 @@ def crossing(quantum: Curve, classical: Curve, worth: float, first: float) -> Cr
     # bounds that are NaN, of fits without errors, allow everything and prove nothing
     possible = np.flatnonzero(~(worth * q_low > c_high))
     earliest = float(n[possible[0]]) if possible.size else np.inf
-    return Crossing(from_where_on(worth * q <= c), earliest, from_where_on(worth * q_high <= c_low))
+    best, sure = (worth * q <= c) & (q > 0), (worth * q_high <= c_low) & (q > 0)
+    return Crossing(from_where_on(best), earliest, from_where_on(sure))
 
 
 def crossings(emulation: Emulation, fit: Any) -> dict[tuple[str, str, float], Crossing]:
@@ -255,8 +257,8 @@ def crossings(emulation: Emulation, fit: Any) -> dict[tuple[str, str, float], Cr
 
     Quantum rows: the cheapest solver and encoding with each readout, and the diagonal algorithm with each, which has
     nothing to solve anew; one row where a solver needs no query, as it prepares the diagonal one's state. Curves are
-    compared from the largest n at which the quantum cost is the higher one in every trial. "shots" and "amplified shots" never fall
-    below the sampler: a shot takes three queries or more (|w>, and |k*> twice), and a read of two operations, with i
+    compared from the largest n at which the quantum cost is the higher one in every trial. "shots" and "amplified
+    shots" never fall below the sampler: a shot takes three queries or more (|w>, and |k*> twice), and a read of two operations, with i
     drawn by |w_i|^2, has a shot's variance, 1 - o^2.
     """
     quantum: dict[str, tuple[Curve, list[Array]]] = {}

@@ -62,6 +62,10 @@ def test_crossing_by_hand():
     assert np.isinf(found.n) and found.earliest == 16
     # a band that allows both
     assert costs.crossing(Line(1000, 1.0, factor=1e6), entries, 1, 16).latest == np.inf
+    # a fit that falls to 0 at n = 100 is no crossing
+    falling = Line(1, 1)
+    falling.curve = lambda n: 1000 - 10 * np.asarray(n, float)
+    assert str(costs.crossing(falling, entries, 1, 16)).startswith("not before ")
     # no errors known: nothing is excluded and nothing shown
     line = Line(1000, 0)
     line.band = lambda n: (np.full(len(n), np.nan),) * 2
