@@ -258,8 +258,8 @@ def crossings(emulation: Emulation, fit: Any) -> dict[tuple[str, str, float], Cr
     Quantum rows: the cheapest solver and encoding with each readout, and the diagonal algorithm with each, which has
     nothing to solve anew; one row where a solver needs no query, as it prepares the diagonal one's state. Curves are
     compared from the largest n at which the quantum cost is the higher one in every trial. "shots" and "amplified
-    shots" never fall below the sampler: a shot takes three queries or more (|w>, and |k*> twice), and a read of two operations, with i
-    drawn by |w_i|^2, has a shot's variance, 1 - o^2.
+    shots" never fall below the sampler: a shot takes three queries or more (|w>, and |k*> twice), and a read of two
+    operations, with i drawn by |w_i|^2, has a shot's variance, 1 - o^2.
     """
     quantum: dict[str, tuple[Curve, list[Array]]] = {}
     by_way, free = quantum_costs(emulation), without_queries(emulation)
