@@ -8,15 +8,14 @@ A prediction is the sign of o - t, o = <k*|w>, with |w> ~ K~^-1 |y> (sparsified,
 |y> (diagonal), and t = 0 or the median of the o of the test set. Everything is computed classically but as the
 algorithm does it, with its errors and probabilities of success; what it costs is counted in queries, for every solver,
 block encoding and readout, beside what a classical computer does for the same prediction. Read from top to bottom:
-solver, states, readout, cost. The formulas are in quantum/, with what is assumed; the same as gates is in circuit.py.
+states, readout, cost, a trial. The solvers, all formulas and what is assumed are in quantum/; the same as gates is in
+circuit.py.
 Writes `{prefix}_emulation.npz`: arrays [sizes, trials, ...] of what `emulate_trial` describes, NaN for missing trials.
 """
 
 import argparse
 import contextlib
-import functools
 import hashlib
-import itertools
 import math
 import sys
 from collections.abc import Callable
@@ -31,7 +30,7 @@ from threadpoolctl import threadpool_limits
 import training
 from ntk import BadInput
 from quantum import assumptions, classical, readout, solvers
-from quantum.solvers import ENCODINGS, SOLVERS, Encoding, Prepared
+from quantum.solvers import ENCODINGS, SOLVERS, Prepared
 from runtime import options
 from runtime.checkpoints import finished_trials
 from runtime.files import locked
@@ -45,7 +44,7 @@ Random = Callable[[str], Generator]  # generators by purpose
 # Constants
 # ----------------------------------------------------------------------------------------------------------------------
 
-VERSION = 2  # of what a trial's record holds; raise it when a formula here or in quantum/ changes
+VERSION = 3  # of what a trial's record holds; raise it when a formula here or in quantum/ changes
 SHARE = 0.99  # of the noiseless accuracy, that a readout has to reach
 EPSILON_SHARE = 0.1  # error of |w>, which moves o by at most as much, in units of the shot noise 1/sqrt(M)
 LARGEST_EPSILON = 0.1
@@ -53,7 +52,7 @@ QRAM_QUERIES_PER_STATE = 2  # |k*>: load, rotate an ancilla, load again to uncom
 
 # Axes of the results, in this order: patterns, then those of these that a quantity depends on, and test images last.
 THRESHOLDS = ("zero", "median")  # t
-CONVENTIONS = ("test block", "k_thresh")  # what k* is divided by: the largest entry of the test block too, or not
+CONVENTIONS = ("training", "test block", "k_thresh")  # what k* is divided by: `held_by_qram`
 READOUTS = ("shots", "amplified shots", "amplitude estimation")
 KINDS = ("oracle", "QRAM", "all")  # queries: to the entries of K~; to k*; both and those to y
 STATISTICS = ("mean", "10 %", "median", "90 %")  # over the test images
@@ -68,31 +67,26 @@ AXES = {  # lists, as they come back from the results' `origin`
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Solver: what is prepared for |w>, by every solver through every block encoding
+# States: |k*>
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def solve_by_all(encodings: dict[str, Encoding], epsilons: Array) -> dict[tuple[int, int, int], Prepared]:
-    """What every solver prepares for K~ |w> = |y> through every block encoding, within epsilons [2], by threshold.
+def held_by_qram(kernels: Record) -> Array:
+    """k* as QRAM holds it, |k_i| <= 1, by convention. [conventions, test, n]
 
-    encodings: of `solvers.block_encodings`. Returns {indices (threshold, solver, encoding): Prepared}.
+    "training": divided by the largest off-diagonal entry of the training matrix, which is known before the test image
+    is, and clipped; "k_thresh": by that instead; "test block": then by the largest entry of all test images, as the
+    original does, which no algorithm knows. Overlaps are of k*/k_thresh; clipping more changes few of them.
     """
-    ways = itertools.product(enumerate(epsilons), enumerate(SOLVERS), enumerate(ENCODINGS))
-    return {
-        (t, s, e): solvers.prepare(solver, encodings[name], epsilon)
-        for (t, epsilon), (s, solver), (e, name) in ways
-        if name in encodings
-    }
+    kernel, test, k = (kernels[name] for name in ("kernel_train", "kernel_test", "kernel_test_normalized"))
+    largest = np.abs(kernel - np.diag(np.diag(kernel))).max()
+    known = training.normalise(test, largest) if largest > 0 else np.sign(test)
+    return np.array([known, k / np.abs(k).max(), k])
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# States: |k*>, and overlaps
-# ----------------------------------------------------------------------------------------------------------------------
-
-
-def post_selection(k: Array) -> Array:
-    """P = sum_i k_i^2/n that |k*> is prepared, by convention. [test, n] -> [2, test]"""
-    return np.minimum([training.post_selection_probability(k / divided) for divided in (np.abs(k).max(), 1)], 1)
+def post_selection(held: Array) -> Array:
+    """P = sum_i k_i^2/n that |k*> is prepared. [conventions, test, n] -> [conventions, test]"""
+    return np.minimum([training.post_selection_probability(k) for k in held], 1)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -100,16 +94,20 @@ def post_selection(k: Array) -> Array:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def read_out(overlap: Array, label: Array, rng: Generator) -> Record:
-    """What it takes to read the sign of o - t. overlap: of all test images. Values by threshold [2, ...].
+def read_out(held: Array, state: Array, label: Array, rng: Generator) -> Record:
+    """What it takes to read the sign of o - t. held: `held_by_qram`; state: |w> [n]. Values by threshold [2, ...].
 
-    accuracy_noiseless; accuracy after SHOTS shots; shots_needed and points_needed (of amplitude estimation's
-    schedule) for SHARE of the noiseless accuracy; accuracy_calibrated, with t = median from a calibration set: with
-    exact overlaps, and with the shots needed.
+    overlap [test]; accuracy_noiseless, and the same of k*'w, not divided by |k*|, as training.py ranks
+    (accuracy_unnormalised), and of o with k* clipped (accuracy_clipped); accuracy after SHOTS shots; shots_needed and
+    points_needed (of amplitude estimation's schedule) for SHARE of the noiseless accuracy; accuracy_calibrated, with t
+    = median from a calibration set: with exact overlaps, and with the shots needed.
     """
+    overlap, clipped = (training.overlaps(k, state) for k in (held[-1], held[0]))
     levels = np.array([0.0, np.median(overlap)])
-    found: Record = {
-        "accuracy_noiseless": [readout.noiseless_accuracy(overlap, label, t) for t in levels],
+    found: Record = {"overlap": overlap}
+    for name, o in ("noiseless", overlap), ("unnormalised", held[-1] @ state), ("clipped", clipped):
+        found[f"accuracy_{name}"] = [readout.noiseless_accuracy(o, label, t) for t in (0, np.median(o))]
+    found |= {
         "accuracy": [[readout.accuracy_of_shots(overlap, label, t, m) for m in SHOTS] for t in levels],
         "shots_needed": [readout.shots_needed(overlap, label, t, SHARE) for t in levels],
         "points_needed": readout.points_needed(overlap, label, levels, SHARE, rng),
@@ -129,11 +127,11 @@ def over_images(queries: Array) -> list[float]:
 
 
 def cost(prepared: Prepared, probabilities: Array, shots: float, points: float) -> Array:
-    """Queries of one prediction. -> [readouts 3, conventions 2, kinds 3, statistics 4]
+    """Queries of one prediction. -> [readouts 3, conventions 3, kinds 3, statistics 4]
 
-    prepared: of |w>; probabilities: P, by convention [2, test]; shots, points: needed at this threshold. One run of
+    prepared: of |w>; probabilities: P, by convention [3, test]; shots, points: needed at this threshold. One run of
     the Hadamard test prepares both states in superposition, and pays for both. "amplitude estimation" amplifies both
-    fully, and then uses that preparation and its inverse as often as its schedule says.
+    fully, and then uses that preparation and its inverse as often as its schedule says; NaN where there is no inverse.
     """
     found = np.full((len(READOUTS), len(CONVENTIONS), len(KINDS), len(STATISTICS)), np.nan)
     p = prepared.success_probability
@@ -146,8 +144,9 @@ def cost(prepared: Prepared, probabilities: Array, shots: float, points: float) 
         ways = [
             (none, none, readout.runs_per_shot(p, probability), shots),
             (*readout.amplified_shot(queries_w, p, queries_k, probability), shots),
-            (readout.full_rounds(p) + none, readout.full_rounds(probability), none + 1, schedule),
-        ]
+            (readout.full_rounds(p) + none, readout.full_rounds(probability),
+             readout.uses_for_kept_part(p, probability), schedule if prepared.coherent else np.nan),
+        ]  # fmt: skip
         for r, (rounds_w, rounds_k, runs, times) in enumerate(ways):
             w, k = runs * (2 * rounds_w + 1), runs * (2 * rounds_k + 1)  # preparations a shot
             kinds = w * prepared.oracle_queries, k * queries_k, w * queries_w + k * queries_k
@@ -163,13 +162,14 @@ def classical_costs(
     operations_classical [2, 5]: of CLASSICAL, two for every entry read and used. "all entries" has w solved once, and
     so has "sampler"; "local solver" finds each w_i that is sampled, "anew" all of them for every prediction.
     """
-    sparse, n = scipy.sparse.csr_array(matrix), len(y)
+    sparse, n, radius = scipy.sparse.csr_array(matrix), len(y), classical.jacobi_radius(matrix)
     samples = classical.samples_needed(k, exact, label, levels, SHARE, rng)
-    found = {"samples_needed": samples, "dominant_rows": np.mean(classical.dominance(matrix) < 1)}
+    dominant = np.mean(classical.dominance(matrix) < 1)
+    found: Record = {"samples_needed": samples, "dominant_rows": dominant, "jacobi_radius": radius}
     names = ("local_length", "local_entries", "local_error", "local_accuracy", "iterations", "operations_classical")
     rows: Record = {name: [] for name in names}
     for level, epsilon, m in zip(levels, epsilons, samples, strict=True):
-        weights, entries, local, length = classical.local_solve(matrix, y, epsilon)
+        weights, entries, local, length = classical.local_solve(matrix, y, solvers.relative_error(epsilon), radius)
         iterations = classical.conjugate_gradient_iterations(sparse, y, exact, epsilon)
         overlap = training.overlaps(k, weights)
         anew = classical.conjugate_gradient_operations(sparse, iterations), classical.cholesky_operations(n)
@@ -190,53 +190,50 @@ def classical_costs(
 def emulate_trial(kernels: Record, matrices: list[Array], random: Random) -> Record:
     """One trial. kernels: by file name; matrices: K~ [n, n] of every pattern; random: generators by purpose.
 
-    Returns arrays by name. Of the trial: qram_writes []; post_selection_probability [2, test]; those of `read_out`,
-    overlap [test] and cost [2, 3, 2, 3, 4] with the suffix _diagonal, and operations_diagonal [2, 2]. Of every pattern
-    (first axis): what `emulate_pattern` returns.
+    Returns arrays by name. Of the trial: qram_writes []; post_selection_probability [3, test]; those of `read_out` and
+    cost [2, 3, 3, 3, 4] with the suffix _diagonal, of |w> = |y>; accuracy_weighted_diagonal [2], of training.py's y
+    over K_ii instead; operations_diagonal [2, 2]. Of every pattern (first axis): what `emulate_pattern` returns. All
+    draw the same random numbers, so that they differ in nothing else.
     """
-    y, label, k = kernels["train_label"], kernels["test_label"], kernels["kernel_test_normalized"]
-    probabilities = post_selection(k)
-    overlap = training.overlaps(k, y)
-    diagonal = read_out(overlap, label, random("readout diagonal")) | {"overlap": overlap}
+    y, label, held = kernels["train_label"], kernels["test_label"], held_by_qram(kernels)
+    probabilities = post_selection(held)
+    diagonal = read_out(held, y, label, random("readout"))
+    weighted = held[-1] @ (y / np.diag(kernels["kernel_train"]))
+    diagonal["accuracy_weighted"] = [readout.noiseless_accuracy(weighted, label, t) for t in (0, np.median(weighted))]
     free = Prepared(y / np.linalg.norm(y), 0, 1.0)
     needs = zip(diagonal["shots_needed"], diagonal["points_needed"], strict=True)
     diagonal["cost"] = [cost(free, probabilities, *need) for need in needs]
-    levels = np.array([0.0, np.median(overlap)])
-    samples = classical.samples_needed(k, y, label, levels, SHARE, random("sampler diagonal"))
+    levels = np.array([0.0, np.median(diagonal["overlap"])])
+    samples = classical.samples_needed(held[-1], y, label, levels, SHARE, random("sampler"))
     diagonal |= {"samples_needed": samples, "operations": [[2 * len(y), 2 * m] for m in samples]}
     found = {"qram_writes": len(y), "post_selection_probability": probabilities}
     found |= {f"{name}_diagonal": value for name, value in diagonal.items()}
-    records = []
-    for p, matrix in enumerate(matrices):
-        of_pattern = functools.partial(lambda p, purpose: random(f"{purpose} {p}"), p)
-        records.append(emulate_pattern(matrix, y, label, k, probabilities, of_pattern))
+    records = [emulate_pattern(matrix, y, label, held, probabilities, random) for matrix in matrices]
     return found | {name: np.array([record[name] for record in records]) for name in records[0]}
 
 
-def emulate_pattern(matrix: Array, y: Array, label: Array, k: Array, probabilities: Array, random: Random) -> Record:
+def emulate_pattern(matrix: Array, y: Array, label: Array, held: Array, probabilities: Array, random: Random) -> Record:
     """One sparsified matrix K~ [n, n] of a trial: the algorithm from the solver to the cost.
 
-    Returns, with t thresholds (2), s solvers (6), e encodings (2): sparsity; kappa [e]; epsilon [t]; uses,
-    success_probability, solver_error [t, s, e]; overlap [test] and what `read_out` and `classical_costs` return; cost
-    [t, s, e, readouts, conventions, kinds, statistics]; cheapest_quantum [t, conventions], the least mean number of
-    queries, and cheapest_quantum_index, where it is in [s, e, readouts]; cheapest_classical [t], in operations;
-    bits_matrix, bits_test [2]; and those of `misjudged_eigenvalue`. Shots are those of the exact |w>.
+    Returns, with t thresholds (2), s solvers (6), e encodings (2), c conventions (3): sparsity; kappa [e]; epsilon [t];
+    uses, success_probability, solver_error [t, s, e]; what `read_out` and `classical_costs` return; cost [t, s, e,
+    readouts, c, kinds, statistics]; cheapest_quantum [t, c], the least mean number of queries, and
+    cheapest_quantum_index, where it is in [s, e, readouts]; cheapest_classical [t], in operations; bits_matrix,
+    bits_test [c]; those of `misjudged_eigenvalue` and `unknown_numbers`. Shots are those of the exact |w>.
     """
     exact = solve(matrix, y)
     if np.isnan(exact).any():  # singular: all is NaN
-        identity = emulate_pattern(np.eye(len(y)), y, label, k, probabilities, random)
+        identity = emulate_pattern(np.eye(len(y)), y, label, held, probabilities, random)
         return {name: np.asarray(value) * np.nan for name, value in identity.items()}
-    overlap = training.overlaps(k, exact)
-    found: Record = {"sparsity": training.sparsity(matrix), "overlap": overlap}
-    found |= read_out(overlap, label, random("readout"))
-    levels = np.array([0.0, np.median(overlap)])
+    found: Record = {"sparsity": training.sparsity(matrix), **read_out(held, exact, label, random("readout"))}
+    levels = np.array([0.0, np.median(found["overlap"])])
     epsilons = np.minimum(EPSILON_SHARE / np.sqrt(found["shots_needed"]), LARGEST_EPSILON)
     epsilons = np.maximum(epsilons, EPSILON_SHARE / math.sqrt(readout.MOST_SHOTS))
     encodings = solvers.block_encodings(matrix, y)
     axes = len(THRESHOLDS), len(SOLVERS), len(ENCODINGS)
     per_run = {name: np.full(axes, np.nan) for name in ("uses", "success_probability", "solver_error")}
     queries = np.full((*axes, len(READOUTS), len(CONVENTIONS), len(KINDS), len(STATISTICS)), np.nan)
-    for at, prepared in solve_by_all(encodings, epsilons).items():
+    for at, prepared in solvers.prepare_all(encodings, epsilons):
         per_run["uses"][at], per_run["success_probability"][at] = prepared.uses, prepared.success_probability
         per_run["solver_error"][at] = np.linalg.norm(prepared.state - exact)
         queries[at] = cost(prepared, probabilities, found["shots_needed"][at[0]], found["points_needed"][at[0]])
@@ -245,13 +242,15 @@ def emulate_pattern(matrix: Array, y: Array, label: Array, k: Array, probabiliti
     means = queries[..., KINDS.index("all"), STATISTICS.index("mean")]  # [t, s, e, readouts, conventions]
     means = np.where(np.isnan(means), np.inf, means).reshape(len(THRESHOLDS), -1, len(CONVENTIONS))
     found |= {"cheapest_quantum": means.min(axis=1), "cheapest_quantum_index": means.argmin(axis=1)}
-    found |= classical_costs(matrix, y, exact, k, label, levels, epsilons, random("sampler"))
+    found |= classical_costs(matrix, y, exact, held[-1], label, levels, epsilons, random("sampler"))
     found["cheapest_classical"] = np.nanmin(found["operations_classical"], axis=1)
     wrong_kappa = assumptions.misjudged_eigenvalue(encodings, epsilons, exact)
     found["cost_kappa_doubled"], found["error_kappa_halved"] = wrong_kappa
+    each_run = per_run["uses"], per_run["success_probability"]
+    found |= assumptions.unknown_numbers(encodings, epsilons, *each_run, probabilities)
     t, goal = levels[MEDIAN], SHARE * found["accuracy_noiseless"][MEDIAN]
-    found["bits_test"] = [assumptions.bits_of_test(k, unit, exact, label, t, goal) for unit in (np.abs(k).max(), 1)]
-    found["bits_matrix"] = assumptions.bits_of_matrix(matrix, lambda rough: solve(rough, y), k, label, t, goal)
+    found["bits_test"] = [assumptions.bits_of_test(k, 1, exact, label, t, goal) for k in held]
+    found["bits_matrix"] = assumptions.bits_of_matrix(matrix, lambda rough: solve(rough, y), held[-1], label, t, goal)
     return found
 
 

@@ -791,7 +791,9 @@ def cost_of_all(results: Results) -> Figure:
     return figure
 
 
-DIVISORS = {"test block": "the test block's largest", "k_thresh": "k_thresh alone"}
+DIVISORS = {
+    "training": "the training matrix's largest", "test block": "the test block's largest", "k_thresh": "k_thresh alone"
+}  # fmt: skip
 
 
 def size_means(values: Sequence[Array]) -> Array:

@@ -18,10 +18,26 @@ ASSUMPTIONS = {  # what is assumed free or known, and the array that says what i
     "K~ has exact entries": ("bits an entry for 99 % of the accuracy", "bits_matrix"),
     "k* has exact entries": ("bits an entry, by convention", "bits_test"),
     "t is known": ("accuracy with t from a calibration set: exact overlaps, the same shots", "accuracy_calibrated"),
-    "the smallest eigenvalue is known": ("cost with half of it, QSVT, by encoding, times", "cost_kappa_doubled"),
-    "and no smaller": ("error of |w> with twice of it", "error_kappa_halved"),
-    "p and P are known, gates have no errors": ("not emulated", None),
-}
+    "the smallest eigenvalue is known": (
+        "cost of QSVT if it is taken to be half as large: factor, by encoding", "cost_kappa_doubled"
+    ),
+    "the smallest eigenvalue is no smaller": (
+        "error of the state if it is taken to be twice as large, by encoding", "error_kappa_halved"
+    ),
+    "the norm of H^-1 y is known (kernel reflection)": (
+        "queries if it is not: factor, by encoding", "cost_norm_unknown"
+    ),
+    "the norm of E is known (series in E)": ("degree; if only the bound beta on it is known", "cost_degrees"),
+    "d and beta are known (I + E)": ("queries of QSVT by the sparse oracle alone: factor", "cost_one_norm"),
+    "a divisor of k* is known": (
+        "accuracy if entries above the training matrix's largest are clipped", "accuracy_clipped"
+    ),
+    "P is known (amplification)": (
+        "queries to k* if only the smallest P is known, by fixed-point amplification: factor, by convention",
+        "cost_fixed_point",
+    ),
+    "p is known (amplification), gates have no errors": ("not emulated", None),
+}  # fmt: skip
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Entries of so many bits
@@ -95,6 +111,34 @@ def calibrated_accuracy(overlap: Array, label: Array, shots: float, rng: np.rand
         readout.noiseless_accuracy(overlap[test], label[test], known),
         readout.accuracy_of_shots(overlap[test], label[test], estimated, shots),
     ])  # fmt: skip
+
+
+def unknown_numbers(
+    encodings: dict[str, solvers.Encoding], epsilons: Array, uses: Array, p: Array, post_selection: Array
+) -> dict[str, Array]:
+    """What it costs not to know |H^-1 y|, |E|, d and beta, or P; all by threshold first.
+
+    uses, p: of runs [t, solvers, encodings]; post_selection: P [conventions, test]. cost_norm_unknown [t, encodings],
+    cost_one_norm [t, 1], cost_fixed_point [t, conventions] are factors; cost_degrees [t, 2] are degrees of the series
+    in E, by |E| and by beta. Fixed-point amplification (Yoder, Low, Chuang, arXiv:1409.3305) of all P >= P_min within
+    epsilon takes ln(2/epsilon)/sqrt(P_min) uses; `readout.full_rounds`, which knows P, 2m + 1.
+    """
+    at = {name: solvers.SOLVERS.index(name) for name in solvers.SOLVERS}
+    qsvt = uses[:, at["QSVT"]] / np.sqrt(p[:, at["QSVT"]])  # [t, encodings]
+    degrees = np.full((len(epsilons), 2), np.nan)
+    split = encodings.get("I + E")
+    if split and split.beta < 1:
+        degrees[:, 0] = uses[:, at["series in E"], solvers.ENCODINGS.index("I + E")]
+        beta = max(split.beta, np.finfo(float).eps)
+        degrees[:, 1] = [solvers.perturbation_degree(beta, solvers.relative_error(epsilon)) for epsilon in epsilons]
+    known = np.mean(2 * readout.full_rounds(post_selection) + 1, axis=1)  # [conventions]
+    fixed = np.log(2 / epsilons)[:, None] / np.sqrt(post_selection.min(axis=1))
+    return {
+        "cost_norm_unknown": uses[:, at["kernel reflection, norm unknown"]] / uses[:, at["kernel reflection"]],
+        "cost_degrees": degrees,
+        "cost_one_norm": qsvt[:, :1] / qsvt[:, 1:],
+        "cost_fixed_point": np.maximum(fixed / known, 1),
+    }
 
 
 def misjudged_eigenvalue(encodings: dict[str, solvers.Encoding], epsilons: Array, exact: Array) -> tuple[Array, Array]:

@@ -76,19 +76,31 @@ def dominance(matrix: NDArray[np.float64]) -> Array:
         return (magnitude.sum(axis=1) - diagonal) / diagonal
 
 
-def local_solve(matrix: NDArray[np.float64], y: Array, error: float) -> tuple[Array, Array, Array, float]:
+def jacobi_radius(matrix: NDArray[np.float64]) -> float:
+    """Spectral radius of E = D^-1 K~ - 1, D the diagonal of K~; inf where D is not positive."""
+    diagonal = np.diag(matrix)
+    if not np.all(diagonal > 0):
+        return math.inf
+    root = np.sqrt(diagonal)
+    return float(np.abs(np.linalg.eigvalsh(matrix / root / root[:, None]) - 1).max())
+
+
+def local_solve(
+    matrix: NDArray[np.float64], y: Array, error: float, radius: float
+) -> tuple[Array, Array, Array, float]:
     """All weights as the local solver finds each alone, what it reads for each, and the length of its series.
 
-    With D the diagonal and E = D^-1 K~ - 1, w = sum_l (-E)^l D^-1 y, cut at l = L; the rest is at most q^(L+1) of the
-    largest |w_i|, q the largest `dominance`, and L the smallest for which that is `error`. (-E)^l y at i needs the
-    rows of the neighbourhood of i up to distance l - 1, so that the cut series is exact there. Returns (weights [n],
-    distinct entries of K~ read for each i [n], operations for each i [n], L), NaN where q >= 1 promises nothing.
+    With D the diagonal and E = D^-1 K~ - 1, w = sum_l (-E)^l D^-1 y, cut at l = L. radius: of `jacobi_radius`, given
+    as kappa is to the quantum solvers. D^1/2 E D^-1/2 is symmetric: |rest| <= radius^(L+1) sqrt(max D/min D) |w|, and L
+    is the smallest for which that is `error` times |w|. (-E)^l y at i needs the rows of the neighbourhood of i up to
+    distance l - 1, so that the cut series is exact there. Returns (weights [n], distinct entries of K~ read for each i
+    [n], operations for each i [n], L), NaN where radius >= 1, for which the series diverges.
     """
-    n, ratio = len(y), float(dominance(matrix).max())
-    if not ratio < 1:
+    n, diagonal = len(y), np.diag(matrix)
+    if not radius < 1:
         return np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan), np.nan
-    length = max(0, math.ceil(math.log(error) / math.log(ratio) - 1e-12) - 1) if ratio > 0 else 0
-    diagonal = np.diag(matrix)
+    goal = math.log(error) - math.log(diagonal.max() / diagonal.min()) / 2
+    length = max(0, math.ceil(goal / math.log(radius) - 1e-12) - 1) if radius > 0 else 0
     rest = scipy.sparse.csr_array((matrix / diagonal[:, None]) * ~np.eye(n, dtype=bool))
     per_row = np.diff(rest.indptr) + 1.0  # with the diagonal
     start = weights = y / diagonal

@@ -21,7 +21,7 @@ MOST_SHOTS = 10**9  # more are not looked for: inf
 SHOTS_A_POINT = 24  # of amplitude estimation, at each number of rounds
 MOST_POINTS = 20  # rounds up to 2^18
 POINTS_EVERYWHERE = 6  # the likelihood of few points has several peaks: all angles are looked at
-REPETITIONS = 5  # times that every test image is read out by amplitude estimation
+REPETITIONS = 10  # times that every test image is read out by amplitude estimation
 AMPLIFIED_ENOUGH = 0.9  # a success probability that amplitude estimation leaves as it is
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -136,6 +136,16 @@ def amplified_shot(cost_w: float, p: float, cost_k: float, post_selection: Array
 # ----------------------------------------------------------------------------------------------------------------------
 
 
+def uses_for_kept_part(p: ArrayLike, post_selection: ArrayLike) -> Array:
+    """How many times more uses estimation takes where p or P, of AMPLIFIED_ENOUGH or more, is left below 1. [...]
+
+    Outcome 0 then has K (1 + o)/2, K = 2pP/(p + P) known, instead of (1 + o)/2, so that o has sqrt(2/K - 1) times the
+    error for the same uses, about o = 0, where all overlaps are; the error falls as one over the uses.
+    """
+    p, post = (np.where(np.asarray(q) >= AMPLIFIED_ENOUGH, q, 1.0) for q in (p, post_selection))
+    return np.sqrt(2 * runs_per_shot(p, post) - 1)
+
+
 def schedule(points: int) -> NDArray[np.int64]:
     """Rounds m = 0, 1, 2, 4, 8, ..., the exponential schedule of [Suzuki]. [points]"""
     return np.array([0, *(2**j for j in range(points - 1))], dtype=np.int64)
@@ -154,6 +164,8 @@ def draw_hits(overlap: Array, rounds: int, rng: np.random.Generator) -> Array:
 
 def log_likelihood(theta: Array, hits: Array, rounds: NDArray[np.int64]) -> Array:
     """Of angles theta [..., grid] for hits [points, ...] at `rounds` [points]. [..., grid]"""
+    if theta.ndim > 2:  # a repetition at a time stays in the cache
+        return np.stack([log_likelihood(each, hits[:, i], rounds) for i, each in enumerate(theta)])
     total = np.zeros(theta.shape)
     for count, m in zip(hits, rounds, strict=True):
         chance = np.clip(np.sin((2 * m + 1) * theta) ** 2, 1e-12, 1 - 1e-12)

@@ -8,7 +8,9 @@ Sources: [CKS] Childs, Kothari, Somma, arXiv:1511.02306. [GSLW] Gilyen, Su, Low,
 arXiv:2406.12086. [Costa] Costa, An, Babbush, Berry, arXiv:2312.07690.
 """
 
+import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -51,13 +53,16 @@ class Encoding:
 @dataclass(frozen=True)
 class Prepared:
     """One run of a solver. state: |w> [n], NaN where it is only counted; uses: of the block encoding or its inverse;
-    label_queries: of the phase oracle of y; success_probability: of the run, 1 where the count holds the repetitions.
+    label_queries: of the phase oracle of y; success_probability: of the run; coherent: a unitary and a flag, with an
+    inverse. It is none where the count is of an expected number of measured repetitions, or was made for a measured
+    filter; the success probability is then taken as 1, and the count is a lower bound.
     """
 
     state: Vector
     uses: float
     success_probability: float
     label_queries: float = 1.0
+    coherent: bool = True
 
     @property
     def oracle_queries(self) -> float:
@@ -128,11 +133,21 @@ def prepare(solver: str, encoding: Encoding, epsilon: float) -> Prepared:
         # [Dalzell], abstract: 56 kappa + 1.05 kappa ln(1/eps) + o(kappa), in expectation, without the o(kappa).
         uses = 56 * kappa + 1.05 * kappa * math.log(1 / epsilon)
     elif solver == "adiabatic":
-        # [Costa]: walk steps with the constant seen numerically (proven: 2305), then a filter of kappa ln(2/eps).
+        # [Costa]: walk steps, 1.84 an average over random matrices (proven: 2305), then a filter of kappa ln(2/eps).
         uses = 1.84 * kappa + kappa * math.log(2 / epsilon)
     else:
         raise ValueError(f"solver {solver}: unknown; use one of {', '.join(SOLVERS)}")
-    return Prepared(nothing, uses, 1.0, uses)  # both reflect about |y> once a step, two uses every second step
+    return Prepared(nothing, uses, 1.0, uses, False)  # both reflect about |y> once a step, two uses every second step
+
+
+def prepare_all(
+    encodings: dict[str, Encoding], epsilons: Vector
+) -> Iterator[tuple[tuple[int, int, int], Prepared]]:
+    """What every solver prepares through every block encoding within epsilons [t]: yields (t, solver, encoding), it."""
+    ways = itertools.product(enumerate(epsilons), enumerate(SOLVERS), enumerate(ENCODINGS))
+    for (t, epsilon), (s, solver), (e, name) in ways:
+        if name in encodings:
+            yield (t, s, e), prepare(solver, encodings[name], epsilon)
 
 
 def transformed(encoding: Encoding, values: Vector, bound: float, uses: float) -> Prepared:
@@ -301,13 +316,19 @@ def perturbation_degree(radius: float, relative: float) -> int:
 
 
 def perturbation_polynomial(degree: int, radius: float, e: Vector) -> Vector:
-    """p(e) with 1 - (1 + e) p(e) = T_{m+1}(-e/radius)/T_{m+1}(1/radius), m = degree: 1 for m = 0. e: not -1."""
+    """p(e) with 1 - (1 + e) p(e) = T_{m+1}(-e/radius)/T_{m+1}(1/radius), m = degree: 1 for m = 0. e: not -1.
+
+    No polynomial of that degree has a smaller |1 - (1 + e) p(e)| on |e| <= radius: it is the residual of the Chebyshev
+    iteration for I + E (Saad, Iterative Methods, section 6.11).
+    """
     chebyshev = np.polynomial.chebyshev.Chebyshev.basis(degree + 1)
     return (1 - chebyshev(-e / radius) / chebyshev_outside(degree + 1, 1 / radius)) / (1 + e)
 
 
 def series_in_perturbation(encoding: Encoding, epsilon: float) -> Prepared:
     """(I + E)^-1 by a polynomial of E alone, its even and its odd part combined: `degree` uses of E's block encoding.
+
+    Each part by QSVT ([GSLW], Corollary 18), their sum as a linear combination of unitaries ([GSLW], Lemma 52).
 
     Of degree 0 where |E| <= `relative_error`(epsilon): |y> is |w| up to epsilon, and no query is needed. The radius of
     the interval, from |E| up, trades the degree for the polynomial's size on |e| <= beta. |E| is assumed known, as

@@ -15,8 +15,9 @@ def trial_of(size, number):
     rng = np.random.default_rng([size, number])
     y, label = np.repeat([1.0, -1.0], size // 2), np.repeat([1.0, -1.0], 10)
     matrix = rng.uniform(0, 0.05, (size, size)) * (rng.random((size, size)) < 2 / size)
-    kernels = {"train_label": y, "test_label": label,
-               "kernel_test_normalized": np.clip(rng.normal(0.3 * np.outer(label, y), 0.4), -1, 1)}  # fmt: skip
+    test = rng.normal(0.3 * np.outer(label, y), 0.4)
+    kernels = {"train_label": y, "test_label": label, "kernel_test": test, "kernel_train": np.full((size, size), 1.5),
+               "kernel_test_normalized": np.clip(test, -1, 1)}  # fmt: skip
     matrices = [np.eye(size) + (matrix + matrix.T) / 2, 2 * np.eye(size)]
     return emulation.emulate_trial(kernels, matrices, lambda p: training.random_generator(0, "test", size, number, p))
 
@@ -61,6 +62,10 @@ def test_crossing_by_hand():
     assert np.isinf(found.n) and found.earliest == 16
     # a band that allows both
     assert costs.crossing(Line(1000, 1.0, factor=1e6), entries, 1, 16).latest == np.inf
+    # a fit that falls to 0 at n = 100 is no crossing
+    falling = Line(1, 1)
+    falling.curve = lambda n: 1000 - 10 * np.asarray(n, float)
+    assert str(costs.crossing(falling, entries, 1, 16)).startswith("not before ")
     # no errors known: nothing is excluded and nothing shown
     line = Line(1000, 0)
     line.band = lambda n: (np.full(len(n), np.nan),) * 2
@@ -117,10 +122,15 @@ def test_tables(made_up):
     assert len({row.count("|") for row in rows}) == 1  # no cell has a bar of its own
     for column in range(4, 8):
         cells = [row.split("|")[column].strip() for row in rows[2:] if "classical" not in row and "none" not in row]
-        bold = [float(cell.strip("*")) for cell in cells if "**" in cell]
-        assert bold and set(bold) == {min(float(cell.strip("*")) for cell in cells if cell != "–")}
+        bold = [float(cell.strip("*").split()[0]) for cell in cells if "**" in cell]
+        least = min(float(cell.strip("*").split()[0]) for cell in cells if cell != "–")
+        assert bold == pytest.approx([least] * len(bold), rel=1e-3) and bold
+    assert all("±" in row.split("|")[4] for row in rows[2:] if "operations" not in row)
+    low, middle, high = (float(x) for x in rows[2].split("|")[8:11])  # quantiles over the test images
+    assert low < middle < high
     assert "classical" in table and "diagonal" in table and "nan" not in table
     for each in (costs.assumption_table(made_up), costs.local_table(made_up)):
+        assert len({line.count("|") for line in each.splitlines()}) == 1
         assert "nan" not in each and each.count("\n") > 6
     oracle = costs.cost_table(made_up, kind="oracle", convention="k_thresh", threshold="zero")
     assert "| series in E | I + E | shots |" in oracle
@@ -134,6 +144,12 @@ def test_crossings_of_an_emulation(made_up):
     found = costs.crossings(made_up, fit)
     assert {worth for _, _, worth in found} == set(costs.WORTHS)
     assert {"all entries", "sampler", "sampler, local solver"} <= {c for _, c, _ in found}
+    # the diagonal algorithm has nothing to solve; shots are never cheaper than samples, and estimation may be
+    assert {c for q, c, _ in found if q.startswith("diagonal")} == {"all entries", "sampler"}
+    proved = {(q, c) for (q, c, _), each in found.items() if each.proved}
+    ways = [f"{w}, {r}" for w in ("sparsified", "diagonal") for r in ("shots", "amplified shots")]
+    assert proved == {(way, "sampler") for way in ways}
+    assert "| never (proved) |" in costs.crossing_table(found) and "| – |" in costs.crossing_table(found)
     dear = made_up.sizes[-1]  # up to which a million operations a query are dearer in every trial
     for (q, c, worth), each in found.items():
         assert worth < 1e6 or each.earliest >= dear
@@ -142,7 +158,7 @@ def test_crossings_of_an_emulation(made_up):
             assert found[q, c, 1].n <= each.n
 
 
-def test_file_and_script(made_up, tmp_path, capsys, monkeypatch):
+def test_file(made_up, tmp_path):
     from runtime.results import Results, merge_results
 
     results = Results({"emulation": emulation.VERSION, "axes": emulation.AXES})
@@ -151,9 +167,34 @@ def test_file_and_script(made_up, tmp_path, capsys, monkeypatch):
     merge_results(tmp_path / "fully-connected_emulation.npz", results)
     read = costs.read_emulation(tmp_path / "fully-connected_emulation.npz")
     assert costs.cost_table(read) == costs.cost_table(made_up)
-    scaling = pytest.importorskip("scaling")
-    if not hasattr(scaling, "fit_growth"):
-        pytest.skip("scaling.py has no fit_growth")
-    monkeypatch.setattr("sys.argv", ["analysis/costs.py", str(tmp_path)])
-    costs.main()
-    assert "## fully-connected" in capsys.readouterr().out
+
+
+def test_solver_of_degree_0_is_the_diagonal_algorithm(made_up):
+    """One row and one cost for both: what Monte Carlo leaves between them is no finding."""
+    assert not costs.without_queries(made_up)
+    records = {}
+    for size, each in made_up.records.items():
+        uses = [record["uses"].copy() for record in each]
+        for array in uses:
+            array[:, :, -1, 1] = 0
+        records[size] = [record | {"uses": array} for record, array in zip(each, uses, strict=True)]
+    same = costs.Emulation(made_up.sizes, records, made_up.axes)
+    assert costs.without_queries(same) == {("series in E", "I + E")}
+    diagonal = costs.diagonal_costs(same)
+    for (solver, _, readout), values in costs.quantum_costs(same).items():
+        if solver == "series in E":
+            np.testing.assert_array_equal(values, diagonal[readout])
+    table = costs.cost_table(same)
+    assert "| none, diagonal, and series in E, I + E | – | shots |" in table and "| series in E |" not in table
+    assert {q for q, _, _ in costs.crossings(same, fit)} == {f"sparsified = diagonal, {r}" for r in emulation.READOUTS}
+
+
+def test_conventions_and_accuracies(made_up):
+    rows = costs.convention_table(made_up).splitlines()[2:]
+    assert len(rows) == 3 * 3 * 2 and {row.split("|")[1].strip() for row in rows} == set(emulation.CONVENTIONS)
+    table = costs.accuracy_table(made_up)
+    record = made_up.records[8]
+    expected = np.mean([each["accuracy_unnormalised"][:, MEDIAN].mean() for each in record])
+    row = next(row for row in table.splitlines() if row.startswith("| sparsified, k*'w | the median"))
+    assert float(row.split("|")[3].split()[0]) == pytest.approx(expected, abs=0.006)
+    assert table.count("\n") == 2 + 2 * len(costs.ACCURACIES)

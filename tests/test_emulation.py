@@ -1,5 +1,6 @@
 """The emulated algorithm: the cost of a prediction by hand, one whole trial, and the script."""
 
+import dataclasses
 import itertools
 import math
 import subprocess
@@ -29,16 +30,22 @@ COST = len(emulation.READOUTS), len(emulation.CONVENTIONS), len(emulation.KINDS)
 
 
 def test_post_selection_by_hand():
-    k = np.array([[0.5, 0.0], [0.1, 0.1]])
-    expected = [[0.5, 0.04], [0.125, 0.01]]  # divided by the largest entry 0.5, and as it is
-    np.testing.assert_allclose(emulation.post_selection(k), expected)
+    kernels = {"kernel_train": np.array([[9.0, 2], [2, 9]]), "kernel_test": np.array([[5.0, 0], [1, -1]]),
+               "kernel_test_normalized": np.array([[0.5, 0.0], [0.1, -0.1]])}  # fmt: skip
+    held = emulation.held_by_qram(kernels)
+    # clipped at the training matrix's 2; divided by the largest entry 0.5; as it is
+    np.testing.assert_allclose(held, [[[1, 0], [0.5, -0.5]], [[1, 0], [0.2, -0.2]], [[0.5, 0], [0.1, -0.1]]])
+    np.testing.assert_allclose(emulation.post_selection(held), [[0.5, 0.25], [0.5, 0.04], [0.125, 0.01]])
+    diagonal = emulation.held_by_qram(kernels | {"kernel_train": np.eye(2)})  # no such entry: the sign is what is left
+    assert diagonal[0].tolist() == [[1, 0], [1, -1]]
 
 
 def test_cost_by_hand():
     prepared = solvers.Prepared(np.ones(2), 5, 0.25, 3)  # 20 oracle queries, 3 to the labels
-    probabilities = np.array([[0.25] * 3, [1.0] * 3])
+    probabilities = np.array([[0.25] * 3, [1.0] * 3, [0.95] * 3])
     found = emulation.cost(prepared, probabilities, 10, 2)
     assert found.shape == COST
+    kept, found = found[..., 2, :, :], found[..., :2, :, :]
     # shots: (4 + 4)/2 and (4 + 1)/2 runs, of 20 and 2 and in all 25 queries
     np.testing.assert_allclose(found[READ["shots"], :, :, MEAN], [[800, 80, 1000], [500, 50, 625]])
     # amplified: one round, three uses, for |k*> alone, (4 + 1)/2 runs; with P = 1 none is worth it
@@ -47,6 +54,12 @@ def test_cost_by_hand():
     times = readout.SHOTS_A_POINT * 4
     expected = times * np.array([[60, 6, 75], [60, 2, 71]])
     np.testing.assert_allclose(found[READ["amplitude estimation"], :, :, MEAN], expected)
+    # P = 0.95 is left as it is, and |w> made 1 exactly: sqrt(1 + 1/0.95 - 1) times the uses
+    np.testing.assert_allclose(kept[READ["amplitude estimation"], :, MEAN], expected[1] / np.sqrt(0.95))
+    # repetitions that are measured have no inverse; the other readouts stay
+    measured = emulation.cost(dataclasses.replace(prepared, coherent=False), probabilities, 10, 2)
+    assert np.isnan(measured[READ["amplitude estimation"]]).all()
+    np.testing.assert_array_equal(measured[:2, :2], found[:2])
     # no accuracy, or no state: no finite cost, or none
     assert np.isinf(emulation.cost(prepared, probabilities, math.inf, math.inf)).all()
     assert np.isnan(emulation.cost(solvers.Prepared(np.ones(2), 5, np.nan), probabilities, 10, 2)).all()
@@ -54,11 +67,11 @@ def test_cost_by_hand():
     free = solvers.Prepared(np.ones(2), 0, 1.0)
     for shots in (10, math.inf):
         assert np.all(emulation.cost(free, probabilities, shots, 2)[:, :, 0] == 0)
-    np.testing.assert_allclose(emulation.cost(free, probabilities, 10, 2)[0, :, 2, MEAN], [75, 30])
+    np.testing.assert_allclose(emulation.cost(free, probabilities, 10, 2)[0, :2, 2, MEAN], [75, 30])
 
 
 def test_cost_is_a_mean_over_test_images():
-    probabilities = np.array([[0.5] * 19 + [0.001], [1.0] * 20])
+    probabilities = np.array([[0.5] * 19 + [0.001], [1.0] * 20, [1.0] * 20])
     found = emulation.cost(solvers.Prepared(np.ones(2), 0, 1.0), probabilities, 1, 2)[0, 0, 1]
     runs = (1 + 1 / probabilities[0]) / 2
     np.testing.assert_allclose(found, 2 * np.array([runs.mean(), 1.5, 1.5, 1.5]))
@@ -82,7 +95,7 @@ def kernels():
     x, test = rng.standard_normal((16, 8)), rng.standard_normal((24, 8))
     x[:, 0], test[:, 0] = 2 * y, 2 * label
     kernel = x @ x.T + 6 * np.eye(16)
-    return {"train_label": y, "test_label": label, "kernel_train": kernel,
+    return {"train_label": y, "test_label": label, "kernel_train": kernel, "kernel_test": test @ x.T,
             "kernel_test_normalized": np.clip(test @ x.T / 10, -1, 1)}  # fmt: skip
 
 
@@ -115,7 +128,7 @@ def test_record_of_a_trial(kernels, trial):
     assert readout.accuracy_of_shots(overlap, label, t, shots[MEDIAN]) >= 0.99 * found["accuracy_noiseless"][0, MEDIAN]
     # the smallest cost is marked
     means = found["cost"][0][..., emulation.KINDS.index("all"), MEAN]
-    for at, c in itertools.product(range(2), range(2)):
+    for at, c in itertools.product(range(2), range(3)):
         index = np.unravel_index(int(found["cheapest_quantum_index"][0, at, c]), (*AXES[1:], COST[0]))
         assert means[at][(*index, c)] == found["cheapest_quantum"][0, at, c] == np.nanmin(means[at, ..., c])
     assert np.all(found["cheapest_classical"][0] <= 2 * 16)
@@ -133,13 +146,14 @@ def test_identity_is_the_diagonal_algorithm(trial):
     np.testing.assert_allclose(found["overlap"][1], found["overlap_diagonal"])
     assert found["shots_needed"][1].tolist() == list(found["shots_needed_diagonal"])
     both = found["cost"][1, :, *series], np.array(found["cost_diagonal"])
-    np.testing.assert_allclose(both[0][:, :2], both[1][:, :2])
+    np.testing.assert_array_equal(*both)  # the same random numbers: not even estimation differs
     assert found["bits_matrix"][1] == 1
 
 
 def test_singular_matrix_is_told(trial):
     _, found = trial
-    names = [name for name, value in found.items() if np.shape(value)[:1] == (3,) and not name.endswith("_diagonal")]
+    of_trial = "_diagonal", "post_selection_probability"
+    names = [name for name, value in found.items() if np.shape(value)[:1] == (3,) and not name.endswith(of_trial)]
     assert "cost" in names and all(np.isnan(found[name][2]).all() for name in names)
 
 
@@ -233,8 +247,14 @@ def test_matrices_are_those_of_training(folder, network):
     np.testing.assert_array_equal(found["sparsity"][-1, 1], record["sparsity"])
     at_zero = training.readout_measurements(found["overlap"][-1, 1])
     np.testing.assert_allclose(at_zero, record["readout_measurements_sparse"], rtol=1e-6)
-    probability = 1 / found["post_selection_probability"][-1, 1, 0]
-    np.testing.assert_allclose(probability, record["post_selection_measurements"])
+    for c, name in enumerate(("_training", "", "_k_thresh")):
+        probability = 1 / found["post_selection_probability"][-1, 1, c]
+        np.testing.assert_allclose(probability, record[f"post_selection_measurements{name}"])
+    # training.py ranks k*'w, not the cosine; at zero both have the same sign
+    for name, at in (("", MEDIAN), ("_at_zero", 0)):
+        np.testing.assert_allclose(found["accuracy_unnormalised"][-1, 1, :, at], record[f"accuracy_sparse{name}"])
+        np.testing.assert_allclose(found["accuracy_weighted_diagonal"][-1, 1, at], record[f"accuracy_diagonal{name}"])
+    np.testing.assert_allclose(found["accuracy_noiseless"][-1, 1, :, 0], record["accuracy_sparse_at_zero"])
     assert random("x").random() == trial.random(0, "emulation x").random()
 
 

@@ -21,7 +21,7 @@ SIZES, TRIALS, PATTERNS, TEST = np.array([16, 32, 64, 128]), [4, 3, 2, 1], 2, 5
 AXES = {
     "thresholds": ["zero", "median"], "solvers": ["series", "QSVT"], "encodings": ["s max|K|", "I + E"],
     "readouts": ["shots", "amplified shots", "amplitude estimation"], "shots": [1, 10, 100, 1000],
-    "conventions": ["test block", "k_thresh"], "kinds": ["oracle", "QRAM", "all"],
+    "conventions": ["training", "k_thresh"], "kinds": ["oracle", "QRAM", "all"],
     "statistics": ["mean", "10 %", "median", "90 %"], "classical": ["all entries", "sampler"],
 }  # fmt: skip
 
@@ -67,7 +67,7 @@ def emulation_arrays(rng):
         "accuracy": (PATTERNS, 2, 4), "accuracy_diagonal": (2, 4), "accuracy_noiseless": (PATTERNS, 2),
         "accuracy_noiseless_diagonal": (2,), "shots_needed": (PATTERNS, 2), "shots_needed_diagonal": (2,),
         "samples_needed_diagonal": (2,), "operations_classical": (PATTERNS, 2, 2),
-        "cost_diagonal": (2, readouts, conventions, kinds, statistics),
+        "cost_diagonal": (2, readouts, conventions, kinds, statistics), "uses": (PATTERNS, 2, solvers, encodings),
         "cost": (PATTERNS, 2, solvers, encodings, readouts, conventions, kinds, statistics),
     }  # fmt: skip
     arrays = {name: made_up(rng, *shape) for name, shape in shapes.items()}

@@ -174,6 +174,19 @@ def test_points_needed_are_those_that_resolve_the_overlaps():
     assert found[1] < found[0]
 
 
+@pytest.mark.parametrize("p, post", [(0.9, 0.01), (0.9, 0.92)])
+def test_estimation_of_what_is_not_always_kept(p, post):
+    """Outcome 0 with K (1 + o)/2: the estimates of o spread by the factor by which the uses are raised."""
+    factor = readout.uses_for_kept_part(p, post)
+    kept = 1 / readout.runs_per_shot(*(q if q >= readout.AMPLIFIED_ENOUGH else 1 for q in (p, post)))
+    overlap, points = np.linspace(-0.2, 0.2, 6000), 9
+    *_, estimates = readout.estimates_by_amplitude(kept * (1 + overlap) - 1, points, np.random.default_rng(6))
+    deviation = np.median(np.abs((1 + estimates) / kept - 1 - overlap))
+    *_, all_kept = readout.estimates_by_amplitude(overlap, points, np.random.default_rng(6))
+    assert deviation == pytest.approx(factor * np.median(np.abs(all_kept - overlap)), rel=0.04)
+    assert factor > 1.05 and readout.uses_for_kept_part(0.3, 0.5) == readout.uses_for_kept_part(1, 0.01) == 1
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # What is assumed known
 # ----------------------------------------------------------------------------------------------------------------------
@@ -241,8 +254,10 @@ def test_local_solver_reads_the_neighbourhood():
     matrix = 4 * np.eye(n) + np.eye(n, k=1) + np.eye(n, k=-1)
     y = np.array([1.0, -1, 1, 1, -1])
     np.testing.assert_allclose(classical.dominance(matrix), [0.25, 0.5, 0.5, 0.5, 0.25])
-    weights, entries, operations, length = classical.local_solve(matrix, y, 0.13)
-    assert length == 2  # 0.5^3 = 0.125
+    radius = classical.jacobi_radius(matrix)
+    assert radius == pytest.approx(np.cos(np.pi / 6) / 2)  # of a path
+    weights, entries, operations, length = classical.local_solve(matrix, y, 0.1, radius)
+    assert length == 2  # 0.433^3 = 0.081
     jacobi = y / 4
     for _ in range(2):
         jacobi = (y - (matrix - 4 * np.eye(n)) @ jacobi) / 4
@@ -251,7 +266,7 @@ def test_local_solver_reads_the_neighbourhood():
     assert entries.tolist() == [6, 9, 11, 9, 6] or entries.tolist()[0::2] == [6, 11, 6]
     # steps over rows within 1 and within 0, two operations an entry, and a division for each row within 2
     assert operations[2] == 2 * 9 + 2 * 3 + 5
-    weights, entries, operations, length = classical.local_solve(3 * np.eye(4), np.ones(4), 1e-9)
+    weights, entries, operations, length = classical.local_solve(3 * np.eye(4), np.ones(4), 1e-9, 0.0)
     assert length == 0 and entries.tolist() == [1] * 4 and operations.tolist() == [1] * 4
 
 
@@ -260,11 +275,16 @@ def test_local_solver_keeps_its_promise(error):
     rng = np.random.default_rng(4)
     matrix = rng.uniform(-1, 1, (30, 30)) * (rng.random((30, 30)) < 0.1)
     matrix = matrix + matrix.T
-    np.fill_diagonal(matrix, 1.5 * np.abs(matrix).sum(axis=1) + 0.1)
+    np.fill_diagonal(matrix, np.where(np.arange(30) % 2, 0.8, 1.5) * np.abs(matrix).sum(axis=1) + 0.1)
+    radius = classical.jacobi_radius(matrix)
+    assert 0.5 < radius < 1 < classical.dominance(matrix).max()  # it converges where not every row dominates
+    assert radius == pytest.approx(np.abs(np.linalg.eigvals(matrix / np.diag(matrix)[:, None] - np.eye(30))).max())
     y = np.sign(rng.standard_normal(30))
     exact = np.linalg.solve(matrix, y)
-    weights, entries, _, length = classical.local_solve(matrix, y, error)
-    assert np.abs(weights - exact).max() <= error * np.abs(exact).max()
+    weights, entries, _, length = classical.local_solve(matrix, y, error, radius)
+    assert np.linalg.norm(weights - exact) <= error * np.linalg.norm(exact)
     assert np.all(entries <= np.count_nonzero(matrix)) and length >= 0
-    matrix[0, 0] = 0.01  # no longer dominant: nothing is promised
-    assert np.isnan(classical.local_solve(matrix, y, error)[3])
+    matrix[0, 0] = 0.01  # the series diverges
+    assert np.isnan(classical.local_solve(matrix, y, error, classical.jacobi_radius(matrix))[3])
+    matrix[0, 0] = -1
+    assert classical.jacobi_radius(matrix) == np.inf
