@@ -763,16 +763,18 @@ def cost_of_all(results: Results) -> Figure:
     for convention in emulation.axes["conventions"]:
         by_way = costs.quantum_costs(emulation, convention=convention)
         diagonal = costs.diagonal_costs(emulation, convention=convention)
+        never = [np.array([np.nan])] * len(emulation.sizes)  # a solver that has no such readout
+        ways = dict.fromkeys((solver, encoding) for solver, encoding, _ in by_way)
         tables[convention] = {  # {readout: {way: [sizes]}}
-            readout: {f"{s}, {e}": size_means(each) for (s, e, r), each in by_way.items() if r == readout}
+            readout: {f"{s}, {e}": size_means(by_way.get((s, e, readout), never)) for s, e in ways}
             | {"diagonal, no solver": size_means(diagonal[readout])}
             for readout in readouts
         }
     first, *others = tables.values()
-    divisors = {convention: f"divided by {DIVISORS[convention]}" for convention in tables}
+    divisors = {convention: f"over {DIVISORS[convention]}" for convention in tables}
     if all(np.allclose(first[r][way], each[r][way], 0.05, equal_nan=True)
            for each in others for r in readouts for way in first[r]):  # fmt: skip
-        tables, divisors = dict(list(tables.items())[:1]), dict.fromkeys(tables, "divided by either number, within 5 %")
+        tables, divisors = dict(list(tables.items())[:1]), dict.fromkeys(tables, "over any of the three, within 5 %")
     classical = {way: size_means(each) for way, each in costs.classical_costs(emulation).items()}
     width = len(readouts) + 1
     figure, axes = panels(

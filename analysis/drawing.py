@@ -138,8 +138,12 @@ def size_axis(ax: Axes, n: Iterable[int]) -> None:
     ticks = sorted(set(n))
     ax.set_xscale("log", base=2)
     ax.set_xlim(ticks[0] / 1.4, ticks[-1] * 1.4)
-    every = 1 + (len(ticks) > 7)
-    ax.set_xticks(ticks, labels=["" if i % every else str(tick) for i, tick in enumerate(ticks)])
+    labels, least, last = [], 3.5 if len(ticks) > 7 else 1, np.inf  # others only where there is room
+    for tick in reversed(ticks):
+        named = tick * least <= last
+        labels.append(str(tick) if named else "")
+        last = tick if named else last
+    ax.set_xticks(ticks, labels=labels[::-1])
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("training images n")
 

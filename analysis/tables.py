@@ -396,10 +396,10 @@ def cost_section(folder: Path) -> str:
 
 def sections() -> list[Callable[[Path], str]]:
     """All sections in the order of the document."""
-    from analysis import evidence  # it formats its tables with this module
+    from analysis import circuits, evidence  # they format their tables with this module
 
     controls = [evidence.depth, evidence.baselines, evidence.sensitivity, evidence.digit_pairs]
-    return [introduction, network_sections, *controls, cost_section, simulation_section]
+    return [introduction, network_sections, *controls, cost_section, circuits.section, simulation_section]
 
 
 def document(folder: Path) -> str:
