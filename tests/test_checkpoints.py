@@ -66,6 +66,7 @@ def test_the_label_line_holds_the_sum_of_what_stands_before_it(undisturbed):
         assert wanted <= label(path).keys()
 
 
+@pytest.mark.slow
 def test_a_bit_flipped_anywhere_makes_a_kernel_unusable(undisturbed, tmp_path):
     """One bit of every byte of a file in turn: header, data, label."""
     name = FULLY_CONNECTED.format(4, 0, "kernel_train")

@@ -125,6 +125,7 @@ def test_diagonal_prediction(inputs):
     assert found["overlap_circuit"] == pytest.approx(k @ y / np.linalg.norm(k) / np.sqrt(8))
 
 
+@pytest.mark.slow
 def test_sparsified_prediction(inputs):
     matrix, y, k = inputs
     found = check_prediction(matrix, y, k, 0.05)
@@ -135,6 +136,7 @@ def test_sparsified_prediction(inputs):
     assert abs(exact - training.overlaps(k[None], y)[0]) > 0.05  # which the diagonal algorithm would miss
 
 
+@pytest.mark.slow
 def test_kept_state_is_the_prepared_one(inputs):
     """In the branch of the test qubit that solves, amplitude by amplitude."""
     matrix, y, k = inputs
@@ -149,6 +151,7 @@ def test_kept_state_is_the_prepared_one(inputs):
     assert np.sum(np.abs(kept) ** 2) == pytest.approx(1 / readout.runs_per_shot(p, post))
 
 
+@pytest.mark.slow
 def test_prediction_of_16_images_and_the_script(tmp_path, capsys):
     """At the script's size, with a larger epsilon; and what the script says without kernels."""
     rng = np.random.default_rng(0)

@@ -11,10 +11,11 @@ from ntk import convolutional_ntk
 from ntk.convolutional import ConvolutionalPairs, convolutional_ntk_reference, reach
 
 ENGINES = ["numba", "jax"]
-JAX = pytest.param("mnist", "jax", marks=pytest.mark.slow)
+BOTH = [pytest.param("mnist", engine, marks=pytest.mark.slow) for engine in ENGINES]
+QUICK = ["numba", pytest.param("jax", marks=pytest.mark.slow)]
 
 
-@pytest.mark.parametrize("dataset, engine", [("mnist", "numba"), ("digits", "numba"), JAX])
+@pytest.mark.parametrize("dataset, engine", [("digits", "numba"), *BOTH])
 def test_agrees_with_frozen_values_at_depth_96(dataset, engine):
     train, test = FROZEN[f"{dataset}_train"], FROZEN[f"{dataset}_test"]
     expected, expected_test = FROZEN[f"{dataset}_kernel_train"], FROZEN[f"{dataset}_kernel_test"]
@@ -60,6 +61,7 @@ def test_agrees_with_twin(twins, engine, precision, tolerance):
         assert abs(float(found[i, j] / expected) - 1) < tolerance, (i, j)
 
 
+@pytest.mark.slow
 def test_reference_agrees_with_twin(twins):
     """The formulas as convolutional.py states them; float64 arccos keeps fewer digits."""
     x = real_images()[..., 0]
@@ -94,7 +96,7 @@ def test_pairs_do_not_depend_on_their_neighbours(engine, precision):
     assert np.array_equal(pairs.pairs(np.full(33, 1), 3 + order), whole[1, order])
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", QUICK)
 def test_symmetric_half_equals_full(engine):
     """For numbers of images up to more than one block of lanes holds."""
     x = small_images(19)
@@ -117,7 +119,7 @@ def test_blocks_hold_every_pair_once(engine):
     assert pairs.block >= 1 and pairs.on_mesh == (engine == "jax")
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", QUICK)
 def test_pixels_without_variance(engine):
     """Pixels whose whole neighbourhood is zero have variance 0, and no NaN comes of it."""
     x = small_images(3)

@@ -277,6 +277,7 @@ def test_resume_computes_nothing_again(folder, monkeypatch):
     assert (folder / "fully-connected_emulation.npz.1.old").exists()
 
 
+@pytest.mark.slow
 def test_subset_is_the_same_trial_and_is_merged(folder, tmp_path_factory):
     other = tmp_path_factory.mktemp("subset")
     arguments = ["--input", str(folder), "--output", str(other), "--networks", "fully-connected"]
@@ -330,6 +331,7 @@ def test_bad_options_end_with_status_2(option, capsys):
     assert ended.value.code == 2 and option[1] in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_script_explains_itself():
     command = [sys.executable, str(ROOT / "emulation.py"), "--help"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)

@@ -226,6 +226,7 @@ def test_infinite_values_are_said_and_left_out(loaded):
     assert len(sparsified.lines[0].get_ydata()) == 3
 
 
+@pytest.mark.slow
 def test_one_size_of_one_trial(loaded):
     """No error, no warning."""
     results = results_of()

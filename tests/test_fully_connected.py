@@ -21,7 +21,7 @@ def real_vectors():
 
 
 @needs_oracle
-@pytest.mark.parametrize("depth", [0, 1, 5, 83])
+@pytest.mark.parametrize("depth", [0, 1, 5, pytest.param(83, marks=pytest.mark.slow)])
 def test_agrees_with_neural_tangents(depth):
     x = real_vectors()
     expected = fully_connected_ntk(x, depth=depth, engine="neural-tangents")

@@ -78,6 +78,7 @@ def test_relu(precision):
     assert not np.any(zero[0]) and not np.any(zero[1])
 
 
+@pytest.mark.slow
 def test_dense_layers_in_one_kernel():
     """Some layers of the fully-connected network at once, as on a GPU, and the rest of them one by one."""
     k = np.random.default_rng(0).uniform(-0.9, 0.9, size=(6, 8))
@@ -99,6 +100,7 @@ def test_as_many_pairs_as_fit():
     assert one > 2 * 2 * 8 * entries and 2.5 * one < three < 3.5 * one  # A and B twice, for every pair
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 def test_lowers_for_gpus(precision):
     """Without a GPU at hand: XLA's input for one can be made, of both networks."""

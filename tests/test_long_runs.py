@@ -115,6 +115,7 @@ def test_kills_at_random_times(undisturbed, tmp_path):
 SLOW = [pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGINT, signal.SIGKILL)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, *SLOW])
 def test_a_run_that_is_stopped_amid_a_matrix_goes_on_there(undisturbed, tmp_path, number):
     """The first block of the convolutional kernels has been written, the second one not."""

@@ -176,6 +176,7 @@ def finished_files(home):
     return [path for path in home.rglob("*-ubyte*") if path.is_file() and ".tmp." not in str(path)]
 
 
+@pytest.mark.slow
 def test_mnist_is_downloaded_without_tensorflow(server, home):
     folder = mnist.download_mnist(infos_of(server))
     assert holds_all(folder) and folder.is_relative_to(home)
@@ -260,6 +261,7 @@ def test_without_network_mnist_is_refused_within_15_s(tmp_path):
     assert "--mnist-dir" in complaint(ended)
 
 
+@pytest.mark.slow
 def test_without_network_auto_takes_the_digits(tmp_path, home, monkeypatch):
     for name, value in UNREACHABLE.items():
         monkeypatch.setenv(name, value)

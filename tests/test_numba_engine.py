@@ -50,6 +50,7 @@ def check_relu(precision):
     return np.max(np.abs(8 * a - kappa1)), np.max(np.abs(8 * b - kappa0 - kappa1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 def test_relu(precision):
     errors = check_relu(precision)

@@ -58,6 +58,7 @@ def test_wrong_arguments_are_refused_before_anything_is_read_or_written(tmp_path
     assert ended.out == "" and not (tmp_path / "output").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments, words",
     [
@@ -166,6 +167,7 @@ def test_help_names_every_option_and_default(monkeypatch):
     assert ended.out.count("(default: ") == len(options)
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_does_not_end_the_run(tmp_path):
     """As in `python training.py | head -1`: the pipe is closed after the first line."""
     process = start(*QUICK, "--output", tmp_path)
@@ -176,6 +178,7 @@ def test_a_reader_that_goes_away_does_not_end_the_run(tmp_path):
     assert (tmp_path / "digits-fully-connected_results.npz").exists()
 
 
+@pytest.mark.slow
 def test_import_does_nothing():
     """Importing the scripts loads none of the slow packages, sets no signal handler, and prints nothing."""
     scripts = ", ".join(sorted(path.stem for path in ROOT.glob("*.py")))

@@ -183,6 +183,7 @@ def test_two_processes_that_disagree_end_both(tmp_path):
     assert all(words in each.err or each.status == 1 for each in ended)
 
 
+@pytest.mark.slow
 def test_an_abort_of_jax_is_explained():
     """In C++, where Python has no say."""
     where = f"127.0.0.1:{free_port()}"

@@ -43,6 +43,7 @@ def test_accuracy_of_shots_is_that_of_drawn_ones():
         assert readout.accuracy_of_shots(OVERLAP, LABEL, t, m) == pytest.approx(drawn, abs=5 * 0.5 / np.sqrt(1e5))
 
 
+@pytest.mark.slow
 def test_shots_needed_is_where_the_share_is_reached():
     for share in (0.8, 0.95, 0.99):
         found = int(readout.shots_needed(OVERLAP, LABEL, 0, share))
@@ -174,6 +175,7 @@ def test_points_needed_are_those_that_resolve_the_overlaps():
     assert found[1] < found[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p, post", [(0.9, 0.01), (0.9, 0.92)])
 def test_estimation_of_what_is_not_always_kept(p, post):
     """Outcome 0 with K (1 + o)/2: the estimates of o spread by the factor by which the uses are raised."""

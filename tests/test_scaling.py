@@ -268,6 +268,7 @@ def test_intervals_cover(cell):
 SIMULATED = json.loads((Path(__file__).parent / "growth_simulation.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_simulated_table_is_good_enough():
     """The bars that the method was made for, on the table that RESULTS.md shows."""
     asked = [row for row in SIMULATED if row["spread"] in ("3 %", "10 %", "30 %")]

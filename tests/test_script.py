@@ -271,6 +271,7 @@ def everything(folder):
     return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_verify_agrees_with_an_undisturbed_run_and_changes_nothing(undisturbed):
     before = everything(undisturbed)
     ended = call(*TINY, "--verify", "--output", undisturbed)
