@@ -109,7 +109,7 @@ def test_symmetric_half_equals_full(engine):
         assert relative_error(np.diag(half), np.diag(full)[:n]) < 1e-6
 
 
-@pytest.mark.parametrize("engine", [*ENGINES, pytest.param("neural-tangents", marks=needs_oracle)])
+@pytest.mark.parametrize("engine", [*QUICK, pytest.param("neural-tangents", marks=[needs_oracle, pytest.mark.slow])])
 def test_blocks_hold_every_pair_once(engine):
     pairs = ConvolutionalPairs(small_images(19), depth=3, engine=engine)
     i, j = np.tril_indices(19)

@@ -217,6 +217,7 @@ def emulate(folder, *arguments):
     return emulation.main(["--input", str(folder), "--output", str(folder), *map(str, arguments)])
 
 
+@pytest.mark.slow
 def test_run_and_results(folder, capsys):
     assert emulate(folder) == 0
     assert "nan" not in capsys.readouterr().out.lower()

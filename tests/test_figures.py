@@ -272,6 +272,7 @@ def test_sensitivity_of_the_largest_size_with_several_trials(drawn, loaded):
     )
 
 
+@pytest.mark.slow
 def test_differences_in_the_sensitivity_have_white_at_0():
     """Where K̃ is nowhere better than the diagonal no cell is blue, and where it is better everywhere none is red."""
     results = results_of()

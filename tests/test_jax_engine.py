@@ -128,6 +128,7 @@ def test_plan_for_a_gpu():
     assert gpu_plan.layers_of_a_kernel == plan["roots"] == jax_engine.layers_at_once
 
 
+@pytest.mark.slow
 def test_float64_does_not_depend_on_the_callers_configuration():
     x = some_images(2)
     expected = convolutional_ntk(x, depth=3, engine="jax")

@@ -185,6 +185,7 @@ def test_mnist_is_downloaded_without_tensorflow(server, home):
     assert mnist.download_mnist({}) == folder  # it is there: no server is asked
 
 
+@pytest.mark.slow
 def test_an_interrupted_download_leaves_nothing_half(server, home):
     """The connection ends after 1000 bytes; the next attempt works."""
     server.sent = 1000

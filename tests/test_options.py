@@ -147,6 +147,7 @@ def test_a_platform_that_jax_does_not_have_is_refused(tmp_path):
     assert "JAX_PLATFORMS cuda: " in line and "use cpu" in line
 
 
+@pytest.mark.slow
 def test_a_coordinator_that_does_not_answer_is_named(monkeypatch):
     monkeypatch.setattr(processes, "answer_seconds", 0.6)
     where = f"127.0.0.1:{free_port()}"

@@ -133,6 +133,7 @@ def slope(uses, errors):
     return np.polyfit(np.log(uses), np.log(errors), 1)[0]
 
 
+@pytest.mark.slow
 def test_error_of_estimation_falls_as_one_over_the_uses_and_of_shots_as_their_root():
     rng = np.random.default_rng(1)
     overlap = np.tile([0.05, 0.3, -0.6], (300, 1))
