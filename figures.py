@@ -487,7 +487,7 @@ def approximations(results: Results, most: int = 64) -> dict[str, Array]:
             (kernel, label), thresholds = kernel_of(n), None
             if results.network == "convolutional":
                 reference = kernel_of(training.reference_size)[0]
-                thresholds = training.kernel_thresholds(results.network, label["depth"], reference)["class_thresholds"]
+                thresholds = training.kernel_thresholds(label["depth"], reference)["class_thresholds"]
         except BadInput as error:
             missing = missing if isinstance(error.__cause__, FileNotFoundError) else str(error)
             continue

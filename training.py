@@ -165,7 +165,7 @@ def trial_kernels(
     if train_only:
         return kernel_pair(files, images["train"], None, progress)
     kernels: dict[str, Any] = kernel_pair(files, images["train"], images["test"], progress)
-    kernels |= kernel_thresholds(trial.network, files.depth, reference_kernel(run, trial))
+    kernels |= kernel_thresholds(files.depth, reference_kernel(run, trial))
     kernels["kernel_test_normalized"] = normalise(kernels["kernel_test"], kernels["k_thresh"])
     kernels |= {name: images[name] for name in ("train_label", "test_label")}
     for name in ("train_label", "test_label", "kernel_test_normalized"):
@@ -188,7 +188,7 @@ def stored_kernels(folder: Path, prefix: str, size: int, number: int, seed: int 
     kernels, label = read_kernel_pair(folder, prefix, size, number, seed)
     convolutional = label["network"] == "convolutional"
     reference = read_kernel_pair(folder, prefix, reference_size, 0, seed)[0]["kernel_train"] if convolutional else None
-    kernels |= kernel_thresholds(label["network"], label["depth"], reference)
+    kernels |= kernel_thresholds(label["depth"], reference)
     return kernels | {"kernel_test_normalized": normalise(kernels["kernel_test"], kernels["k_thresh"])} | label
 
 
@@ -198,12 +198,11 @@ def labelled_images(run: Run, label: Label) -> tuple[Array, Array]:
     return images["train"], images["test"]
 
 
-def kernel_thresholds(network: str, depth: int, reference: Array | None) -> dict[str, Any]:
+def kernel_thresholds(depth: int, reference: Array | None) -> dict[str, Any]:
     """What k* is divided by, and what small entries are compared with: {"k_thresh", "class_thresholds"}.
 
-    Fully connected: k_thresh = k(1 - 1e-5), the NTK of two unit vectors of that inner product; no class thresholds.
-    Convolutional: k_thresh is the largest |off-diagonal| entry of the reference kernel [16, 16]; class_thresholds are
-    two numbers by convention.
+    Fully connected, without a reference kernel: k_thresh = k(1 - 1e-5), the NTK of two unit vectors of that inner
+    product. Convolutional: the reference's [16, 16] largest |off-diagonal| entry; two class thresholds by convention.
     """
     if reference is not None:
         k_thresh = np.abs(reference - np.diag(np.diag(reference))).max()
@@ -479,7 +478,8 @@ def experiment(args: argparse.Namespace, run: Run) -> int:
     drop_unfillable_sizes(args, run, digits_in_use(args))
     planned = {network: planned_trials(args, run, network) for network in args.networks}
     asked = {} if args.verify else {n: sum(args.trials) * len(settings_of(args, n)) for n in args.networks}
-    announce(run, {network: [trial_files(run, t) for _, t in each] for network, each in planned.items()}, asked)
+    files = {network: [trial_files(run, trial) for _, trial in each] for network, each in planned.items()}
+    announce(run, files, asked, dense_limit)
     written = [run_network(args, run, network, each) for network, each in planned.items() if each]
     if not args.verify:
         summaries = map(tables.summary, written) if args.what == "results" else []

@@ -20,6 +20,7 @@ from ntk import BadInput, has_accelerator
 from ntk.convolutional import ConvolutionalPairs
 from runtime.checkpoints import count_missing
 from runtime.files import save
+from runtime.linear_algebra import extreme_eigenvalues
 from runtime.processes import process_count
 from runtime.trials import Run, TrialFiles
 
@@ -52,10 +53,13 @@ def missing_pairs(files: TrialFiles) -> int:
     return count_missing(files.path("kernel_train"), (n, n)) + count_missing(files.path("kernel_test"), (x, n))
 
 
-def announce(run: Run, planned: Mapping[str, Sequence[TrialFiles]], asked: Mapping[str, int]) -> None:
+def announce(
+    run: Run, planned: Mapping[str, Sequence[TrialFiles]], asked: Mapping[str, int], dense_limit: int
+) -> None:
     """Say for each network what is to come, what is there already, and how long the rest takes.
 
-    asked: trials that the command line or the constants ask for, of which some are left out without an accelerator.
+    asked: trials that the command line or the constants ask for, of which some are left out without an accelerator;
+    dense_limit: the size from which on sparsified matrices are kept sparse.
     """
     from ntk.numba_engine import is_compiled  # Numba takes a second to import, and --help should not wait for it
 
@@ -76,6 +80,8 @@ def announce(run: Run, planned: Mapping[str, Sequence[TrialFiles]], asked: Mappi
         if network == "convolutional" and missing and process_count() == 1:
             layers = sum(missing_pairs(f) * f.depth for f in files)
             print(f"{network}: the other {missing:,} pairs take about {in_words(layers * seconds_per_layer(run))}")
+        if network == "fully-connected" and files:
+            print(f"{network}: about {in_words(seconds_of_trials([f.trial.size for f in files], dense_limit))}")
 
 
 def seconds_per_layer(run: Run) -> float:
@@ -92,10 +98,23 @@ def seconds_per_layer(run: Run) -> float:
     return seconds / pairs.block / 96
 
 
+def seconds_of_trials(sizes: Sequence[int], dense_limit: int) -> float:
+    """Seconds of fully-connected trials: their eigenvalues outweigh their kernels. Measured on one matrix.
+
+    A trial takes about 0.1 s and the eigenvalues of its kernel and six sparsified matrices; if sparse, these as long as
+    one dense one.
+    """
+    matrix = np.random.default_rng(0).normal(size=(512, 512))
+    start = time.perf_counter()
+    extreme_eigenvalues(matrix + matrix.T)
+    seconds = time.perf_counter() - start
+    return sum(0.1 + seconds * (n / 512) ** 3 * (8 if n <= dense_limit else 2) for n in sizes)
+
+
 def in_words(seconds: float) -> str:
     """A duration for people: 40 s, 12 minutes, 5.5 hours."""
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return f"{max(seconds, 1):.0f} s"
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 

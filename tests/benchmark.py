@@ -213,7 +213,7 @@ def float32():
         kernels[precision] = np.concatenate([kernel, cross])
         trial = training.make_trial("convolutional", training.selections["convolutional"], n, 0)
         record = {"kernel_train": kernel, "kernel_test": cross, "train_label": train_label, "test_label": test_label}
-        record |= training.kernel_thresholds("convolutional", CONVOLUTIONAL_DEPTH, kernel[np.ix_(first, first)])
+        record |= training.kernel_thresholds(CONVOLUTIONAL_DEPTH, kernel[np.ix_(first, first)])
         record |= {"depth": CONVOLUTIONAL_DEPTH, "separability": training.separability(train)}
         record["kernel_test_normalized"] = training.normalise(cross, record["k_thresh"])
         approximations = training.trial_approximations(trial, 0, kernel, record["class_thresholds"])

@@ -386,7 +386,7 @@ def test_kernels_are_those_of_training(tmp_path, network):
 
     found = figures.approximations(results)
     reference = kernel if network == "convolutional" else None
-    thresholds = training.kernel_thresholds(network, 36, reference)["class_thresholds"]
+    thresholds = training.kernel_thresholds(36, reference)["class_thresholds"]
     expected = training.trial_approximations(trial, 0, kernel, thresholds)["original"][0]
     np.testing.assert_array_equal(found["exact"], kernel)
     np.testing.assert_array_equal(found["sparsified"], expected)

@@ -127,6 +127,7 @@ def test_output_announces_the_plan_and_the_stand_in(finished):
     pairs = 2 * (4 * 5 // 2 + 4 * 6) + (16 * 17 // 2 + 16 * 6)
     assert f"convolutional: {pairs:,} pairs of images, trials x sizes 2 x 4, 1 x 16" in printed
     assert f"convolutional: the other {pairs:,} pairs take about" in printed
+    assert "fully-connected: about 1 s" in printed
     assert "engine numba, float64" in printed
     lines = printed.splitlines()
     capitals = [i for i, line in enumerate(lines) if line.startswith("THESE ARE SCIKIT-LEARN'S 8x8 DIGITS, NOT MNIST")]
@@ -154,7 +155,14 @@ def test_a_trial_is_the_same_whichever_others_run(undisturbed, tmp_path):
 def test_the_time_that_is_announced_is_measured(digits, tmp_path):
     run = Run(0, 4, tmp_path, "numba", "float64", digits)
     assert 1e-6 < sitting.seconds_per_layer(run) < 1
-    assert [sitting.in_words(s) for s in (40, 700, 20000)] == ["40 s", "12 minutes", "5.6 hours"]
+    assert [sitting.in_words(s) for s in (0.1, 40, 700, 20000)] == ["1 s", "40 s", "12 minutes", "5.6 hours"]
+
+
+def test_the_time_of_fully_connected_trials_is_that_of_their_eigenvalues(monkeypatch):
+    for sizes, seconds in (([512], 0.1 + 8 * 0.02), ([1024] * 2, 0.2 + 16 * 0.16), ([2048], 0.1 + 2 * 1.28)):
+        clock = iter([10, 10.02])
+        monkeypatch.setattr(sitting.time, "perf_counter", lambda clock=clock: next(clock))
+        assert sitting.seconds_of_trials(sizes, 1024) == pytest.approx(seconds)
 
 
 def test_without_an_accelerator_the_plan_is_smaller_but_takes_what_is_there(digits, tmp_path, monkeypatch, capsys):
@@ -169,7 +177,7 @@ def test_without_an_accelerator_the_plan_is_smaller_but_takes_what_is_there(digi
     by_constants = training.trials_without_accelerator.items()
     assert planned("convolutional") == [(n, i) for n, count in by_constants for i in range(count)]
     assert planned("convolutional", "--verify") == [(16, 0), (32, 0)]
-    sitting.announce(run, {"convolutional": []}, {"convolutional": 4})
+    sitting.announce(run, {"convolutional": []}, {"convolutional": 4}, 1024)
     assert "note: convolutional: without an accelerator 0 of 4 trials" in capsys.readouterr().out
     (tmp_path / "digits-convolutional_seed0_data256_trial2_kernel_test.npy").touch()
     assert planned("convolutional")[-1] == (256, 2)

@@ -189,7 +189,7 @@ def test_sound_class_thresholds_are_of_the_block_alone():
 
 def test_the_convolutional_thresholds_come_from_the_reference_kernel():
     reference = np.array([[9.0, 3, 0, -4], [3, 9, 0, 0], [0, 0, 9, 5], [-4, 0, 5, 9]])
-    found = training.kernel_thresholds("convolutional", 96, reference)
+    found = training.kernel_thresholds(96, reference)
     assert found["k_thresh"] == 5
     assert found["class_thresholds"]["sound"] == (3, 5)
     assert found["class_thresholds"]["original"] == training.class_thresholds(reference, 90, zeros=True)
@@ -199,7 +199,7 @@ def test_the_convolutional_thresholds_come_from_the_reference_kernel():
 def test_the_fully_connected_threshold_is_the_kernel_at_a_small_angle():
     x = np.array([[1.0, 0], [1 - 1e-5, np.sqrt(1 - (1 - 1e-5) ** 2)]])
     x = np.pad(x, [(0, 0), (0, 782)])
-    found = training.kernel_thresholds("fully-connected", 36, None)
+    found = training.kernel_thresholds(36, None)
     assert found["class_thresholds"] is None
     assert found["k_thresh"] == training.fully_connected_ntk(x, depth=36)[0, 1]
 
