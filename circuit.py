@@ -11,7 +11,7 @@ synthesised from multiplexed rotations, so that all gates can be. Writes `{prefi
 this script and its test alone.
 """
 
-import sys
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +27,9 @@ from ntk import BadInput
 from quantum import phases, readout, solvers
 from runtime import options
 from runtime.checkpoints import finished_trials
-from runtime.files import locked
 from runtime.linear_algebra import solve
 from runtime.results import Results, merge_results
+from runtime.trials import DATASETS
 
 Array = NDArray[np.float64]
 
@@ -256,7 +256,7 @@ def inputs_of(folder: Path, prefix: str, seed: int) -> tuple[Array, Array, Array
 
 def run_network(folder: Path, output: Path, network: str, seed: int) -> None:
     """Run both algorithms on one network's trial, print what came out, and write `{prefix}_circuit.npz`."""
-    prefixes = (network, f"digits-{network}")
+    prefixes = [first + network for first in DATASETS.values()]
     prefix = next((p for p in prefixes if TRIAL in finished_trials(folder, p, seed).get(SIZE, [])), None)
     if prefix is None:
         raise BadInput("input", folder, f"has no {network} trial {TRIAL} of n = {SIZE}; run training.py first")
@@ -287,14 +287,8 @@ def main(argv: list[str] | None = None) -> int:
         ("--output", dict(type=Path, default=here, metavar="DIR"), "folder to write to", here),
     ])  # fmt: skip
     args = parser.parse_args(argv)
-    try:
-        with locked(args.output):
-            for network in args.networks:
-                run_network(args.input, args.output, network, args.seed)
-    except BadInput as error:
-        print(f"circuit.py: error: {options.explained(error)}", file=sys.stderr)
-        return 2
-    return 0
+    each = functools.partial(run_network, args.input, args.output, seed=args.seed)
+    return options.with_folder(args.output, lambda: [each(network) for network in args.networks])
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ import argparse
 import functools
 import itertools
 import os
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +34,6 @@ import training
 from ntk import BadInput
 from runtime import options
 from runtime.checkpoints import finished_trials, read_kernel_pair
-from runtime.files import locked
 from runtime.linear_algebra import Array
 from runtime.mnist import load_data
 from runtime.results import Record, Results, medians_over_images, merge_results
@@ -60,11 +58,6 @@ settings = [
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def prefix_of(run: Run, network: str) -> str:
-    """What the names of the network's files begin with."""
-    return ("" if run.data["name"] == "mnist" else f"{run.data['name']}-") + network
-
-
 def merge_trials(
     run: Run, network: str, what: str, compute: Callable[[Trial, dict[str, Any]], dict[Any, Record]],
     settings_name: str | None = None, **constants: Any,
@@ -74,7 +67,7 @@ def merge_trials(
     constants: that the results depend on beside the kernels. Raises BadInput for damaged kernels, and for kernels of
     different images, precision and so on in one folder.
     """
-    prefix, started = prefix_of(run, network), time.perf_counter()
+    prefix, started = run.prefix(network), time.perf_counter()
     trials = [(n, number) for n, numbers in finished_trials(run.output, prefix, run.seed).items() for number in numbers]
     if not trials:
         print(f"note: no {what} of the {network} network: {run.output}/ has no kernels of it; training.py makes them")
@@ -167,7 +160,7 @@ def sensitivity_records(run: Run, trial: Trial, kernels: dict[str, Any]) -> dict
     The generators of a trial's patterns are the same for all settings: at the paper's point the patterns are those of
     `convolutional_results.npz`.
     """
-    at = run.output, prefix_of(run, trial.network), training.reference_size, 0, run.seed
+    at = run.output, run.prefix(trial.network), training.reference_size, 0, run.seed
     reference = read_kernel_pair(*at)[0]["kernel_train"]
     factor, power = training.diagonal_boost
 
@@ -236,13 +229,7 @@ def controls(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line. Returns the exit status, 2 after one line about a bad input."""
     args = parse_arguments(argv)
-    try:
-        with locked(args.output):
-            controls(args)
-    except BadInput as error:
-        print(f"{options.program()}: error: {options.explained(error)}", file=sys.stderr)
-        return 2
-    return 0
+    return options.with_folder(args.output, lambda: controls(args))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ import argparse
 import contextlib
 import hashlib
 import math
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,9 +32,9 @@ from quantum import assumptions, classical, readout, solvers
 from quantum.solvers import ENCODINGS, SOLVERS, Prepared
 from runtime import options
 from runtime.checkpoints import finished_trials
-from runtime.files import locked
 from runtime.linear_algebra import Array, solve
 from runtime.results import Results, merge_results, read_results
+from runtime.trials import DATASETS
 
 Record = dict[str, Any]  # arrays by name
 Random = Callable[[str], Generator]  # generators by purpose
@@ -288,7 +287,8 @@ def run_network(args: argparse.Namespace, network: str) -> Results | None:
 
     A trial that the results hold, of the same inputs and the same VERSION, is not computed again.
     """
-    found = {prefix: finished_trials(args.input, prefix, args.seed) for prefix in (network, f"digits-{network}")}
+    prefixes = [first + network for first in DATASETS.values()]
+    found = {prefix: finished_trials(args.input, prefix, args.seed) for prefix in prefixes}
     prefix, trials = next(((p, t) for p, t in found.items() if t), (network, {}))
     for size in sorted(set(args.data_sizes or []) - set(trials)):
         print(f"note: no complete trial of {network}, n = {size}, seed {args.seed} in {args.input}/")
@@ -319,6 +319,13 @@ def run_network(args: argparse.Namespace, network: str) -> Results | None:
     return results
 
 
+def run_networks(args: argparse.Namespace) -> None:
+    """Emulate everything that the command line asks for. Raises BadInput where nothing of it is there."""
+    found = [run_network(args, network) for network in args.networks]
+    if not any(found):
+        raise BadInput("input", args.input, "no such complete trial there; run training.py first")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line. Returns the exit status: 0, or 2 after one line about a bad input."""
     parser = options.Parser(description="The quantum algorithm of arXiv:2107.09200, emulated.")
@@ -334,15 +341,8 @@ def main(argv: list[str] | None = None) -> int:
     ])  # fmt: skip
     args = parser.parse_args(argv)
     parser.check(args.trials is None or args.trials > 0, "trials", args.trials, "use 1 or more")
-    try:
-        with locked(args.output), threadpool_limits(1):  # LAPACK's threads crawl where other jobs share the cores
-            found = [run_network(args, network) for network in args.networks]
-            if not any(found):
-                raise BadInput("input", args.input, "no such complete trial there; run training.py first")
-    except BadInput as error:
-        print(f"emulation.py: error: {options.explained(error)}", file=sys.stderr)
-        return 2
-    return 0
+    with threadpool_limits(1):  # LAPACK's threads crawl where other jobs share the cores
+        return options.with_folder(args.output, lambda: run_networks(args))
 
 
 if __name__ == "__main__":

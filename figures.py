@@ -52,6 +52,7 @@ from analysis.drawing import (
 from ntk import BadInput
 from runtime.checkpoints import read_kernel
 from runtime.mnist import load_data
+from runtime.trials import DATASETS
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Results on the disk
@@ -104,9 +105,8 @@ def load(folder: str | Path, dataset: str | None = None) -> dict[str, Results]:
     dataset: "mnist" or "digits" for these alone.
     """
     folder, loaded = Path(folder), {}
-    prefixes = {"mnist": "", "digits": "digits-"}
     for network in training.networks:
-        there = [name for name, first in prefixes.items() if (folder / f"{first}{network}_results.npz").exists()]
+        there = [name for name, first in DATASETS.items() if (folder / f"{first}{network}_results.npz").exists()]
         chosen = [name for name in there if dataset in (None, name)]
         if not chosen:
             print(f"note: no results of the {network} network in {folder}/; its figures are left out")
@@ -116,7 +116,7 @@ def load(folder: str | Path, dataset: str | None = None) -> dict[str, Results]:
         elif "digits" in there:
             print(f"note: of the {network} network MNIST's results are shown; the stand-in digits' are there too: "
                   'dataset = "digits" in the first cell shows them')  # fmt: skip
-        prefix = prefixes[chosen[0]] + network
+        prefix = DATASETS[chosen[0]] + network
         first, second = sorted(training.selections[network])
         name = "MNIST" if chosen[0] == "mnist" else "NOT MNIST: scikit-learn digits"
         arrays = {part: read_arrays(folder / f"{prefix}_{part}.npz") for part in ("results", *PARTS)}
@@ -230,7 +230,7 @@ def show_all(loaded: Mapping[str, Results], drawing: Callable[[Results], Figure]
 def show_together(loaded: Mapping[str, Results], drawing: Callable[[Mapping[str, Results]], Figure]) -> None:
     """Draw, save and display one figure of all networks; its name tells digits from MNIST."""
     for results in list(loaded.values())[:1]:
-        first = "digits-" if all(r.dataset == "digits" for r in loaded.values()) else ""
+        first = DATASETS["digits"] if all(r.dataset == "digits" for r in loaded.values()) else ""
         show(drawing, loaded, first + drawing.__name__, results.folder)
 
 

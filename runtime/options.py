@@ -253,6 +253,17 @@ def explained(error: BadInput) -> str:
     return f"{name} {error.value}: {error.remedy}"
 
 
+def with_folder(output: Path, work: Callable[[], object]) -> int:
+    """Do `work` with the folder held against other runs. Returns the exit status, 2 after one line about bad input."""
+    try:
+        with locked(output):
+            work()
+    except BadInput as error:
+        print(f"{program()}: error: {explained(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
 def launch(
     args: argparse.Namespace,
     experiment: Callable[[Run], int],

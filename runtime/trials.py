@@ -11,6 +11,7 @@ import numpy as np
 from ntk import FORMULAS
 
 PAPERS_DIGITS = {"fully-connected": (8, 9), "convolutional": (1, 0)}  # the files' names of other digits say which
+DATASETS = {"mnist": "", "digits": "digits-"}  # and what the files' names begin with: whatever is not MNIST says so
 Label = dict[str, Any]  # what decides a trial's kernels: its network, depth, precision and so on
 
 
@@ -28,6 +29,10 @@ class Run:
     def precision_of(self, network: str) -> str:
         """Precision of the network's kernels: those of the fully-connected one take seconds in float64."""
         return self.precision if network == "convolutional" else "float64"
+
+    def prefix(self, network: str) -> str:
+        """What the names of the network's files begin with."""
+        return DATASETS[self.data["name"]] + network
 
     def origin(self, network: str, digits: tuple[int, int] | None) -> dict[str, Any]:
         """What all trials of a results file have in common; digits: None where they are what is varied."""
@@ -81,9 +86,8 @@ class TrialFiles:
 
     @property
     def prefix(self) -> str:
-        """What the network's files begin with; whatever is not MNIST says so."""
-        dataset = self.run.data["name"]
-        return ("" if dataset == "mnist" else f"{dataset}-") + self.trial.network + self.trial.variant
+        """What the names of the trial's files begin with."""
+        return self.run.prefix(self.trial.network) + self.trial.variant
 
     def path(self, name: str) -> Path:
         """The file of one of the trial's arrays."""

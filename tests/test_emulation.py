@@ -14,6 +14,7 @@ from conftest import ROOT
 import emulation
 import training
 from quantum import assumptions, readout, solvers
+from runtime import options
 from runtime.checkpoints import checksum, ending, label_line
 from runtime.linear_algebra import solve
 from runtime.results import read_results
@@ -305,7 +306,7 @@ def test_bad_inputs_are_one_line(folder, capsys):
     def complaint(*arguments):
         assert emulate(folder, *arguments) == 2
         lines = capsys.readouterr().err.splitlines()
-        assert len(lines) == 1 and lines[0].startswith("emulation.py: error: "), lines
+        assert len(lines) == 1 and lines[0].startswith(f"{options.program()}: error: "), lines
         return lines[0]
 
     assert "no such complete trial" in complaint("--seed", 5)
