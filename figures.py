@@ -176,7 +176,7 @@ def show_growth(loaded: Mapping[str, Results], *names: str) -> None:
             display(Markdown("\n".join([f"{results.title}:\n", *lines])))
         else:
             there = [name for name in scaling.QUANTITIES if name in results.arrays]
-            display(Markdown(f"**{results.title}**\n\n{scaling.growth_table(results.arrays, there)}"))
+            display(Markdown(f"**{results.title}**\n\n{tables.growth_table(results.arrays, there)}"))
 
 
 def show_crossings(loaded: Mapping[str, Results]) -> None:
@@ -290,9 +290,8 @@ def draw_panel(ax: Axes, results: Results, quantity: str, verdicts: bool = True)
         values, near_one = plotted_values(results, name)
         options: dict[str, Any] = dict(sidestep=i - (len(panel.curves) - 1) / 2, fitted=panel.fitted and not near_one)
         curves[key] = draw_curve(ax, n, values, STYLES[key], **options)
-        if near_one:  # the verdict is about κ itself
-            growth = scaling.fit_growth(n, scaling.trial_values(results.arrays, name))
-            curves[key] = curves[key]._replace(growth=growth)
+        if panel.fitted:  # the verdict is about κ itself
+            curves[key] = curves[key]._replace(growth=tables.judged(results.arrays, name))
     heights = np.concatenate([curve.heights for curve in curves.values()])
     kind = {"accuracy": "shares", "condition_number": "ratios"}.get(quantity, "counts")
     value_axis(ax, heights, kind, log=near_one or None)
@@ -411,6 +410,20 @@ def separability(results: Results) -> Figure:
     return figure
 
 
+def means_at(n: NDArray, values: Sequence[Sequence[Array]], size: int, shares: bool) -> tuple[Array, Array]:
+    """Means at one size, with their half-widths, of what is varied beside it: [settings] each.
+
+    values: by setting and size [trials]. Spreads are pooled over the sizes n, as in RESULTS.md, and not over what is
+    varied, where the trials are the same ones; of shares they are absolute.
+    """
+    found = []
+    for each in values:
+        mean, _, half = scaling.size_means(n, [trials + shares for trials in each])
+        found.append((mean[size] - shares, half[size]))
+    mean, half = np.array(found).T
+    return mean, half
+
+
 SWEEP: dict[str, tuple[str, dict[str, str]]] = {  # title: (kind of axis, {style: array})
     "test accuracy": ("shares", dict(PANELS["accuracy"].curves)),
     "condition number κ": ("ratios", dict(PANELS["condition_number"].curves)),
@@ -429,11 +442,13 @@ def depth_sweep(results: Results) -> Figure:
     )
     for column, (label, (kind, names)) in enumerate(SWEEP.items()):
         heights = [np.empty(0)]
-        for ax, i in zip(axes[:, column], rows, strict=True):
+        for ax, i in zip(axes[:, column], rows.tolist(), strict=True):
             for key, name in names.items():
                 if name in sweep:
-                    values = [known_values({name: each}, name)[i] for each in np.moveaxis(sweep[name], 1, 0)]
-                    heights.append(draw_curve(ax, depths, values, STYLES[key]).heights)
+                    by_depth = [known_values({name: each}, name) for each in np.moveaxis(sweep[name], 1, 0)]
+                    means = means_at(sweep["data_sizes"], by_depth, i, shares=kind in ("shares", "fractions"))
+                    values = [each[i] for each in by_depth]
+                    heights.append(draw_curve(ax, depths, values, STYLES[key], means=means).heights)
             ax.set_xscale("log")
             ax.set_xticks(depths, labels=[f"{depth:g}" for depth in depths], rotation=45)
             ax.xaxis.set_minor_locator(NullLocator())
@@ -695,21 +710,24 @@ def shots(results: Results) -> Figure:
     sizes = sorted({0, len(emulation.sizes) - 1})
     figure, axes = panels(1, len(sizes), 5.4, 4.6, results.title, sharey=True)
     heights = []
+
+    def by_trial(name: str, axis: int) -> list[Array]:
+        """[trials, ...] of each size with the threshold at the median; the mean over patterns, where there are some."""
+        return [np.take(a, t, axis).mean(axis=tuple(range(1, axis))) for a in emulation.values(name)]
+
     for ax, i in zip(axes[0], sizes, strict=True):
-
-        def by_trial(name: str, axis: int, i: int = i) -> Array:
-            """[trials, ...] with the threshold at the median; the mean over patterns, where there are some."""
-            return np.take(emulation.values(name)[i], t, axis).mean(axis=tuple(range(1, axis)))
-
         for key, ending, axis in (("sparsified", "", 2), ("diagonal", "_diagonal", 1)):
-            color, values = STYLES[key].color, list(by_trial(f"accuracy{ending}", axis).T)
-            heights.append(draw_curve(ax, m, values, STYLES[key], sidestep=0.3 * (axis == 1), points=False).heights)
+            color, by_size = STYLES[key].color, by_trial(f"accuracy{ending}", axis)
+            by_shots = [[trials[:, j] for trials in by_size] for j in range(len(m))]
+            means, values = means_at(np.array(emulation.sizes), by_shots, i, shares=True), list(by_size[i].T)
+            options: dict[str, Any] = dict(sidestep=0.3 * (axis == 1), points=False, means=means)
+            heights.append(draw_curve(ax, m, values, STYLES[key], **options).heights)
             noiseless, needed = (
-                by_trial(name + ending, axis).mean() for name in ("accuracy_noiseless", "shots_needed")
+                by_trial(name + ending, axis)[i].mean() for name in ("accuracy_noiseless", "shots_needed")
             )
             ax.axhline(noiseless, color=color, lw=1, ls="--", label=f"{key}, without noise")
             ax.axvline(needed, color=color, lw=1, ls=":", label=f"{key}, shots for 99 % of that")
-        samples = by_trial("samples_needed_diagonal", 1).mean()
+        samples = by_trial("samples_needed_diagonal", 1)[i].mean()
         ax.axvline(samples, color=STYLES["classical"].color, lw=1, ls=":", label="classical samples for 99 %, diagonal")
         ax.set_xscale("log")
         ax.set_xlim(0.7, m[-1])

@@ -5,7 +5,7 @@ only error method, of tables, bars and fits; analysis/growth.py has the curve th
 of [trials], one array for each size. `python scaling.py` writes kernel_output/RESULTS.md.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -128,18 +128,6 @@ def fit_growth(n: ArrayLike, values: Sequence[Array], geometric: bool = False) -
     if np.isnan(freedom).any():
         reasons, relative = [*reasons, "no size has several trials"], 1 / np.sqrt(trials)
     return fit(n, mean, relative, freedom, "; ".join(reasons))
-
-
-def growth_table(results: Mapping[str, ArrayLike], names: Iterable[str]) -> str:
-    """A Markdown table of the growth of the quantities `names` of a results file."""
-    lines = ["| quantity | n | growth (95 %) | λ (95 %) | b of a nᵇ (95 %) | verdict |", "|" + " --- |" * 6]
-    for name in names:
-        found = fit_growth(results["data_sizes"], trial_values(results, name))
-        sizes = f"{found.n.min():g} to {found.n.max():g}" if found.n.size else "–"
-        numbers = map(found.text, ("ratio", "index", "exponent"))
-        cells = QUANTITIES[name].label, sizes, *numbers, f"**{found.verdict}**: {found.reason}"
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -93,11 +93,13 @@ class Curve(NamedTuple):
 def draw_curve(
     ax: Axes, n: NDArray, values: Sequence[Array], style: Style, label: str | None = None, *, line: str = "original",
     sidestep: float = 0, fitted: bool = False, points: bool = True, geometric: bool = False,
+    means: tuple[Array, Array] | None = None,
 ) -> Curve:  # fmt: skip
     """One quantity over the sizes n: each trial a point, means with 95 % intervals, the fitted curve with its band.
 
     values: a list of [trials]. Without `fitted`, or with fewer than three sizes, a line joins the means. geometric:
-    means of positive values with a long tail.
+    means of positive values with a long tail. means: with their half-widths, both [n], where n is not the size, so that
+    the same trials stand at every n, and their spreads can't be pooled over it.
     """
     label = label or style.label
     there = [i for i, v in enumerate(values) if len(v) and np.isfinite(v).all()]
@@ -108,7 +110,7 @@ def draw_curve(
     if not there:
         return Curve(np.empty(0))
     n, values = np.asarray(n)[there], [values[i] for i in there]
-    mean, _, half = scaling.size_means(n, values, geometric)
+    mean, half = scaling.size_means(n, values, geometric)[::2] if means is None else (each[there] for each in means)
     growth = scaling.fit_growth(n, values, geometric) if fitted and len(n) > 2 else None
     x, ls, half = n * (2 * n[-1] / n[0]) ** (SIDESTEP * sidestep), LINES[line], np.nan_to_num(half)
     low, high = mean - half, mean + half

@@ -173,8 +173,11 @@ class Growth:
         return bool(self.fitted) and float(self.fitted["power_scale"]) == 1
 
     def text(self, name: str) -> str:
-        """One of "index", "ratio" and "exponent" with its interval; a dash for λ where a constant is not refuted."""
-        if name == "index" and not self.clear:
+        """One of "index", "ratio" and "exponent" with its interval; a dash for λ or b that mean nothing.
+
+        λ where a constant is not refuted, b where a n^b is.
+        """
+        if (name == "index" and not self.clear) or (name == "exponent" and not self.power_fits):
             return "–"
         return with_interval(getattr(self, name), getattr(self, name + "_interval"))
 

@@ -6,7 +6,8 @@ describes is not there; `sections` lists them.
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from runtime.results import load_arrays
 Array = NDArray[np.float64]
 Results = Mapping[str, Array]
 NETWORKS = {"fully-connected": ("Fully connected", (8, 9)), "convolutional": ("Convolutional", (0, 1))}
+MOST_SHARED = 0.2  # of their training images, up to which the trials of a size decide alone
 MNIST_TRAINING = (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)  # its training images of each digit
 # Tables of means by size: {heading: {column: array}}
 TABLES = {
@@ -188,14 +190,43 @@ def summary(path: Path) -> str:
     return "\n".join([f"{title_of(path.name.removesuffix('_results.npz'))}; accuracy, then costs; means", *lines])
 
 
+def judged(results: Results, name: str, sizes: int | None = None) -> growth.Growth:
+    """The growth of one quantity, of the first `sizes` sizes or of all.
+
+    Large trials share images. A verdict that those of more than MOST_SHARED alone bring about is undecided.
+    """
+    n, values = results["data_sizes"][:sizes], scaling.trial_values(results, name)[:sizes]
+    found, shares = scaling.fit_growth(n, values), shared_images(results)[:sizes]
+    apart = [share <= MOST_SHARED for share in shares] or [True] * len(n)
+    if all(apart):
+        return found
+    without = scaling.fit_growth(n[apart], [trials for trials, kept in zip(values, apart, strict=True) if kept])
+    if without.verdict == found.verdict:
+        return found
+    dependent = ", ".join(str(size) for size, kept in zip(n, apart, strict=True) if not kept)
+    reason = f"{found.verdict} only with n = {dependent}, where trials share over {MOST_SHARED:.0%} of their images"
+    return replace(found, verdict="undecided", reason=reason)
+
+
+def growth_table(results: Results, names: Iterable[str]) -> str:
+    """A Markdown table of the growth of the quantities `names` of a results file."""
+    rows = []
+    for name in names:
+        found = judged(results, name)
+        sizes = f"{found.n.min():g} to {found.n.max():g}" if found.n.size else "–"
+        numbers = map(found.text, ("ratio", "index", "exponent"))
+        rows.append([scaling.QUANTITIES[name].label, sizes, *numbers, f"**{found.verdict}**: {found.reason}"])
+    return table(["quantity", "n", "growth (95 %)", "λ (95 %)", "b of a nᵇ (95 %)", "verdict"], rows)
+
+
 def sentence(results: Results, name: str) -> str:
     """What the intervals say of the growth of one quantity, and whether the last size alone makes them say so."""
     n, values = results["data_sizes"], scaling.trial_values(results, name)
-    found, there = scaling.fit_growth(n, values), np.flatnonzero([len(trials) > 0 for trials in values])
+    found, there = judged(results, name), np.flatnonzero([len(trials) > 0 for trials in values])
     said = verdict_in_words(scaling.QUANTITIES[name].label, found)
     if len(there) > 4:  # so that four are left
-        last = there[-1]
-        before = scaling.fit_growth(n[:last], values[:last])
+        last = int(there[-1])
+        before = judged(results, name, last)
         if before.verdict != found.verdict:
             said += f" Without n = {n[last]}, which has {len(values[last])} trials: {before.verdict}."
     return said
@@ -246,16 +277,15 @@ def network_sections(folder: Path) -> str:
     )
 
 
-def shared_images(results: Results) -> list[str]:
-    """How much of its training images a trial of each size shares with another one, in the mean; [] unless MNIST's.
+def shared_images(results: Results) -> list[float]:
+    """Share of its training images that a trial of each size has in common with another; [] unless MNIST's.
 
     A trial draws n/2 images of each digit, independently of other trials.
     """
     origin = json.loads(str(results["origin"])) if "origin" in results else {}
     if origin.get("dataset") != "mnist":
         return []
-    shares = np.mean([results["data_sizes"] / 2 / MNIST_TRAINING[digit] for digit in origin["digits"]], axis=0)
-    return [f"{100 * share:.2g} %" for share in shares]
+    return np.mean([results["data_sizes"] / 2 / MNIST_TRAINING[digit] for digit in origin["digits"]], axis=0).tolist()
 
 
 def network_section(title: str, results: Results) -> str:
@@ -265,7 +295,7 @@ def network_section(title: str, results: Results) -> str:
         depths, ratios = results["depth"][i], results["off_diagonal_ratio"][i]
         span = sorted({f"{f(depths):.0f}" for f in (np.nanmin, np.nanmax)}, key=float)
         rows.append([f"{n[i]}", f"{results['trials'][i]}", " to ".join(span), f"{np.nanmax(ratios):.2g}"])
-        rows[-1] += shared[i : i + 1]
+        rows[-1] += [f"{100 * share:.2g} %" for share in shared[i : i + 1]]
     heading = ["n", "trials", "depth", "largest off-diagonal entry of K over smallest diagonal one"]
     heading += ["training images shared with another trial"] * bool(shared)
     parts = [f"## {title}\n", table(heading, rows)]
@@ -274,7 +304,7 @@ def network_section(title: str, results: Results) -> str:
         if "exact" in columns:
             parts += [LOSSES_CAPTION, losses_table(results)]
     names = [name for name in scaling.QUANTITIES if name in results]
-    parts += ["### Growth\n", scaling.growth_table(results, names), "The claim, as these intervals judge it:\n"]
+    parts += ["### Growth\n", growth_table(results, names), "The claim, as these intervals judge it:\n"]
     parts.append("".join(f"- {sentence(results, name)}\n" for name in CLAIM if name in results))
     return "\n".join(parts)
 
@@ -349,20 +379,21 @@ INTRODUCTION = """\
 Written by `python scaling.py` from the arrays in this folder; no number is typed by hand.
 
 Trials are the units: a trial's value is the mean over its sparsity patterns, of measurement counts the median over its
-test images and patterns. They count as independent, although large ones share training images. ± is the half-width of
-the mean's 95 % interval; the relative spread of the trials is pooled over the sizes, or over a power of n where it
-changes with n (`relative_errors` in scaling.py).
+test images and patterns. Each trial draws its images from MNIST anew and independently, so that intervals are about
+random draws from these images. Large trials share many. A verdict that needs sizes whose trials share more than
+{shared:.0%} is therefore *undecided*. ± is the half-width of the mean's 95 % interval; the relative spread of the
+trials is pooled over the sizes, or over a power of n where it changes with n (`relative_errors` in scaling.py).
 
 Growth is judged by one curve (analysis/growth.py), y(n) = a + b (n^λ − 1)/λ. Its slope against ln n goes like n^λ:
-λ < 0 saturates, λ = 0 is the logarithm, λ > 0 a power. *Growth* is the curve's last value over its first. Verdicts:
+λ < 0 saturates, λ = 0 is the logarithm, λ > 0 a power. *Growth* is the curve's last value over its first. The
+verdict is the first of these that holds:
 
 - *{no_growth}*: the growth's interval is within {low:g} to {high:g};
 - *no faster than log n*: such a curve fits, and λ's interval is below {margin:g} or the growth's below {high:g};
 - *faster than log n*: λ's interval is above 0 and the growth's above {high:g};
 - *undecided*: everything else.
 
-A dash for λ: a constant fits, so that λ has no meaning. b is the exponent of the best power law, even where no power
-law fits.
+A dash for λ: a constant fits, so that λ has no meaning. A dash for b: no power law fits.
 
 K is the NTK of the training images, K̃ the sparsified matrix, κ the condition number (largest over smallest eigenvalue
 by magnitude), k* the NTK of a test image with the training images. Conventions:
@@ -382,7 +413,7 @@ by magnitude), k* the NTK of a test image with the training images. Conventions:
 def introduction(folder: Path) -> str:
     """What the tables hold and how growth is judged."""
     low, high = 1 / (1 + growth.MARGIN), 1 + growth.MARGIN
-    return INTRODUCTION.format(low=low, high=high, margin=growth.MARGIN, no_growth=growth.NO_GROWTH)
+    return INTRODUCTION.format(low=low, high=high, margin=growth.MARGIN, no_growth=growth.NO_GROWTH, shared=MOST_SHARED)
 
 
 def cost_section(folder: Path) -> str:

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 import figures
 import scaling
 import training
-from analysis import growth
+from analysis import growth, tables
 from analysis.drawing import STYLES, draw_curve, panels, short_number
 from runtime import checkpoints
 from runtime.trials import Run, TrialFiles
@@ -208,6 +208,17 @@ def test_axes_end_where_the_data_do(drawn, name):
             assert high < 1e3 * max(np.max(c.lines[0].get_ydata()) for c in ax.containers)
         if name == "accuracy":
             assert high < 1.05
+
+
+def test_bars_over_depth_and_shots_do_not_count_the_same_trials_twice():
+    """Four trials at six settings that differ by nothing but the trial: the interval of four trials, as the tables'."""
+    trials = np.array([0.90, 0.94, 0.96, 0.92])
+    mean, half = figures.means_at(np.array([16]), [[trials]] * 6, 0, shares=False)
+    error = trials.std(ddof=1) / 2
+    assert mean == pytest.approx([0.93] * 6) and half == pytest.approx([3.182 * error] * 6, rel=0.02)
+    sizes, both = np.array([16, 64]), np.array([trials, trials - 0.1])
+    mean, half = figures.means_at(sizes, [[*both]] * 6, 1, shares=True)
+    assert (mean[0], half[0]) == pytest.approx([column[1] for column in tables.means(sizes, both)])
 
 
 def test_depth_sweep_ends_at_rounding(loaded):

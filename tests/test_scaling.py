@@ -392,7 +392,7 @@ def folder(tmp_path):
 
 def test_growth_table(folder):
     results = tables.load(folder / "convolutional-3v5_results.npz")
-    lines = scaling.growth_table(results, ["condition_number_exact", "sparsity"]).splitlines()
+    lines = tables.growth_table(results, ["condition_number_exact", "sparsity"]).splitlines()
     assert len(lines) == 4 and {line.count("|") for line in lines} == {7}
     assert lines[2].startswith("| κ of K | 16 to 512 | 4") and "| 1.1" in lines[2]
     assert lines[2].endswith("| **faster than log n**: λ above 0 |")
@@ -440,9 +440,26 @@ def test_shared_training_images():
     """8192 images of 8 and 9: 4096 of 5851 and 4096 of 5949."""
     origin = {"dataset": "mnist", "digits": [8, 9]}
     arrays = {"data_sizes": np.array([16, 8192]), "origin": np.array(json.dumps(origin))}
-    assert tables.shared_images(arrays) == ["0.14 %", "69 %"] and sum(tables.MNIST_TRAINING) == 60_000
+    assert tables.shared_images(arrays) == pytest.approx([8 / 5900, 4096 / 5900], rel=1e-3)
+    assert sum(tables.MNIST_TRAINING) == 60_000
     arrays["origin"] = np.array(json.dumps(origin | {"dataset": "digits"}))
     assert tables.shared_images(arrays) == tables.shared_images({}) == []
+
+
+def test_trials_that_share_images_do_not_decide_alone():
+    """Flat up to n = 512, a step at 8192: "faster" by all sizes, but not if the last one is one of MNIST."""
+    rng, sizes = np.random.default_rng(13), np.array([16, 64, 256, 512, 8192])
+    values = noisy(lambda n: 1 + 2.0 * (n == 8192), 0.01, rng, [8] * 5, sizes)
+    arrays = {"data_sizes": sizes, "sparsity": np.stack(values)}
+    assert tables.judged(arrays, "sparsity").verdict == "faster than log n"
+    arrays["origin"] = np.array(json.dumps({"dataset": "mnist", "digits": [8, 9]}))
+    found = tables.judged(arrays, "sparsity")
+    assert found.verdict == "undecided" and found.n[-1] == 8192
+    assert found.reason == "faster than log n only with n = 8192, where trials share over 20% of their images"
+    assert tables.judged(arrays, "sparsity", 4).verdict.startswith("no growth")
+    assert "**undecided**: faster than log n only with" in tables.growth_table(arrays, ["sparsity"])
+    arrays["sparsity"] = np.stack(noisy(lambda n: n**0.5, 0.01, rng, [8] * 5, sizes))
+    assert tables.judged(arrays, "sparsity").verdict == "faster than log n"  # without it as well
 
 
 def test_losses_are_paired_by_trial():
