@@ -250,7 +250,7 @@ class Panel(NamedTuple):
 PANELS = {
     "sparsity": Panel("most non-zeros in a column", {"sparsified": "sparsity", "pattern": "pattern_sparsity"}),
     "accuracy": Panel(
-        "test accuracy",
+        "accuracy, threshold at the median",
         {"exact": "accuracy_exact", "sparsified": "accuracy_sparse", "diagonal": "accuracy_diagonal"},
         fitted=False,
     ),
@@ -361,9 +361,9 @@ SOUNDER: list[tuple[str, str, list[tuple[str, str, str, str]]]] = [  # axis, its
         ("both", "post_selection_measurements_k_thresh", "k_thresh", "by k_thresh alone"),
     ]),
     ("readout measurements", "counts", [
-        ("sparsified", "readout_measurements_sparse", "original", "sparsified, about 0"),
+        ("sparsified", "readout_measurements_sparse", "original", "sparsified, at 0"),
         ("sparsified", "readout_measurements_sparse_at_median", "sounder", "sparsified, at the median"),
-        ("diagonal", "readout_measurements_diagonal", "original", "diagonal, about 0"),
+        ("diagonal", "readout_measurements_diagonal", "original", "diagonal, at 0"),
         ("diagonal", "readout_measurements_diagonal_at_median", "sounder", "diagonal, at the median"),
     ]),
     ("share", "fractions", [
@@ -375,10 +375,16 @@ SOUNDER: list[tuple[str, str, list[tuple[str, str, str, str]]]] = [  # axis, its
 ]  # fmt: skip
 
 
+def counts_of(arrays: Mapping[str, NDArray]) -> str:
+    """How many trials each size has: "16, 8, 4", or "32" where all have as many."""
+    counts = [str(count) for count in arrays["trials"] if count]
+    return counts[0] if len(set(counts)) == 1 else ", ".join(counts)
+
+
 @drawn_in_style
 def sounder(results: Results) -> Figure:
     """The original's conventions (filled, solid) beside sounder ones (hollow, dashed or dotted): six panels."""
-    figure, axes = panels(3, 2, 5, 4.2, f"{results.title}: means over trials with 95 % intervals")
+    figure, axes = panels(3, 2, 5, 4.2, f"{results.title}: means of {counts_of(results.arrays)} trials, 95 % intervals")
     arrays, n = results.arrays, results.arrays["data_sizes"]
     for ax, (label, kind, curves) in zip(axes.flat, SOUNDER, strict=True):
         heights = []
@@ -452,6 +458,7 @@ def depth_sweep(results: Results) -> Figure:
             ax.set_xscale("log")
             ax.set_xticks(depths, labels=[f"{depth:g}" for depth in depths], rotation=45)
             ax.xaxis.set_minor_locator(NullLocator())
+            ax.axvline(evidence.origin(sweep)["depth_rule"], color=GREY, lw=1, ls=":", label="the original's depth")
             if column == 0:
                 ax.set_ylabel(f"n = {sweep['data_sizes'][i]}, trials: {sweep['trials'][i]}")
         everything = np.concatenate(heights)
@@ -471,17 +478,20 @@ def depth_sweep(results: Results) -> Figure:
 
 @drawn_in_style
 def images(results: Results, count: int = 8) -> Figure:
-    """`count` training images of each of the network's two digits; MNIST's are downloaded where they are not there."""
+    """`count` random training images of each of the network's two digits; MNIST's are downloaded where need be."""
     try:
         with contextlib.redirect_stderr(sys.stdout):
             split = load_data(results.dataset)["train"]
     except BadInput as error:
         raise NothingToDraw(f"no images of the {results.network} network: {error}") from error
     figure, axes = panels(2, count, 1, 1.1, results.title)
-    for row, digit in zip(axes, training.selections[results.network], strict=True):
-        for ax, image in zip(row, split["image"][split["label"] == digit][:count], strict=True):
+    rng = np.random.default_rng(0)
+    for row, digit, label in zip(axes, training.selections[results.network], ("−1", "+1"), strict=True):
+        drawn = rng.permutation(np.flatnonzero(split["label"] == digit))[:count]
+        for ax, image in zip(row, split["image"][drawn], strict=True):
             ax.imshow(image[..., 0], cmap="gray_r")
             ax.set_axis_off()
+        row[0].text(-0.25, 0.5, f"y = {label}", transform=row[0].transAxes, rotation=90, va="center", ha="center")
     return figure
 
 
@@ -556,7 +566,7 @@ def baselines(results: Results) -> Figure:
     """Accuracy of simple classifiers beside the exact NTK and its diagonal approximation, at both thresholds."""
     arrays = results.part("baselines")
     n = arrays["data_sizes"]
-    figure, axes = panels(1, 2, 5.2, 5.6, results.title, sharey=True)
+    figure, axes = panels(1, 2, 5.2, 5.6, f"{results.title}: means of {counts_of(arrays)} trials", sharey=True)
     heights = []
     for ax, ending, where in zip(axes[0], ("", "_at_zero"), ("threshold at the median", "threshold at 0"), strict=True):
         drawn = {f"accuracy_{key}": STYLES[key] for key in ("exact", "diagonal")}
@@ -616,11 +626,15 @@ def count_of(arrays: Mapping[str, NDArray], size: int) -> str:
 
 @drawn_in_style
 def digit_pairs(results: Results) -> Figure:
-    """Eight quantities of all 45 pairs of digits at the largest size; the paper's two pairs are framed."""
+    """Eight quantities of all 45 pairs of digits at the largest size; the paper's two pairs are framed.
+
+    Rank 1 is the most favourable, as in RESULTS.md, which takes all sizes together.
+    """
     arrays = results.part("digit_pairs")
     size = np.flatnonzero(arrays["trials"])[-1]
     title = f"{results.title.split(',')[0]}, all pairs of digits, n = {arrays['data_sizes'][size]}"
-    figure, axes = panels(4, 2, 5, 4.4, f"{title}, {count_of(arrays, size)}; framed: the paper's pairs")
+    title += f", {count_of(arrays, size)}; framed: the paper's pairs; rank 1: the best"
+    figure, axes = panels(4, 2, 5, 4.4, title)
     pairs = np.sort(arrays["digit_pairs"], axis=1).astype(int)
     for ax, shown in zip(axes.flat, PAIR_MAPS, strict=True):
         values, title = map_values(arrays, shown, size), shown.title
@@ -636,8 +650,9 @@ def digit_pairs(results: Results) -> Figure:
             own = network == results.network
             mark(ax, first, second, solid=own)
             value = table[second, first]
-            rank = 1 + np.sum(values > value)
-            where = f", {rank} of {len(values)} from the top" if np.ptp(values) > 0 else ""
+            good = shown.name.startswith("accuracy") and not shown.subtracted  # where it is high
+            rank = 1 + np.sum(values > value if good else values < value)
+            where = f", rank {rank} of {len(values)}" if np.ptp(values) > 0 else ""
             ranks.append(f"{first} and {second}: {short_number(value, shown.digits)}{where}")
         ax.text(0.98, 0.97, "\n".join(ranks), transform=ax.transAxes, ha="right", va="top", fontsize=8.5)
     return figure
@@ -880,8 +895,8 @@ def circuit(results: Results) -> Figure:
     ax.text(5.2, 5.6, f"{degree:.0f} times, every other one inverted", ha="center", fontsize=9)
     for i, algorithm in enumerate(json.loads(str(arrays["origin"]))["axes"]["algorithms"]):
         counts = {name: values[i] for name, values in first.items() if len(values) > i}
-        text = (f"{algorithm}: {counts['qubits_circuit']:.0f} qubits, {counts['queries_oracle_circuit']:.0f} oracle "
-                f"queries, {counts['gates']:,.0f} gates, depth {counts['depth']:,.0f}; p = {counts['p_circuit']:.3g}, "
+        text = (f"{algorithm}: {counts['qubits_circuit']:.0f} qubits, {counts['queries_oracle_circuit']:.0f} queries "
+                f"to K̃, {counts['gates']:,.0f} gates, depth {counts['depth']:,.0f}; p = {counts['p_circuit']:.3g}, "
                 f"P = {counts['P_circuit']:.3g}, o = {counts['overlap_circuit']:.4f}")  # fmt: skip
         ax.text(-0.7, 0.1 - 0.45 * i, text, fontsize=10, color=STYLES[algorithm].color)
     ax.set(xlim=(-1.8, 12.9), ylim=(-0.6, 6))

@@ -28,11 +28,12 @@ def section(folder: Path) -> str:
             same = all(found[f"queries_{kind}_circuit"] == found[f"queries_{kind}_emulated"] for kind in kinds)
             counts = [f"{found[name]:,.0f}" for name in COUNTS.values()]
             values = [f"{found[f'{name}_circuit']:.4f}" for name in PROBABILITIES.values()]
-            agree = "the same" if same else "others"
+            agree = "yes" if same else "no"
             rows.append([tables.title_of(prefix), f"{n}", algorithm, *counts, *values, f"{away:.0e}", agree])
     if not rows:
         return ""
-    heading = ["network", "n", "algorithm", *COUNTS, *PROBABILITIES, "p, P, o from the emulation by", "queries"]
+    heading = ["network", "n", "algorithm", *COUNTS, *PROBABILITIES, "largest difference from the emulation"]
+    heading.append("as many queries as there?")
     return f"""\
 ## One prediction as a circuit
 

@@ -22,6 +22,7 @@ from runtime.results import read_results
 Array = NDArray[np.float64]
 
 WORTHS = (1, 1e3, 1e6)  # classical operations in the time of one query
+QUERIES_A_RUN = 3  # at least: one to y, two to k*
 FARTHEST = 1e15  # n up to which a crossing is looked for
 FEWEST_SIZES = 4  # that growth is judged from
 QUANTILES = ("10 %", "median", "90 %")  # over the test images
@@ -202,18 +203,21 @@ class Sampler:
 class Crossing:
     """The n from which on the quantum cost stays below the classical one: best, earliest and latest; inf for none.
 
-    proved: that there is none, without data.
+    told: whether the bounds exclude any n that was looked at; by_variance: that there is none, without data.
     """
 
     n: float
     earliest: float
     latest: float
-    proved: bool = False
+    told: bool = True
+    by_variance: bool = False
 
     def __str__(self) -> str:
         """In words that claim no more than the data do."""
-        if self.proved:
-            return "never (proved)"
+        if self.by_variance:
+            return "never (equal variance)"
+        if not self.told:
+            return "the data do not say"
         if np.isinf(self.earliest):
             return f"none up to {FARTHEST:.0e}"
         latest = f"to {rough(self.latest)}" if np.isfinite(self.latest) else "or never"
@@ -221,7 +225,7 @@ class Crossing:
         return f"{rough(self.n)} ({earliest} {latest})" if np.isfinite(self.n) else f"not before {earliest}"
 
 
-NEVER = Crossing(np.inf, np.inf, np.inf, True)
+NEVER = Crossing(np.inf, np.inf, np.inf, by_variance=True)
 
 
 def rough(n: float) -> str:
@@ -232,8 +236,8 @@ def rough(n: float) -> str:
 def crossing(quantum: Curve, classical: Curve, worth: float, first: float) -> Crossing:
     """Where worth * quantum falls below classical for good, looked for from n = first to FARTHEST.
 
-    Earliest: as soon as the bounds allow it; latest: from where on they allow nothing else. A curve that has fallen to
-    0 is fitted to data that do not tell, and shows no crossing.
+    Earliest: as soon as the bounds allow it, but no prediction takes less than one run; latest: from where on they
+    allow nothing else. A curve that has fallen to 0 is fitted to data that do not tell, and shows no crossing.
     """
     n = np.geomspace(first, FARTHEST, 1401)
     q, c = quantum.curve(n), classical.curve(n)
@@ -246,10 +250,13 @@ def crossing(quantum: Curve, classical: Curve, worth: float, first: float) -> Cr
         return float(n[above[-1] + 1]) if above[-1] + 1 < len(n) else np.inf
 
     # bounds that are NaN, of fits without errors, allow everything and prove nothing
-    possible = np.flatnonzero(~(worth * q_low > c_high))
+    at_least = (np.where(each < QUERIES_A_RUN, QUERIES_A_RUN, each) for each in (q, q_low, q_high))  # NaN stays
+    dear, dear_low, dear_high = (worth * each for each in at_least)
+    possible = np.flatnonzero(~(dear_low > c_high))
     earliest = float(n[possible[0]]) if possible.size else np.inf
-    best, sure = (worth * q <= c) & (q > 0), (worth * q_high <= c_low) & (q > 0)
-    return Crossing(from_where_on(best), earliest, from_where_on(sure))
+    best, sure = (dear <= c) & (q > 0), (dear_high <= c_low) & (q > 0)
+    latest = from_where_on(sure)
+    return Crossing(from_where_on(best), earliest, latest, told=earliest > n[0] or bool(np.isfinite(latest)))
 
 
 def crossings(emulation: Emulation, fit: Any) -> dict[tuple[str, str, float], Crossing]:
@@ -258,8 +265,8 @@ def crossings(emulation: Emulation, fit: Any) -> dict[tuple[str, str, float], Cr
     Quantum rows: the cheapest solver and encoding with each readout, and the diagonal algorithm with each, which has
     nothing to solve anew; one row where a solver needs no query, as it prepares the diagonal one's state. Curves are
     compared from the largest n at which the quantum cost is the higher one in every trial. "shots" and "amplified
-    shots" never fall below the sampler: a shot takes three queries or more (|w>, and |k*> twice), and a read of two
-    operations, with i drawn by |w_i|^2, has a shot's variance, 1 - o^2.
+    shots" never fall below a sampler of equal variance: a shot takes three queries or more (|w>, and |k*> twice), and
+    a read of two operations, with i drawn by |w_i|^2 and |k*| given, has a shot's variance, 1 - o^2.
     """
     quantum: dict[str, tuple[Curve, list[Array]]] = {}
     by_way, free = quantum_costs(emulation), without_queries(emulation)
@@ -394,18 +401,29 @@ def known_mean(values: Array) -> float:
 
 
 def assumption_table(emulation: Emulation) -> str:
-    """What is assumed, and what it costs where it is not free: means over trials and patterns, at the median."""
+    """What is assumed, and what it costs where it is not free, at the median.
+
+    Means over trials and patterns; of bits the largest, which is enough for all of them.
+    """
     t = emulation.index(thresholds="median")["thresholds"]
     rows = []
     for assumption, (cost, name) in ASSUMPTIONS.items():
         cells = ["–"] * len(emulation.sizes)
-        if name:
+        if name and name.startswith("bits_"):  # enough for every trial
+            arrays = [array.reshape(-1, *array.shape[2:]).max(axis=0) for array in emulation.values(name)]
+            cells = [", ".join(map(number, np.atleast_1d(each))) for each in arrays]
+        elif name:
             arrays = emulation.values(name)
             if name.startswith(("cost_", "error_")):
                 arrays = [array[:, :, t] for array in arrays]
             by_size = [a.reshape(-1, a.shape[-1]).T if a.ndim > 2 else a.reshape(1, -1) for a in arrays]
             cells = [", ".join(number(known_mean(x)) for x in each) for each in by_size]
         rows.append([assumption, cost, *cells])
+        if name == "accuracy_calibrated":
+            images = [overlap.shape[-1] / 2 for overlap in emulation.values("overlap")]
+            shots = [known_mean(array[:, :, t]) for array in emulation.values("shots_needed")]
+            every = [number(a * b) for a, b in zip(images, shots, strict=True)]
+            rows.append(["", "shots for that t: as many for each image of the set as a prediction has", *every])
     return tables.table(["assumed", "cost or consequence", *size_headings(emulation)], rows)
 
 
@@ -445,10 +463,16 @@ def crossing_table(found: Mapping[tuple[str, str, float], Crossing]) -> str:
 
 CONDITIONS = """\
 Queries to K~, to k* and to y of one prediction. t is the median of the test set. k* is divided by the training matrix's
-largest off-diagonal entry, which is known. A readout goes on until it has 99 % of the noiseless accuracy: with an
-accuracy of 0.99 that is twice as many errors. Means over test images and trials ± 95 %, then quantiles over the test
-images at the largest n. “Kernel reflection, norm unknown” and “adiabatic” are expected numbers of measured repetitions,
-a lower bound; they have no inverse, and so no amplitude estimation.
+largest off-diagonal entry, which is known: P is of k* clipped by that. Shots and accuracies are of k* divided by
+k_thresh, which clips less; “a divisor of k* is known” below says what that changes. A readout goes on until it has 99 %
+of the noiseless accuracy: 0.980 where that is 0.990. Means over test images and trials
+± 95 %, then quantiles over the test images at the largest n.
+
+The sparse oracle's block encoding divides by s max|K~|, so that κ grows by nearly s even where K~ is nearly diagonal:
+that part of its cost is one of the encoding, not of the problem. I + E takes the diagonal apart. “Kernel reflection,
+norm unknown” and “adiabatic” are expected numbers of measured repetitions, from published counts and not emulated step
+by step. They can't stand in one branch of a Hadamard test, so that their rows are lower bounds; they have no inverse,
+and so no amplitude estimation.
 """
 CONVENTIONS = """\
 The cheapest ways by what k* is divided by: the largest off-diagonal entry of the training matrix, known (*training*);
@@ -461,10 +485,13 @@ are training.py's:
 """
 CROSSING = """\
 From this n on a quantum prediction would cost less than a classical one, if storing k* in QRAM cost nothing (95 %
-bounds in brackets). Writing it takes the n kernel evaluations that predict classically: with them there is no such n.
+bounds in brackets). Storing it takes n kernel evaluations, as many as a classical prediction: if they count, there is
+no such n.
 Conditions as above: t is the median, k* is divided by what the training matrix gives, 99 % of the noiseless accuracy.
-Proved: a shot takes three queries or more, and one read of the sampler, two operations, has the variance of a shot if i
-is drawn by |w_i|^2. A dash: |w> = |y> leaves nothing to solve, so that no solver is a rival.
+All is extrapolated from the sizes above. “The data do not say”: the bounds exclude no n.
+“Equal variance”: a shot takes three queries or more. One read of a sampler, two operations if drawing i by |w_i|^2 and
+the norm of k* cost nothing, has the variance of a shot. That equal variances need equal numbers is not proved: k_i/w_i
+has no bound. A dash: no linear system is solved, so that no solver is a rival.
 """
 
 

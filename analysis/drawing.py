@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm, Normalize
+from matplotlib.colors import LogNorm, Normalize, SymLogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
@@ -39,7 +39,7 @@ STYLES = {
     "exact": Style("exact NTK", "#000000", "o"),
     "sparsified": Style("sparsified", "#D55E00", "s"),
     "diagonal": Style("diagonal", "#0072B2", "^"),
-    "both": Style("both approximations", "#009E73", "D"),
+    "both": Style("k*, of both approximations", "#009E73", "D"),
     "pattern": Style("random pattern alone", "#E69F00", "p"),
     "classical": Style("classical", "#AA4499", "v"),
 }
@@ -140,12 +140,11 @@ def size_axis(ax: Axes, n: Iterable[int]) -> None:
     ticks = sorted(set(n))
     ax.set_xscale("log", base=2)
     ax.set_xlim(ticks[0] / 1.4, ticks[-1] * 1.4)
-    labels, least, last = [], 3.5 if len(ticks) > 7 else 1, np.inf  # others only where there is room
+    least, named = 3.5 if len(ticks) > 7 else 1, {ticks[0], ticks[-1]}  # others only where there is room
     for tick in reversed(ticks):
-        named = tick * least <= last
-        labels.append(str(tick) if named else "")
-        last = tick if named else last
-    ax.set_xticks(ticks, labels=labels[::-1])
+        if all(max(tick, other) >= least * min(tick, other) for other in named):
+            named.add(tick)
+    ax.set_xticks(ticks, labels=[str(tick) if tick in named else "" for tick in ticks])
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("training images n")
 
@@ -236,7 +235,8 @@ def draw_map(ax: Axes, table: Array, log: bool, digits: int = 2, scale: Array | 
     if log and low > 0:
         norm: Normalize = LogNorm(low, max(high, 1.01 * low))
     elif low < 0 < high:
-        norm = Normalize(-max(-low, high), max(-low, high))
+        most = max(-low, high)  # on both sides; small differences are seen beside large ones
+        norm = SymLogNorm(most / 100, vmin=-most, vmax=most)
     else:
         norm = Normalize(low, max(high, low + 1e-3))
     colors = mpl.colormaps["RdBu" if low < 0 < high and not log else "cividis"]

@@ -233,22 +233,24 @@ def sensitivity_section(title: str, arrays: Arrays) -> str:
         "and draws its pattern with density · 2 ln(n)/n. One constant is varied, the others are the paper's, which\n"
         "are in bold. Accuracy with the threshold at the median / at 0 / median κ / share positive definite:\n",
     ]
-    for axis, parameter in enumerate(PARAMETERS):
+    for axis, suffix in itertools.product(range(3), CONVENTIONS):
         others = np.arange(3) != axis
         rows = []
         for s in np.flatnonzero((settings[:, others] == papers[others]).all(axis=1)).tolist():
             bold = "**" if settings[s, axis] == papers[axis] else ""
-            rows.append([f"{bold}{settings[s, axis]:g}{bold}", *(summary(arrays, i, s) for i in range(len(n)))])
-        parts.append(tables.table([parameter, *heading], rows))
-        if parameter == "percentile":
+            rows.append([f"{bold}{settings[s, axis]:g}{bold}", *(summary(arrays, i, s, suffix) for i in range(len(n)))])
+        parts.append(tables.table([f"{PARAMETERS[axis]}, {CONVENTIONS[suffix]}", *heading], rows))
+        if PARAMETERS[axis] == "percentile" and not suffix:
             parts.append(same_percentiles(arrays))
     columns = [f"{what}, {threshold}" for threshold in THRESHOLDS.values() for what in ("paper's", "better", "worse")]
     least = [row for suffix in CONVENTIONS for axis in (2, 0) for row in least_boosts(arrays, suffix, axis)]
     parts += [
         "Accuracy of K̃ minus that of its diagonal alone, threshold at the median and at 0, paired by trial: with the\n"
         f"paper's constants, and the number of {len(settings)} settings, two constants varied at a time, where it is\n"
-        "better and worse (by chance one in 40 each); and the number of them where every K̃ is positive definite:\n",
+        "better and worse (by chance in about 2 each); and the number of them where every K̃ is positive definite:\n",
         tables.table(["convention", "n", "trials", *columns, "positive definite"], improvements(arrays)),
+        "Where it is better at the median, as percentile/boost/density:\n",
+        where_better(arrays),
         "The least boost from which on every K̃ is positive definite:\n",
         tables.table(["", *heading], least),
     ]
@@ -269,12 +271,32 @@ def same_percentiles(arrays: Arrays) -> str:
     return f"The original's percentile counts zeros outside the class's block, so {values} drop nothing.\n"
 
 
-def summary(arrays: Arrays, size: int, setting: int) -> str:
+def summary(arrays: Arrays, size: int, setting: int, suffix: str) -> str:
     """Accuracy about the median, about 0, κ and share positive definite of one size and setting."""
     names = ("accuracy_sparse", "accuracy_sparse_at_zero", "positive_definite")
-    accuracy, at_zero, definite = (np.nanmean(arrays[name][size, setting]) for name in names)
-    condition = np.nanmedian(arrays["condition_number"][size, setting])
+    accuracy, at_zero, definite = (np.nanmean(arrays[name + suffix][size, setting]) for name in names)
+    condition = np.nanmedian(arrays[f"condition_number{suffix}"][size, setting])
     return f"{accuracy:.3f} / {at_zero:.2f} / {condition:.3g} / {definite:.0%}"
+
+
+def gains(arrays: Arrays, ending: str, suffix: str) -> tuple[Array, Array]:
+    """Means and half-widths of the accuracy of K̃ minus that of its diagonal alone, [settings, sizes]."""
+    gain = arrays[f"accuracy_sparse{ending}{suffix}"].mean(axis=-1) - arrays[f"accuracy_diagonal{ending}"]
+    each = [means(arrays["data_sizes"], gain[:, s]) for s in range(len(arrays["settings"]))]
+    mean, half = np.array(each).swapaxes(0, 1)
+    return mean, half
+
+
+def where_better(arrays: Arrays) -> str:
+    """The settings at which the interval of K̃'s gain is above 0, with the threshold at the median."""
+    lines = []
+    for suffix, convention in CONVENTIONS.items():
+        mean, half = gains(arrays, "", suffix)
+        for n, better, gain in zip(arrays["data_sizes"], (mean > half).T, mean.T, strict=True):
+            each = ", ".join("/".join(f"{x:g}" for x in setting) for setting in arrays["settings"][better])
+            most = f", by {gain[better].max():.3f} at most" if better.any() else ""
+            lines.append(f"- {convention}, n = {n}: {each or 'nowhere'}{most}.\n")
+    return "".join(lines)
 
 
 def improvements(arrays: Arrays) -> list[list[str]]:
@@ -285,8 +307,7 @@ def improvements(arrays: Arrays) -> list[list[str]]:
     for suffix, convention in CONVENTIONS.items():
         columns = [[convention] * len(n), n, arrays["trials"]]
         for ending in THRESHOLDS:
-            gain = arrays[f"accuracy_sparse{ending}{suffix}"].mean(axis=-1) - arrays[f"accuracy_diagonal{ending}"]
-            mean, half = np.array([means(n, gain[:, s]) for s in range(len(settings))]).swapaxes(0, 1)
+            mean, half = gains(arrays, ending, suffix)
             columns.append(cells(mean[paper], half[paper], "+"))
             columns += [np.sum(mean > half, axis=0), np.sum(mean < -half, axis=0)]
         share = np.nanmean(arrays[f"positive_definite{suffix}"], axis=(2, 3))
@@ -345,18 +366,21 @@ def digit_pairs(folder: Path) -> str:
 
 
 def digit_pairs_section(title: str, arrays: Arrays) -> str:
-    """Is the paper's pair typical? Its rank among all, the extremes, and the largest losses."""
+    """Are the paper's pairs typical? Their ranks among all, the extremes, and the largest losses."""
     pairs, network = [tuple(map(int, pair)) for pair in arrays["digit_pairs"]], title.partition(",")[0]
-    papers = (1, 0) if (1, 0) in pairs else (8, 9)  # the convolutional network's pair is in the paper's order
-    pair, third, rows = pairs.index(papers), len(pairs) // 3, []
+    papers = [pair for pair in pairs if set(pair) in ({8, 9}, {0, 1})]
+    papers = papers if (1, 0) in pairs else papers[::-1]  # the network's own, in the paper's order, comes first
+    rows, heading = [], [""]
+    for each in papers:
+        heading += [f"{min(each)} and {max(each)}", "rank", "the pair is"]
     for label, (name, subtract, high) in PAIR_QUANTITIES.items():
-        mean, half, (best, rank, worst) = pair_ranks(pair_values(arrays, name, subtract), pair, high)
-        word = "easy" if worst <= third else "hard" if best > len(pairs) - third else "neither"
-        word = "not told from any" if (best, worst) == (1, len(pairs)) else word
-        style = "+.4f" if subtract else ".4g"
+        style, row = "+.4f" if subtract else ".4g", [label]
+        for each in papers:
+            pair = pairs.index(each)
+            mean, half, ranks = pair_ranks(pair_values(arrays, name, subtract), pair, high)
+            row += [f"{mean[pair]:{style}} ± {half[pair]:.2g}", *rank_in_words(ranks, len(pairs))]
         extremes = [f"{mean[i]:{style}} ({pairs[i][0]}, {pairs[i][1]})" for i in (np.argmin(mean), np.argmax(mean))]
-        known = f"{mean[pair]:{style}} ± {half[pair]:.2g}", f"{np.median(mean):{style}}"
-        rows.append([label, *known, *extremes, f"{rank} ({best} to {worst})", word])
+        rows.append([*row, f"{np.median(mean):{style}}", *extremes])
     counts = ", ".join(f"{count} of n = {n}" for n, count in zip(arrays["data_sizes"], arrays["trials"], strict=True))
     parts = [
         f"## Pairs of digits: {network}\n",
@@ -364,10 +388,18 @@ def digit_pairs_section(title: str, arrays: Arrays) -> str:
         "Averages over the sizes, of measurements and κ − 1 by their logarithms. Rank 1 is the most favourable; in\n"
         "brackets the ranks that the intervals leave possible. A pair is *easy* or *hard* where all of these are in\n"
         "the first or in the last third.\n",
-        tables.table(["", f"{papers[0]} and {papers[1]}", "median pair", "least", "most", "rank", "the pair is"], rows),
+        tables.table([*heading, "median pair", "least", "most"], rows),
         "".join(largest_losses(arrays, pairs)),
     ]
     return "\n".join(parts)
+
+
+def rank_in_words(ranks: tuple[int, int, int], count: int) -> tuple[str, str]:
+    """Ranks of `pair_ranks` among so many pairs as text, and whether they make the pair easy or hard."""
+    best, rank, worst = ranks
+    word = "easy" if worst <= count // 3 else "hard" if best > count - count // 3 else "neither"
+    word = "not told from any" if (best, worst) == (1, count) else word
+    return f"{rank} ({best} to {worst})", word
 
 
 def largest_losses(arrays: Arrays, pairs: list[tuple[int, ...]]) -> list[str]:

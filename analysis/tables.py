@@ -303,9 +303,11 @@ def network_section(title: str, results: Results) -> str:
         parts += [f"### {name}\n", means_table(results, columns)]
         if "exact" in columns:
             parts += [LOSSES_CAPTION, losses_table(results)]
-    names = [name for name in scaling.QUANTITIES if name in results]
-    parts += ["### Growth\n", growth_table(results, names), "The claim, as these intervals judge it:\n"]
-    parts.append("".join(f"- {sentence(results, name)}\n" for name in CLAIM if name in results))
+    claim = [name for name in CLAIM if name in results]
+    rest = [name for name in scaling.QUANTITIES if name in results and name not in claim]
+    parts += ["### Growth\n", "The claim, as these intervals judge it:\n"]
+    parts += ["".join(f"- {sentence(results, name)}\n" for name in claim), growth_table(results, claim)]
+    parts += ["Everything else:\n", growth_table(results, rest)]
     return "\n".join(parts)
 
 
@@ -382,7 +384,8 @@ Trials are the units: a trial's value is the mean over its sparsity patterns, of
 test images and patterns. Each trial draws its images from MNIST anew and independently, so that intervals are about
 random draws from these images. Large trials share many. A verdict that needs sizes whose trials share more than
 {shared:.0%} is therefore *undecided*. ± is the half-width of the mean's 95 % interval; the relative spread of the
-trials is pooled over the sizes, or over a power of n where it changes with n (`relative_errors` in scaling.py).
+trials is pooled over the sizes, or over a power of n where it changes with n (`relative_errors` in scaling.py). So the
+same trials have slightly different intervals in tables of other sizes, and intervals are not cut at 0 or 1.
 
 Growth is judged by one curve (analysis/growth.py), y(n) = a + b (n^λ − 1)/λ. Its slope against ln n goes like n^λ:
 λ < 0 saturates, λ = 0 is the logarithm, λ > 0 a power. *Growth* is the curve's last value over its first. The
@@ -393,7 +396,11 @@ verdict is the first of these that holds:
 - *faster than log n*: λ's interval is above 0 and the growth's above {high:g};
 - *undecided*: everything else.
 
-A dash for λ: a constant fits, so that λ has no meaning. A dash for b: no power law fits.
+A dash for λ: a constant fits, so that λ has no meaning. A dash for b: no power law fits. *Errors enlarged*: the curve
+misses the means by more than their errors allow, so that all errors are multiplied until it does not.
+
+Sparsity is the largest number of non-zero entries in a column of K̃. Post-selection is how often |k*> is prepared until
+it succeeds, and readout, (1 − o²)/(o − t)², how many measurements tell the overlap o from t by one standard deviation.
 
 K is the NTK of the training images, K̃ the sparsified matrix, κ the condition number (largest over smallest eigenvalue
 by magnitude), k* the NTK of a test image with the training images. Conventions:

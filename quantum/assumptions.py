@@ -15,9 +15,12 @@ MOST_BITS = 60
 
 ASSUMPTIONS = {  # what is assumed free or known, and the array that says what it costs where it is not
     "QRAM holds k*": ("kernel evaluations to write it, for every prediction", "qram_writes"),
-    "K~ has exact entries": ("bits an entry for 99 % of the accuracy", "bits_matrix"),
-    "k* has exact entries": ("bits an entry, by convention", "bits_test"),
-    "t is known": ("accuracy with t from a calibration set: exact overlaps, the same shots", "accuracy_calibrated"),
+    "K~ has exact entries": ("bits an entry for 99 % of the accuracy in every trial", "bits_matrix"),
+    "k* has exact entries": ("bits an entry for the same, by convention", "bits_test"),
+    "t is known": (
+        "accuracy with t from half of the test images: with exact overlaps, with the shots of a prediction for each",
+        "accuracy_calibrated",
+    ),
     "the smallest eigenvalue is known": (
         "cost of QSVT if it is taken to be half as large: factor, by encoding", "cost_kappa_doubled"
     ),
@@ -30,7 +33,7 @@ ASSUMPTIONS = {  # what is assumed free or known, and the array that says what i
     "the norm of E is known (series in E)": ("degree; if only the bound beta on it is known", "cost_degrees"),
     "d and beta are known (I + E)": ("queries of QSVT by the sparse oracle alone: factor", "cost_one_norm"),
     "a divisor of k* is known": (
-        "accuracy if entries above the training matrix's largest are clipped", "accuracy_clipped"
+        "accuracy if entries above the training matrix's largest are clipped: at 0, at the median", "accuracy_clipped"
     ),
     "P is known (amplification)": (
         "queries to k* if only the smallest P is known, by fixed-point amplification: factor, by convention",

@@ -22,7 +22,7 @@ def folder(tmp_path):
 def test_section(folder):
     text = circuits.section(folder)
     diagonal, sparsified = (line for line in text.splitlines() if "diagonal |" in line or "sparsified |" in line)
-    assert diagonal.endswith("| 0e+00 | the same |") and sparsified.endswith("| 2e-01 | others |")
+    assert diagonal.endswith("| 0e+00 | yes |") and sparsified.endswith("| 2e-01 | no |")
     assert "| 1,234 |" in sparsified and len({line.count("|") for line in text.splitlines() if "|" in line}) == 1
 
 

@@ -97,7 +97,8 @@ def results_of(network="fully-connected", folder=None):
     compared = "exact", "diagonal", *figures.BASELINES
     baselines = [f"accuracy_{name}{ending}" for name in compared for ending in ("", "_at_zero")]
     parts = {
-        "depth_sweep": setting_arrays(rng, "depth_settings", [0.01, 0.1, 1], swept),
+        "depth_sweep": setting_arrays(rng, "depth_settings", [0.01, 0.1, 1], swept)
+        | {"origin": np.array(json.dumps({"depth_rule": 0.1}))},
         "digit_pairs": setting_arrays(rng, "digit_pairs", PAIRS, mapped),
         "sensitivity": setting_arrays(rng, "settings", PLANES, mapped)
         | {"origin": np.array(json.dumps({"papers_setting": [90, 1, 1]}))},
