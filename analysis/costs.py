@@ -462,6 +462,7 @@ def crossing_table(found: Mapping[tuple[str, str, float], Crossing]) -> str:
 
 
 CONDITIONS = """\
+[quantum/README.md](../quantum/README.md) names the solvers, the encodings and the readouts, and where they come from.
 Queries to K~, to k* and to y of one prediction. t is the median of the test set. k* is divided by the training matrix's
 largest off-diagonal entry, which is known: P is of k* clipped by that. Shots and accuracies are of k* divided by
 k_thresh, which clips less; “a divisor of k* is known” below says what that changes. A readout goes on until it has 99 %

@@ -363,16 +363,30 @@ def simulated_designs(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def designs_in_use(rows: Sequence[Mapping[str, Any]], folder: Path) -> str:
-    """A line for each main network: whether the design of its results is among those simulated."""
-    lines = []
+    """A line for each main network: whether the design and the spreads of its results are among those simulated."""
+    lines, widest = [], max(int(n) for row in rows for n in re.findall(r"(\d+) %", row["spread"]))
     simulated = {(tuple(row["sizes"]), tuple(row["trials"])): row["design"] for row in rows}
     for prefix in filter(NETWORKS.__contains__, prefixes(folder, "_results.npz")):
-        sizes, trials = design(load(folder / f"{prefix}_results.npz"))
+        results = load(folder / f"{prefix}_results.npz")
+        sizes, trials = design(results)
         found = simulated.get((tuple(sizes), tuple(trials)))
         said = f"that of the design “{found}”" if found else "not simulated as they are; run tests/simulate_growth.py"
-        counts = ", ".join(map(str, trials))
+        counts, wide = ", ".join(map(str, trials)), wider_than(results, widest)
+        said += f"; spread more widely than any simulated, {widest} %: {', '.join(wide)}" if wide else ""
         lines.append(f"- {NETWORKS[prefix][0]}, in the results above: {counts} trials, {said}.\n")
     return "".join(lines)
+
+
+def wider_than(results: Results, percent: float) -> list[str]:
+    """Quantities of the claim whose trials spread more than that, pooled over the sizes, relative to their mean."""
+    found = []
+    for name in filter(results.__contains__, CLAIM):
+        mean, deviation, trials = scaling.moments(scaling.trial_values(results, name))
+        known = (trials > 1) & np.isfinite(mean) & (mean != 0)
+        if known.any():
+            spread = 100 * np.sqrt(np.average((deviation[known] / mean[known]) ** 2, weights=trials[known] - 1))
+            found += [f"{scaling.QUANTITIES[name].label} ({spread:.0f} %)"] if spread > percent else []
+    return found
 
 
 INTRODUCTION = """\

@@ -69,9 +69,9 @@ def announce(
         print("note: the engine is compiled first, once on this machine, which takes up to 20 s")
     for network, files in planned.items():
         counts = Counter(f.trial.size for f in files)
-        sizes = ", ".join(f"{count} x {size}" for size, count in counts.items())
+        sizes = ", ".join(f"{count} of n = {size}" for size, count in counts.items())
         pairs, missing = sum(map(trial_pairs, files)), missing_of[network]
-        print(f"{network}: {pairs:,} pairs of images, trials x sizes {sizes or 'none'}")
+        print(f"{network}: {pairs:,} pairs of images; trials: {sizes or 'none'}")
         if len(files) < asked.get(network, 0):
             print(f"note: {network}: without an accelerator {len(files)} of {asked[network]} trials; --trials adds")
         if network == "convolutional" and missing < pairs:

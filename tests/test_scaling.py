@@ -462,6 +462,16 @@ def test_trials_that_share_images_do_not_decide_alone():
     assert tables.judged(arrays, "sparsity").verdict == "faster than log n"  # without it as well
 
 
+def test_spreads_beyond_the_simulated_ones_are_named():
+    rng = np.random.default_rng(14)
+    arrays = {"data_sizes": SIZES[:4], "sparsity": np.stack(noisy(np.log, 0.1, rng, [8] * 4, SIZES[:4]))}
+    arrays["condition_number"] = np.exp(1.2 * rng.standard_normal((4, 8)))
+    (wide,) = tables.wider_than(arrays, 50)
+    relative = [np.var(v, ddof=1) / np.mean(v) ** 2 for v in arrays["condition_number"]]
+    assert wide == f"κ of K̃ ({100 * np.sqrt(np.mean(relative)):.0f} %)"
+    assert len(tables.wider_than(arrays, 1)) == 2 and tables.wider_than({"data_sizes": SIZES}, 1) == []
+
+
 def test_losses_are_paired_by_trial():
     """A loss of 0.1 in every trial, whose accuracies spread by more than that; patterns are averaged."""
     exact = np.array([[0.5, 0.7, 0.9], [0.6, 0.8, np.nan]])

@@ -125,7 +125,7 @@ def test_run_json_says_what_was_computed_when_and_where(finished):
 def test_output_announces_the_plan_and_the_stand_in(finished):
     dataset, _, printed = finished
     pairs = 2 * (4 * 5 // 2 + 4 * 6) + (16 * 17 // 2 + 16 * 6)
-    assert f"convolutional: {pairs:,} pairs of images, trials x sizes 2 x 4, 1 x 16" in printed
+    assert f"convolutional: {pairs:,} pairs of images; trials: 2 of n = 4, 1 of n = 16" in printed
     assert f"convolutional: the other {pairs:,} pairs take about" in printed
     assert "fully-connected: about 1 s" in printed
     assert "engine numba, float64" in printed
@@ -352,7 +352,7 @@ def test_verify_takes_only_sizes_that_the_data_fill(copy, monkeypatch):
     monkeypatch.setattr(training, "test_size", 4)
     ended = call("--dataset", "digits", *QUICK[-2:], "--verify", "--output", copy)
     assert ended.status == 1 and "lacks 3 trials, the first one n = 32" in ended.out
-    assert "1 x 16, 1 x 32, 1 x 64, 1 x 128\n" in ended.out
+    assert "1 of n = 16, 1 of n = 32, 1 of n = 64, 1 of n = 128\n" in ended.out
 
 
 # ---- the committed results ----
