@@ -250,7 +250,7 @@ class Panel(NamedTuple):
 PANELS = {
     "sparsity": Panel("most non-zeros in a column", {"sparsified": "sparsity", "pattern": "pattern_sparsity"}),
     "accuracy": Panel(
-        "accuracy, threshold at the median",
+        "accuracy at the median",
         {"exact": "accuracy_exact", "sparsified": "accuracy_sparse", "diagonal": "accuracy_diagonal"},
         fitted=False,
     ),
@@ -416,15 +416,17 @@ def separability(results: Results) -> Figure:
     return figure
 
 
-def means_at(n: NDArray, values: Sequence[Sequence[Array]], size: int, shares: bool) -> tuple[Array, Array]:
+def means_at(
+    n: NDArray, values: Sequence[Sequence[Array]], size: int, shares: bool, geometric: bool = False
+) -> tuple[Array, Array]:
     """Means at one size, with their half-widths, of what is varied beside it: [settings] each.
 
     values: by setting and size [trials]. Spreads are pooled over the sizes n, as in RESULTS.md, and not over what is
-    varied, where the trials are the same ones; of shares they are absolute.
+    varied, where the trials are the same ones; of shares they are absolute. geometric: as of `scaling.size_means`.
     """
     found = []
     for each in values:
-        mean, _, half = scaling.size_means(n, [trials + shares for trials in each])
+        mean, _, half = scaling.size_means(n, [trials + shares for trials in each], geometric)
         found.append((mean[size] - shares, half[size]))
     mean, half = np.array(found).T
     return mean, half
@@ -432,7 +434,7 @@ def means_at(n: NDArray, values: Sequence[Sequence[Array]], size: int, shares: b
 
 SWEEP: dict[str, tuple[str, dict[str, str]]] = {  # title: (kind of axis, {style: array})
     "test accuracy": ("shares", dict(PANELS["accuracy"].curves)),
-    "condition number κ": ("ratios", dict(PANELS["condition_number"].curves)),
+    "condition number κ, geometric means": ("ratios", dict(PANELS["condition_number"].curves)),
     "off-diagonal / diagonal of K": ("counts", {"exact": "off_diagonal_ratio"}),
     "share of K̃ positive definite": ("fractions", {"sparsified": "positive_definite"}),
 }
@@ -452,9 +454,11 @@ def depth_sweep(results: Results) -> Figure:
             for key, name in names.items():
                 if name in sweep:
                     by_depth = [known_values({name: each}, name) for each in np.moveaxis(sweep[name], 1, 0)]
-                    means = means_at(sweep["data_sizes"], by_depth, i, shares=kind in ("shares", "fractions"))
+                    shares, geometric = kind in ("shares", "fractions"), kind == "ratios"
+                    means = means_at(sweep["data_sizes"], by_depth, i, shares, geometric)
+                    options: dict[str, Any] = dict(geometric=geometric, means=means)
                     values = [each[i] for each in by_depth]
-                    heights.append(draw_curve(ax, depths, values, STYLES[key], means=means).heights)
+                    heights.append(draw_curve(ax, depths, values, STYLES[key], **options).heights)
             ax.set_xscale("log")
             ax.set_xticks(depths, labels=[f"{depth:g}" for depth in depths], rotation=45)
             ax.xaxis.set_minor_locator(NullLocator())
