@@ -29,10 +29,10 @@ from analysis import tables
 from ntk import BadInput, fully_connected_ntk, has_accelerator
 from ntk.fully_connected import nonlinearity
 from runtime import options
-from runtime.checkpoints import kernel_pair, read_kernel_pair
+from runtime.checkpoints import kernel_pair, missing_pairs, read_kernel_pair
 from runtime.files import save_unless_there
 from runtime.linear_algebra import Array, Matrix, condition_number, extreme_eigenvalues, numerical_flags, solve
-from runtime.results import Results, medians_over_images, merge_results
+from runtime.results import SETTINGS_NAMES, GrowingResults, medians_over_images, note_flags
 from runtime.sitting import Sitting, announce, drop_unfillable_sizes
 from runtime.trials import PAPERS_DIGITS, Label, Run, Trial, TrialFiles, random_generator
 from runtime.verification import verify
@@ -45,9 +45,8 @@ seed = 0
 test_size = 256  # test images of a trial, half of each class
 data_sizes = [16, 32, 64, 128, 256, 512]  # training images of a trial, half of each class
 trials = [16, 8, 4, 4, 4, 4]  # trials of each size
-# Where JAX finds no accelerator the convolutional network takes these, and those whose kernels are in the folder.
-trials_without_accelerator = {16: 3, 32: 1}
-trials_to_verify = {"fully-connected": dict.fromkeys(data_sizes, 1), "convolutional": {16: 1, 32: 1}}
+trials_without_accelerator = {16: 3, 32: 1}  # of the convolutional network, beside those that are in the folder
+sizes_to_verify = {"fully-connected": data_sizes, "convolutional": [16, 32]}  # by --verify, one trial of each
 
 selections = {"fully-connected": (8, 9), "convolutional": (1, 0)}  # digits; the second one is class +1
 networks = tuple(selections)
@@ -119,7 +118,7 @@ def separability(x: Array) -> float:
 
 
 def fully_connected_depth(n: int, delta: float, factor: float = depth_factor) -> int:
-    """round(factor L_conv) with L_conv = 8 ln(n/delta)/mu (arXiv:2107.09200): about 36 at n = 16, 83 at 512.
+    """round(factor L_conv) with L_conv = 8 ln(n/delta)/mu (arXiv:2107.09200): 36 to 43 at n = 16, 80 to 88 at 512.
 
     A delta of two identical images, below the precision of float64, counts as that precision.
     """
@@ -432,39 +431,41 @@ def planned_trials(args: argparse.Namespace, run: Run, network: str) -> list[tup
     """(setting, trial) of everything that is to be computed for one network."""
     slow = network == "convolutional" and (run.engine != "jax" or not has_accelerator())
     limited = (args.verify or slow) and not args.trials_given
-    limits = trials_to_verify[network] if args.verify else trials_without_accelerator
+    to_verify = args.data_sizes if args.sizes_given else sizes_to_verify[network]
+    limits = dict.fromkeys(to_verify, 1) if args.verify else trials_without_accelerator
     planned = []
-    for (n, count), (setting, digits, depth_setting) in itertools.product(
-        zip(args.data_sizes, args.trials, strict=True), settings_of(args, network)
-    ):
+    counts = zip(args.data_sizes, args.trials, strict=True)
+    for (n, count), (setting, digits, depth_setting) in itertools.product(counts, settings_of(args, network)):
         for number in range(count):
             trial = make_trial(network, digits, n, number, depth_setting)
-            if not limited or number < limits.get(n, 0) or trial_files(run, trial).path("kernel_test").exists():
+            if not limited or number < limits.get(n, 0) or not missing_pairs(trial_files(run, trial)):
                 planned.append((setting, trial))
     return planned
 
 
+def results_origin(run: Run, network: str, digits: tuple[int, int] | None) -> dict[str, Any]:
+    """What all trials of a results file have in common, the constants above among it; digits: None if they vary."""
+    own: dict[str, Any] = {"depth_rule": depth_factor, "k_thresh_margin": k_thresh_margin}
+    if network == "convolutional":
+        own = {"depth_rule": convolutional_depth, "reference_size": reference_size}
+        own |= {"percentile": percentile, "diagonal_boost": list(diagonal_boost)}
+    both = {"sparsity_patterns": sparsity_patterns, "pattern_draws": pattern_draws, "quantities": QUANTITIES_VERSION}
+    return run.origin(network, digits) | own | both
+
+
 def run_network(args: argparse.Namespace, run: Run, network: str, planned: list[tuple[Hashable, Trial]]) -> Path:
     """Compute all trials of one network, and merge them into its results file, which is returned."""
-    settings_name = {"depth_sweep": "depth_settings", "digit_pairs": "digit_pairs"}.get(args.what)
     digits = None if args.digit_pairs else planned[0][1].digits
-    depth_rule = depth_factor if network == "fully-connected" else convolutional_depth
-    origin = run.origin(network, digits) | {"depth_rule": depth_rule, "quantities": QUANTITIES_VERSION}
-    results = Results(origin, settings_name=settings_name)
-    with Sitting(run, network, args.what, [trial_files(run, trial) for _, trial in planned]) as sitting:
-        for setting, trial in planned:
-            record = compute_trial(run, trial, sitting.progress)
-            kept = record if settings_name is None else medians_over_images(record)
-            results.records[trial.size, setting, trial.number] = kept
-            if settings_name is None and trial.size not in results.by_size:
-                results.by_size[trial.size] = size_quantities(run.seed, network, trial.size)
-    flags = np.concatenate([record["numerical_flags"] for record in results.records.values()])
-    if flags.any():
-        what = "not positive definite, or singular to rounding, or nearly; see numerical_flags"
-        print(f"note: {network}: {np.sum(flags > 0)} of {flags.size} K~ are {what}")
-    prefix = trial_files(run, planned[0][1] if digits else replace(planned[0][1], variant="")).prefix
-    path = run.output / f"{prefix}_{args.what}.npz"
-    print(merge_results(path, results))
+    path = run.output / f"{run.prefix(network)}{planned[0][1].variant if digits else ''}_{args.what}.npz"
+    with GrowingResults(path, results_origin(run, network, digits), SETTINGS_NAMES.get(args.what)) as results:
+        todo = [(s, t) for s, t in planned if (t.size, s, t.number) not in results.records]
+        with Sitting(run, network, args.what, [trial_files(run, trial) for _, trial in todo]) as sitting:
+            for setting, trial in todo:
+                if setting is None and trial.size not in results.by_size:
+                    results.by_size[trial.size] = size_quantities(run.seed, network, trial.size)
+                record = compute_trial(run, trial, sitting.progress)
+                results.keep((trial.size, setting, trial.number), medians_over_images(record) if setting else record)
+        note_flags(network, results.records.values())
     return path
 
 
@@ -478,8 +479,7 @@ def experiment(args: argparse.Namespace, run: Run) -> int:
     drop_unfillable_sizes(args, run, digits_in_use(args))
     planned = {network: planned_trials(args, run, network) for network in args.networks}
     asked = {} if args.verify else {n: sum(args.trials) * len(settings_of(args, n)) for n in args.networks}
-    files = {network: [trial_files(run, trial) for _, trial in each] for network, each in planned.items()}
-    announce(run, files, asked, dense_limit)
+    announce(run, {n: [trial_files(run, t) for _, t in each] for n, each in planned.items()}, asked, dense_limit)
     written = [run_network(args, run, network, each) for network, each in planned.items() if each]
     if not args.verify:
         summaries = map(tables.summary, written) if args.what == "results" else []
@@ -492,8 +492,8 @@ def main(argv: list[str] | None = None) -> int:
     constants = options.Constants(seed, test_size, data_sizes, trials, trials_without_accelerator, networks)
     args = options.parse_arguments(argv, constants)
     run_all = functools.partial(experiment, args)
-    run_all = functools.partial(verify, run_all) if args.verify else run_all
-    return options.launch(args, run_all, labelled_images, digits_in_use(args))
+    to_do = functools.partial(verify, run_all) if args.verify else run_all
+    return options.launch(args, to_do, labelled_images, digits_in_use(args))
 
 
 if __name__ == "__main__":

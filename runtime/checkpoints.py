@@ -45,22 +45,26 @@ def checksum(path: Path) -> bytes:
     return hashlib.sha256(np.memmap(path, np.uint8, mode="r")[:-ending].data).hexdigest().encode() + b'"}\n'
 
 
-def read_label(path: Path) -> tuple[NDArray, Label, bool]:
-    """A kernel file's array, mapped into memory, its label, and whether it is as it was when it was finished.
-
-    Raises ValueError or OSError where it can't be read at all.
-    """
+def read_label(path: Path) -> tuple[NDArray, Label]:
+    """A kernel file's array, mapped into memory, and its label. Raises ValueError or OSError where it can't be read."""
     matrix = np.lib.format.open_memmap(path, mode="r")
     with path.open("rb") as file:
         file.seek(matrix.offset + matrix.nbytes)
         line = file.read()
-    return matrix, json.loads(line) if line else {}, line[-ending:] == checksum(path)
+    return matrix, json.loads(line) if line else {}
+
+
+def is_intact(path: Path) -> bool:
+    """Whether a file ends with the checksum of its bytes."""
+    with path.open("rb") as file:
+        file.seek(-ending, os.SEEK_END)
+        return file.read() == checksum(path)
 
 
 def why_unusable(path: Path, shape: tuple[int, ...], label: Label, finished: bool) -> str | None:
     """What is wrong with a kernel file, or None if it holds a float64 matrix of that shape and label."""
     try:
-        matrix, found, intact = read_label(path)
+        matrix, found = read_label(path)
     except Exception as error:  # a damaged file can raise anything
         return f"can't be read ({error})"
     other = [f"{key} {found.get(key)}, not {value}" for key, value in label.items() if found.get(key) != value]
@@ -72,7 +76,7 @@ def why_unusable(path: Path, shape: tuple[int, ...], label: Label, finished: boo
         return f"holds {matrix.dtype} {matrix.shape}, not float64 {shape}"
     if "sha256" not in found:
         return "has no checksum"
-    if finished and not intact:
+    if finished and not is_intact(path):
         return "is damaged (its SHA-256 sum is another one)"
     if finished and not np.isfinite(matrix).all():
         return "holds NaN or infinite values"
@@ -131,6 +135,12 @@ def finish_matrix(path: Path, matrix: np.memmap) -> NDArray[np.float64]:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
+def shapes_and_labels(files: TrialFiles) -> dict[str, tuple[tuple[int, int], Label]]:
+    """What a trial's two matrices are."""
+    n, x, label = files.trial.size, files.run.test_size, files.label()
+    return {"kernel_train": ((n, n), label), "kernel_test": ((x, n), label | {"test_size": x})}
+
+
 def kernel_pair(
     files: TrialFiles, train: NDArray, test: NDArray | None, progress: Callable[[int], object] = lambda pairs: None
 ) -> dict[str, NDArray[np.float64]]:
@@ -139,14 +149,11 @@ def kernel_pair(
     files: where they are and what decides them. train, test: images [n, d] or [n, h, w, 1]; without test images
     kernel_train alone. progress: called with the number of pairs of images that have become known.
     """
-    n, label = len(train), files.label()
-    shapes = {"kernel_train": (n, n)}
-    labels = {"kernel_train": label}
-    if test is not None:
-        shapes["kernel_test"] = (len(test), n)
-        labels["kernel_test"] = label | {"test_size": len(test)}
-    matrices = {name: open_matrix(files.path(name), shape, labels[name]) for name, shape in shapes.items()}
-    fill_matrices(matrices, label, train, test, files.run.engine, progress)
+    described = shapes_and_labels(files)
+    if test is None:
+        del described["kernel_test"]
+    matrices = {name: open_matrix(files.path(name), *each) for name, each in described.items()}
+    fill_matrices(matrices, files.label(), train, test, files.run.engine, progress)
     return {name: finish_matrix(files.path(name), matrix) for name, matrix in matrices.items()}
 
 
@@ -230,27 +237,49 @@ def follow(images_of: Callable[[Label], tuple[NDArray, NDArray | None]], engine:
             pass
 
 
-def count_missing(path: Path, shape: tuple[int, ...]) -> int:
-    """Pairs of images that a matrix still lacks, from the files' names and what an unfinished one holds."""
-    if path.exists():
+def count_missing(path: Path, shape: tuple[int, ...], label: Label) -> int:
+    """Pairs of images that a matrix of this label still lacks. Its label is read and its checksum not computed."""
+    if why_unusable(path, shape, label, finished=False) is None:
         return 0
     rows, columns = shape
     half = path.stem.endswith("kernel_train")
     entries = rows * (rows + 1) // 2 if half else rows * columns
     partial = path.with_name(path.name + ".partial")
-    if not partial.exists():
+    if why_unusable(partial, shape, label, finished=False):
         return entries
-    try:
-        matrix = np.load(partial, mmap_mode="r", allow_pickle=False)
-        return min(entries, sum(int(np.isnan(row[: i + 1] if half else row).sum()) for i, row in enumerate(matrix)))
-    except Exception:  # a damaged file can raise anything
-        return entries
+    matrix = np.load(partial, mmap_mode="r", allow_pickle=False)
+    return sum(int(np.isnan(row[: i + 1] if half else row).sum()) for i, row in enumerate(matrix))
+
+
+def known_before(files: TrialFiles) -> dict[Path, tuple[tuple[int, int], Label]]:
+    """Path, shape and label of a trial's matrices, as far as they are known before its images are.
+
+    The fully-connected network's depth is not: it follows from the images.
+    """
+    unknown = {"depth"} if files.trial.network == "fully-connected" else set()
+    described = shapes_and_labels(files).items()
+    return {
+        files.path(name): (shape, {key: value for key, value in label.items() if key not in unknown})
+        for name, (shape, label) in described
+    }
+
+
+def missing_pairs(files: TrialFiles) -> int:
+    """Pairs of images whose kernel a trial needs and its files lack."""
+    return sum(count_missing(path, *each) for path, each in known_before(files).items())
+
+
+def foreign_files(files: TrialFiles) -> list[str]:
+    """Why those of a trial's finished matrices that are there will be put aside. Their checksums are not computed."""
+    there = {path: each for path, each in known_before(files).items() if path.exists()}
+    reasons = (why_unusable(path, *each, finished=False) for path, each in there.items())
+    return [reason for reason in reasons if reason]
 
 
 def read_kernel(path: Path) -> tuple[NDArray[np.float64], Label]:
     """A finished kernel and its label, from the file alone. Raises BadInput where it can't be trusted."""
     try:
-        _, label, _ = read_label(path)
+        _, label = read_label(path)
         shape = (label["test_size"] if "test_size" in label else label["size"], label["size"])
     except Exception as error:  # a damaged file can raise anything
         raise BadInput("output", path, f"can't be read ({error}); delete it and run training.py again") from error

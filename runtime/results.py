@@ -2,12 +2,16 @@
 
 In `{prefix}_results.npz` every array is [sizes, trials, ...], in the files of a sweep [sizes, settings, trials, ...],
 NaN where there is no trial. `origin` says what all trials of a file have in common; a run replaces the trials that it
-computed, keeps the others, and puts a file of another origin aside.
+computed, keeps the others, and puts a file of another origin aside. Until a run is over its records are in
+`{prefix}_results.npz.unfinished`, from where the next run goes on if it is stopped.
 """
 
+import contextlib
 import functools
+import hashlib
 import json
-from collections.abc import Hashable, Mapping
+import time
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,9 @@ from runtime.files import put_aside, save
 
 Key = tuple[int, Hashable, int]  # size, setting (None where a file has no sweep) and number of a trial
 Record = Mapping[str, Any]
+ROOT = Path(__file__).parent.parent
+SETTINGS_NAMES = {"depth_sweep": "depth_settings", "digit_pairs": "digit_pairs"}  # of files that have settings
+save_seconds = 20  # from one save of unfinished records to the next
 
 
 @dataclass
@@ -71,6 +78,14 @@ def medians_over_images(record: Record) -> Record:
         name + "_median" * name.startswith(per_image): np.median(value, -1) if name.startswith(per_image) else value
         for name, value in record.items()
     }
+
+
+def note_flags(network: str, records: Iterable[Record]) -> None:
+    """Say how many of a network's K~ have numerical flags, if any has."""
+    flags = np.ravel([record["numerical_flags"] for record in records])
+    if flags.any():
+        what = "not positive definite, or singular to rounding, or nearly; see numerical_flags"
+        print(f"note: {network}: {np.sum(flags > 0)} of {flags.size} K~ are {what}")
 
 
 def load_arrays(path: Path) -> dict[str, NDArray]:
@@ -125,10 +140,60 @@ def merge_results(path: Path, new: Results) -> str:
             merged = Results(new.origin, records, old.by_size | new.by_size, new.settings_name)
             kept = len(records) - len(new.records)
             said += f" computed, {kept} kept from earlier runs" if kept else ""
-    merged.records = dict(sorted(merged.records.items(), key=str))  # the same file whatever ran first
-    arrays: dict[str, Any] = merged.arrays()
-    save(path, functools.partial(np.savez_compressed, **arrays))
+    merged.records = dict(sorted(merged.records.items(), key=lambda item: str(item[0])))  # whatever ran first
+    save_results(path, merged)
     return said
+
+
+def save_results(path: Path, results: Results) -> None:
+    """Write a results file, whatever was there."""
+    arrays: dict[str, Any] = results.arrays()
+    save(path, functools.partial(np.savez_compressed, **arrays))
+
+
+class GrowingResults(Results):
+    """The results of one run, as a context: it begins with the records that a stopped run left, and ends in a merge.
+
+    Records that can't be read, or that other constants or other code computed, are not gone on with.
+    """
+
+    def __init__(self, path: Path, origin: dict[str, Any], settings_name: str | None = None) -> None:
+        super().__init__(origin, settings_name=settings_name)
+        self.path, self.unfinished = path, path.with_name(path.name + ".unfinished")
+        self.marked = json.loads(json.dumps(origin | {"code": code_checksum()}))
+
+    def __enter__(self) -> "GrowingResults":
+        with contextlib.suppress(BadInput):
+            left = read_results(self.unfinished, self.settings_name)
+            if left.origin == self.marked:
+                self.records, self.by_size = left.records, left.by_size
+                print(f"{self.path.name}: {len(left.records)} trials are there from a run that was stopped")
+        self.saved = time.monotonic()
+        return self
+
+    def keep(self, key: Key, record: Record) -> None:
+        """Add a trial's record, and save all from time to time."""
+        self.records[key] = record
+        if time.monotonic() > self.saved + save_seconds:
+            self.save()
+            self.saved = time.monotonic()
+
+    def save(self) -> None:
+        """Save what there is for the next run."""
+        save_results(self.unfinished, Results(self.marked, self.records, self.by_size, self.settings_name))
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            print(merge_results(self.path, self))
+            self.unfinished.unlink(missing_ok=True)
+        elif self.records:
+            self.save()
+
+
+def code_checksum() -> str:
+    """SHA-256 sum of everything that computes a record. Changed code does not go on with what older code computed."""
+    files = [ROOT / "training.py", *sorted(ROOT.glob("ntk/*.py")), *sorted(ROOT.glob("runtime/*.py"))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def relative_difference(found: Any, expected: Any) -> float:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ntk import BadInput, has_accelerator
 from ntk.convolutional import ConvolutionalPairs
-from runtime.checkpoints import count_missing
+from runtime.checkpoints import foreign_files, missing_pairs
 from runtime.files import save
 from runtime.linear_algebra import extreme_eigenvalues
 from runtime.processes import process_count
@@ -47,15 +47,7 @@ def trial_pairs(files: TrialFiles) -> int:
     return n * (n + 1) // 2 + n * files.run.test_size
 
 
-def missing_pairs(files: TrialFiles) -> int:
-    """Of these, the ones that its files lack."""
-    n, x = files.trial.size, files.run.test_size
-    return count_missing(files.path("kernel_train"), (n, n)) + count_missing(files.path("kernel_test"), (x, n))
-
-
-def announce(
-    run: Run, planned: Mapping[str, Sequence[TrialFiles]], asked: Mapping[str, int], dense_limit: int
-) -> None:
+def announce(run: Run, planned: Mapping[str, Sequence[TrialFiles]], asked: Mapping[str, int], dense_limit: int) -> None:
     """Say for each network what is to come, what is there already, and how long the rest takes.
 
     asked: trials that the command line or the constants ask for, of which some are left out without an accelerator;
@@ -74,6 +66,10 @@ def announce(
         print(f"{network}: {pairs:,} pairs of images; trials: {sizes or 'none'}")
         if len(files) < asked.get(network, 0):
             print(f"note: {network}: without an accelerator {len(files)} of {asked[network]} trials; --trials adds")
+        foreign = [reason for f in files for reason in foreign_files(f)]
+        if foreign:
+            print(f"note: {network}: {len(foreign)} kernels in {run.output}/ will be put aside and computed again; "
+                  f"--output DIR leaves them. The first one {foreign[0]}")  # fmt: skip
         if network == "convolutional" and missing < pairs:
             print(f"{network}: {pairs - missing:,} pairs are in {run.output}/ and are not computed again; "
                   f"--output DIR computes all anew in another folder")  # fmt: skip

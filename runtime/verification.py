@@ -70,7 +70,7 @@ def compare_kernels(fresh: Path, kept: Path, prefix: str) -> list[tuple[str, int
 
 
 def compare_results(fresh: Path, kept: Path) -> list[tuple[str, int, float, float]]:
-    """A row for each quantity of one network; raises BadInput where trials are missing or of another origin."""
+    """A row for each quantity, of trials, then of sizes. Raises BadInput for missing trials and another origin."""
     found, expected = read_results(fresh), read_results(kept)
     other = [key for key, value in found.origin.items() if expected.origin.get(key) != value]
     if other:
@@ -79,9 +79,12 @@ def compare_results(fresh: Path, kept: Path) -> list[tuple[str, int, float, floa
     if missing:
         raise BadInput("output", kept, f"lacks {len(missing)} trials, the first one n = {missing[0][0]}")
     limit = quantity_limit[found.origin["precision"]]
-    rows = []
+    prefix, rows = kept.stem.removesuffix("_results"), []
     for name in next(iter(found.records.values())):
         pairs = [(record[name], expected.records[key].get(name, np.nan)) for key, record in found.records.items()]
         difference = max(relative_difference(*pair) for pair in pairs)
-        rows.append((f"{kept.stem.removesuffix('_results')} {name}", len(pairs), difference, limit))
+        rows.append((f"{prefix} {name}", len(pairs), difference, limit))
+    for name in next(iter(found.by_size.values()), {}):
+        by_size = [(record[name], expected.by_size.get(n, {}).get(name, np.nan)) for n, record in found.by_size.items()]
+        rows.append((f"{prefix} {name}", len(by_size), max(relative_difference(*pair) for pair in by_size), limit))
     return rows

@@ -180,15 +180,18 @@ def test_an_unfinished_file_has_the_size_of_the_finished_one(tmp_path):
 
 
 def test_the_pairs_that_are_missing_are_counted_from_the_files(tmp_path):
-    path = tmp_path / "some_kernel_train.npy"
-    assert checkpoints.count_missing(path, (4, 4)) == 10
-    matrix = checkpoints.open_matrix(path, (4, 4), {"size": 4})
-    assert checkpoints.count_missing(path, (4, 4)) == 10
+    """And those of another label, unfinished or finished, count as not there."""
+    path, label, other = tmp_path / "some_kernel_train.npy", {"size": 4}, {"size": 4, "seed": 1}
+    assert checkpoints.count_missing(path, (4, 4), label) == 10
+    matrix = checkpoints.open_matrix(path, (4, 4), label)
+    assert checkpoints.count_missing(path, (4, 4), label) == 10
     matrix[1:, :2] = 1
-    assert checkpoints.count_missing(path, (4, 4)) == 4  # of the lower half
+    assert checkpoints.count_missing(path, (4, 4), label) == 4  # of the lower half
+    assert checkpoints.count_missing(path, (4, 4), other) == 10
     matrix[:] = 1
     checkpoints.finish_matrix(path, matrix)
-    assert checkpoints.count_missing(path, (4, 4)) == 0
+    assert checkpoints.count_missing(path, (4, 4), label) == 0
+    assert checkpoints.count_missing(path, (4, 4), other) == 10
 
 
 # ---- foreign and doubtful files ----

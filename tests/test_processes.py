@@ -158,7 +158,7 @@ def test_a_lost_process_ends_the_run(tmp_path, victim):
     arguments += ("--test-size", "160", "--output", tmp_path)
     members = team(*arguments, prelude=SHORT_OF_PATIENCE)
     path = tmp_path / "digits-convolutional_seed0_data4_trial0_kernel_test.npy"
-    wait_until(lambda: checkpoints.count_missing(path, (160, 4)) < 640)
+    wait_until(lambda: checkpoints.count_missing(path, (160, 4), {}) < 640)
     members[victim].kill()
     others = [end(member) for member in members]
     other = others[1 - victim]

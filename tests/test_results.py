@@ -11,6 +11,7 @@ import training
 from ntk import BadInput
 from runtime import results
 from runtime.results import Results, merge_results, read_results, relative_difference
+from runtime.trials import Run
 
 ORIGIN = {"dataset": "digits", "seed": 0}
 
@@ -199,8 +200,91 @@ def test_a_run_of_another_seed_or_test_size_puts_the_results_aside(tmp_path):
 def test_results_of_a_constant_that_was_edited_are_not_mixed(tmp_path, monkeypatch):
     plan = ("--data-sizes", 4, "--trials", 1)
     succeed(*SMALL, tmp_path, *plan)
-    monkeypatch.setattr(training, "depth_factor", 0.2)
-    assert "is of another origin (depth_rule 0.1, not 0.2)" in succeed(*SMALL, tmp_path, *plan)
+    edited = {"depth_factor": (0.2, "depth_rule 0.1, not 0.2"), "sparsity_patterns": (4, "sparsity_patterns 3, not 4"),
+              "pattern_draws": (5, "pattern_draws 100, not 5"), "k_thresh_margin": (0.1, "1e-05, not 0.1")}  # fmt: skip
+    for name, (value, said) in edited.items():
+        monkeypatch.setattr(training, name, value)
+        assert f"{said})" in succeed(*SMALL, tmp_path, *plan), name
+
+
+@pytest.mark.parametrize("name, value", [
+    ("convolutional_depth", 48), ("reference_size", 32), ("percentile", 80), ("diagonal_boost", (1, 1))
+])  # fmt: skip
+def test_the_convolutional_constants_are_part_of_the_origin(monkeypatch, name, value):
+    run = Run(0, 4, None, "numba", "float64", {"name": "digits", "sha256": ""})
+    before = training.results_origin(run, "convolutional", (1, 0))
+    monkeypatch.setattr(training, name, value)
+    after = training.results_origin(run, "convolutional", (1, 0))
+    assert [key for key in before if before[key] != after[key]] in ([name], ["depth_rule"])
+
+
+# ---- runs that are stopped ----
+
+STOPPED = (4, None, 0), (4, None, 1)
+
+
+def stopped_run(path, settings_name=None, origin=ORIGIN):
+    """Two trials are kept, and then somebody presses Ctrl-C."""
+    done = some(*STOPPED)
+    with pytest.raises(KeyboardInterrupt), results.GrowingResults(path, origin, settings_name) as growing:
+        growing.by_size.update(done.by_size)
+        for key, values in done.records.items():
+            growing.keep(key, values)
+        raise KeyboardInterrupt
+
+
+def test_a_stopped_runs_records_are_there_for_the_next_run(tmp_path, capsys):
+    path = tmp_path / "r.npz"
+    stopped_run(path)
+    assert not path.exists()
+    with results.GrowingResults(path, ORIGIN) as growing:
+        assert tuple(growing.records) == STOPPED and growing.by_size[4]["pattern_sparsity"].tolist() == [4, 1]
+        growing.keep((4, None, 2), record(7.0))
+    assert "r.npz: 2 trials are there from a run that was stopped" in capsys.readouterr().out
+    assert len(read_results(path).records) == 3 and read_results(path).origin == ORIGIN
+    assert [file.name for file in tmp_path.iterdir()] == ["r.npz"]
+
+
+def test_records_are_saved_while_a_run_goes_on(tmp_path, monkeypatch):
+    """For whoever kills it with kill -9."""
+    monkeypatch.setattr(results, "save_seconds", 0)
+    growing = results.GrowingResults(tmp_path / "r.npz", ORIGIN).__enter__()
+    growing.keep((4, None, 0), record(1.0))
+    with results.GrowingResults(tmp_path / "r.npz", ORIGIN) as again:
+        assert tuple(again.records) == ((4, None, 0),)
+
+
+@pytest.mark.parametrize("change", ["origin", "code", "damaged"])
+def test_what_other_code_or_constants_computed_is_not_gone_on_with(tmp_path, monkeypatch, change):
+    path = tmp_path / "r.npz"
+    stopped_run(path)
+    if change == "code":
+        monkeypatch.setattr(results, "code_checksum", lambda: "another one")
+    if change == "damaged":
+        path.with_name("r.npz.unfinished").write_text("no results")
+    with results.GrowingResults(path, ORIGIN | {"seed": 1} if change == "origin" else ORIGIN) as growing:
+        assert not growing.records and not growing.by_size
+        growing.keep((4, None, 2), record(7.0))
+    assert tuple(read_results(path).records) == ((4, None, 2),)
+
+
+def test_a_run_computes_only_the_trials_that_the_stopped_one_had_not(tmp_path, monkeypatch):
+    plan, computed = ("--data-sizes", 4, 8, "--trials", 2, 1), []
+    compute = training.compute_trial
+
+    def stop_at_third(run, trial, progress):
+        computed.append((trial.size, trial.number))
+        if len(computed) == 3:
+            raise KeyboardInterrupt
+        return compute(run, trial, progress)
+
+    monkeypatch.setattr(training, "compute_trial", stop_at_third)
+    with pytest.raises(KeyboardInterrupt):
+        call(*SMALL, tmp_path / "stopped", *plan)
+    assert "2 trials are there from a run that was stopped" in succeed(*SMALL, tmp_path / "stopped", *plan)
+    assert computed == [(4, 0), (4, 1), (8, 0), (8, 0)]
+    succeed(*SMALL, tmp_path / "whole", *plan)
+    assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
 
 
 def test_a_results_file_that_can_not_be_read_is_named(tmp_path):

@@ -177,14 +177,22 @@ def test_without_an_accelerator_the_plan_is_smaller_but_takes_what_is_there(digi
     by_constants = training.trials_without_accelerator.items()
     assert planned("convolutional") == [(n, i) for n, count in by_constants for i in range(count)]
     assert planned("convolutional", "--verify") == [(16, 0), (32, 0)]
+    assert planned("convolutional", "--verify", "--data-sizes", 64, 16) == [(64, 0), (16, 0)]
     sitting.announce(run, {"convolutional": []}, {"convolutional": 4}, 1024)
     assert "note: convolutional: without an accelerator 0 of 4 trials" in capsys.readouterr().out
-    (tmp_path / "digits-convolutional_seed0_data256_trial2_kernel_test.npy").touch()
-    assert planned("convolutional")[-1] == (256, 2)
+    for trial, of in (((32, 2), run), ((64, 3), replace(run, precision="float32"))):
+        files = training.trial_files(of, training.make_trial("convolutional", (1, 0), *trial))
+        for path, each in checkpoints.known_before(files).items():
+            matrix = checkpoints.open_matrix(path, *each)
+            matrix[:] = 1
+            checkpoints.finish_matrix(path, matrix)
+    assert planned("convolutional")[-1] == (32, 2)  # the other one is of another precision
+    sitting.announce(run, {"convolutional": [replace(files, run=run)]}, {}, 1024)
+    assert f"note: convolutional: 2 kernels in {tmp_path}/ will be put aside" in capsys.readouterr().out
     assert len(planned("fully-connected")) == sum(training.trials)
     assert planned("convolutional", "--data-sizes", 512, "--trials", 1) == [(512, 0)]
     monkeypatch.setattr(training, "has_accelerator", lambda: True)
-    assert planned("convolutional")[-1] == (256, 2)  # the engine numba does not use it
+    assert planned("convolutional")[-1] == (32, 2)  # the engine numba does not use it
     run = replace(run, engine="jax")
     assert len(planned("convolutional")) == sum(training.trials)
 
@@ -318,6 +326,8 @@ KERNEL, RESULTS = "digits-fully-connected_seed0_data16_trial0_kernel_train.npy",
 CHANGES = {
     "a number": (lambda f: rewrite(f / RESULTS, lambda a: a["accuracy_sparse"].__setitem__((0, 1, 2), 0.9)),
                  "digits-fully-connected accuracy_sparse differs"),
+    "sparsity of a size's patterns": (lambda f: rewrite(f / RESULTS, lambda a: a["pattern_sparsity"].__setitem__(0, 1)),
+                                      "digits-fully-connected pattern_sparsity differs"),
     "a NaN": (lambda f: rewrite(f / RESULTS, lambda a: a["separability"].__setitem__((0, 1), np.nan)),
               "digits-fully-connected separability differs"),
     "a trial less": (lambda f: rewrite(f / RESULTS, lambda a: a["computed"].__setitem__((0, 1), False)),
