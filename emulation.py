@@ -8,8 +8,7 @@ A prediction is the sign of o - t, o = <k*|w>, with |w> ~ K~^-1 |y> (sparsified,
 |y> (diagonal), and t = 0 or the median of the o of the test set. Everything is computed classically but as the
 algorithm does it, with its errors and probabilities of success; what it costs is counted in queries, for every solver,
 block encoding and readout, beside what a classical computer does for the same prediction. Read from top to bottom:
-states, readout, cost, a trial. The solvers, all formulas and what is assumed are in quantum/; the same as gates is in
-circuit.py.
+states, readout, cost, a trial. Solvers, formulas and assumptions are in quantum/; the same as gates is in circuit.py.
 Writes `{prefix}_emulation.npz`: arrays [sizes, trials, ...] of what `emulate_trial` describes, NaN for missing trials.
 """
 
@@ -43,7 +42,7 @@ Random = Callable[[str], Generator]  # generators by purpose
 # Constants
 # ----------------------------------------------------------------------------------------------------------------------
 
-VERSION = 3  # of what a trial's record holds; raise it when a formula here or in quantum/ changes
+VERSION = 4  # of what a trial's record holds; raise it when a formula here or in quantum/ changes
 SHARE = 0.99  # of the noiseless accuracy, that a readout has to reach
 EPSILON_SHARE = 0.1  # error of |w>, which moves o by at most as much, in units of the shot noise 1/sqrt(M)
 LARGEST_EPSILON = 0.1
@@ -75,7 +74,7 @@ def held_by_qram(kernels: Record) -> Array:
 
     "training": divided by the largest off-diagonal entry of the training matrix, which is known before the test image
     is, and clipped; "k_thresh": by that instead; "test block": then by the largest entry of all test images, as the
-    original does, which no algorithm knows. Overlaps are of k*/k_thresh; clipping more changes few of them.
+    original does, which no algorithm knows. Overlaps are of k*/k_thresh; see accuracy_clipped for those of "training".
     """
     kernel, test, k = (kernels[name] for name in ("kernel_train", "kernel_test", "kernel_test_normalized"))
     largest = np.abs(kernel - np.diag(np.diag(kernel))).max()
@@ -98,8 +97,8 @@ def read_out(held: Array, state: Array, label: Array, rng: Generator) -> Record:
 
     overlap [test]; accuracy_noiseless, and the same of k*'w, not divided by |k*|, as training.py ranks
     (accuracy_unnormalised), and of o with k* clipped (accuracy_clipped); accuracy after SHOTS shots; shots_needed and
-    points_needed (of amplitude estimation's schedule) for SHARE of the noiseless accuracy; accuracy_calibrated, with t
-    = median from a calibration set: with exact overlaps, and with the shots needed.
+    points_needed (of amplitude estimation's schedule) for SHARE of the noiseless accuracy; accuracy_unbalanced, with a
+    wrong P/p; accuracy_calibrated, with t from a calibration set: with exact overlaps, and with the shots needed.
     """
     overlap, clipped = (training.overlaps(k, state) for k in (held[-1], held[0]))
     levels = np.array([0.0, np.median(overlap)])
@@ -112,6 +111,8 @@ def read_out(held: Array, state: Array, label: Array, rng: Generator) -> Record:
         "points_needed": readout.points_needed(overlap, label, levels, SHARE, rng),
     }
     shots = found["shots_needed"][MEDIAN]
+    wrong = assumptions.unbalanced(overlap)
+    found["accuracy_unbalanced"] = [readout.noiseless_accuracy(wrong, label, t) for t in levels]
     return found | {"accuracy_calibrated": assumptions.calibrated_accuracy(overlap, label, shots, rng)}
 
 
@@ -128,9 +129,8 @@ def over_images(queries: Array) -> list[float]:
 def cost(prepared: Prepared, probabilities: Array, shots: float, points: float) -> Array:
     """Queries of one prediction. -> [readouts 3, conventions 3, kinds 3, statistics 4]
 
-    prepared: of |w>; probabilities: P, by convention [3, test]; shots, points: needed at this threshold. One run of
-    the Hadamard test prepares both states in superposition, and pays for both. "amplitude estimation" amplifies both
-    fully, and then uses that preparation and its inverse as often as its schedule says; NaN where there is no inverse.
+    prepared: of |w>; probabilities: P, by convention [3, test]; shots, points: needed at this threshold. "Amplitude
+    estimation" uses the preparation of both and its inverse as its schedule says; NaN where there is no inverse.
     """
     found = np.full((len(READOUTS), len(CONVENTIONS), len(KINDS), len(STATISTICS)), np.nan)
     p = prepared.success_probability
@@ -139,15 +139,13 @@ def cost(prepared: Prepared, probabilities: Array, shots: float, points: float) 
     queries_w, queries_k = prepared.oracle_queries + prepared.label_queries, QRAM_QUERIES_PER_STATE
     schedule = readout.uses_of_schedule(points)
     for c, probability in enumerate(probabilities):
-        none = np.zeros(len(probability))
+        each_use = queries_w, p, queries_k, probability
         ways = [
-            (none, none, readout.runs_per_shot(p, probability), shots),
-            (*readout.amplified_shot(queries_w, p, queries_k, probability), shots),
-            (readout.full_rounds(p) + none, readout.full_rounds(probability),
-             readout.uses_for_kept_part(p, probability), schedule if prepared.coherent else np.nan),
-        ]  # fmt: skip
-        for r, (rounds_w, rounds_k, runs, times) in enumerate(ways):
-            w, k = runs * (2 * rounds_w + 1), runs * (2 * rounds_k + 1)  # preparations a shot
+            (readout.uses_per_shot(p, probability), shots),
+            (readout.amplified_shot(*each_use), shots),
+            (readout.amplified_estimate(*each_use), schedule if prepared.coherent else np.nan),
+        ]
+        for r, ((w, k), times) in enumerate(ways):
             kinds = w * prepared.oracle_queries, k * queries_k, w * queries_w + k * queries_k
             found[r, c] = [over_images(each * times) if each.any() else [0.0] * 4 for each in kinds]
     return found
@@ -158,27 +156,29 @@ def classical_costs(
 ) -> Record:
     """What a classical computer does for the same prediction. Values by threshold [2].
 
-    operations_classical [2, 5]: of CLASSICAL, two for every entry read and used. "all entries" has w solved once, and
-    so has "sampler"; "local solver" finds each w_i that is sampled, "anew" all of them for every prediction.
+    operations_classical [2, 5]: of CLASSICAL. "All entries" has w solved once, and so has "sampler"; "local solver"
+    finds the w_i that are sampled, each alone (local_operations) or, where that is cheaper, all at once
+    (series_operations); "anew" finds all of them for every prediction.
     """
     sparse, n, radius = scipy.sparse.csr_array(matrix), len(y), classical.jacobi_radius(matrix)
     samples = classical.samples_needed(k, exact, label, levels, SHARE, rng)
     dominant = np.mean(classical.dominance(matrix) < 1)
     found: Record = {"samples_needed": samples, "dominant_rows": dominant, "jacobi_radius": radius}
-    names = ("local_length", "local_entries", "local_error", "local_accuracy", "iterations", "operations_classical")
-    rows: Record = {name: [] for name in names}
+    rows = []
     for level, epsilon, m in zip(levels, epsilons, samples, strict=True):
         weights, entries, local, length = classical.local_solve(matrix, y, solvers.relative_error(epsilon), radius)
         iterations = classical.conjugate_gradient_iterations(sparse, y, exact, epsilon)
-        overlap = training.overlaps(k, weights)
         anew = classical.conjugate_gradient_operations(sparse, iterations), classical.cholesky_operations(n)
-        rows["local_length"].append(length)
-        rows["local_entries"].append(entries.mean())
-        rows["local_error"].append(np.linalg.norm(weights / np.linalg.norm(weights) - exact))
-        rows["local_accuracy"].append(readout.noiseless_accuracy(overlap, label, level) if length >= 0 else np.nan)
-        rows["iterations"].append(iterations)
-        rows["operations_classical"].append([2 * n, 2 * m, m * (2 + local.mean()), *(2 * n + each for each in anew)])
-    return found | rows
+        series, reads = classical.series_operations(sparse, length), classical.SAMPLER_OPERATIONS * m
+        sampled, overlap = reads + min(m * local.mean(), series), training.overlaps(k, weights)
+        rows.append({
+            "local_length": length, "local_entries": entries.mean(), "local_operations": local.mean(),
+            "series_operations": series, "iterations": iterations,
+            "local_error": np.linalg.norm(weights / np.linalg.norm(weights) - exact),
+            "local_accuracy": readout.noiseless_accuracy(overlap, label, level) if length >= 0 else np.nan,
+            "operations_classical": [2 * n, reads, sampled, *(2 * n + each for each in anew)],
+        })  # fmt: skip
+    return found | {name: [row[name] for row in rows] for name in rows[0]}
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -204,7 +204,8 @@ def emulate_trial(kernels: Record, matrices: list[Array], random: Random) -> Rec
     diagonal["cost"] = [cost(free, probabilities, *need) for need in needs]
     levels = np.array([0.0, np.median(diagonal["overlap"])])
     samples = classical.samples_needed(held[-1], y, label, levels, SHARE, random("sampler"))
-    diagonal |= {"samples_needed": samples, "operations": [[2 * len(y), 2 * m] for m in samples]}
+    operations = [[2 * len(y), classical.SAMPLER_OPERATIONS * m] for m in samples]
+    diagonal |= {"samples_needed": samples, "operations": operations}
     found = {"qram_writes": len(y), "post_selection_probability": probabilities}
     found |= {f"{name}_diagonal": value for name, value in diagonal.items()}
     records = [emulate_pattern(matrix, y, label, held, probabilities, random) for matrix in matrices]

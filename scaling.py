@@ -131,6 +131,6 @@ def fit_growth(n: ArrayLike, values: Sequence[Array], geometric: bool = False) -
 
 
 if __name__ == "__main__":
-    from analysis import tables
+    from analysis import document
 
-    tables.main()
+    document.main()

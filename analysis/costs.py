@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 import scaling
 from analysis import tables
 from quantum.assumptions import ASSUMPTIONS
+from quantum.classical import SAMPLER_OPERATIONS
+from quantum.readout import amplified_estimate, uses_of_schedule
 from runtime.results import read_results
 
 Array = NDArray[np.float64]
@@ -80,7 +82,8 @@ def quantum_costs(
     """Queries of a sparsified prediction by (solver, encoding, readout): [trials] of every size.
 
     statistic: over the test images. NaN where a solver does not apply; a solver that applies to some of a trial's
-    patterns counts as not. Where a solver prepares |y> it costs what the diagonal algorithm does.
+    patterns counts as not, and one that fails in some trial of every size is left out. Where a solver prepares |y> it
+    costs what the diagonal algorithm does.
     """
     at = emulation.index(kinds=kind, conventions=convention, thresholds=threshold, statistics=statistic)
     found = {}
@@ -93,7 +96,7 @@ def quantum_costs(
     diagonal = diagonal_costs(emulation, kind, convention, threshold, statistic)
     for way in without_queries(emulation):
         found |= {(*way, readout): each for readout, each in diagonal.items()}
-    return {key: each for key, each in found.items() if not all(np.isnan(size).all() for size in each)}
+    return {key: each for key, each in found.items() if not all(np.isnan(size).any() for size in each)}
 
 
 def diagonal_costs(
@@ -149,7 +152,7 @@ def summary(emulation: Emulation) -> dict[str, tuple[str, list[Array]]]:
 class Curve(Protocol):
     """A fitted cost: scaling.fit_growth's Growth has both, with 95 % bounds."""
 
-    def curve(self, n: Array) -> Array:
+    def best(self, n: Array) -> Array:
         """The best value at n [m]."""
 
     def band(self, n: Array) -> tuple[Array, Array]:
@@ -162,13 +165,13 @@ class Exactly:
 
     cost: Callable[[Array], Array]
 
-    def curve(self, n: Array) -> Array:
+    def best(self, n: Array) -> Array:
         """The cost at n [m]."""
         return self.cost(np.asarray(n, float))
 
     def band(self, n: Array) -> tuple[Array, Array]:
         """The same twice."""
-        return self.curve(n), self.curve(n)
+        return self.best(n), self.best(n)
 
 
 @dataclass(frozen=True)
@@ -187,9 +190,9 @@ class Sampler:
         """The number m for M shots, one or more, and n entries."""
         return n / (1 + (n - 1) / np.maximum(shots, 1))
 
-    def curve(self, n: Array) -> Array:
+    def best(self, n: Array) -> Array:
         """The operations at n [m]."""
-        return self.reads(self.shots.curve(n), n) * self.each.curve(n)
+        return self.reads(self.shots.best(n), n) * self.each.best(n)
 
     def band(self, n: Array) -> tuple[Array, Array]:
         """The lowest and the highest that both bounds allow; nothing known of M is anything from 1 to infinity."""
@@ -200,10 +203,28 @@ class Sampler:
 
 
 @dataclass(frozen=True)
+class Combined:
+    """Two costs as one: their sum, or the smaller one, which np.add and np.minimum make of them."""
+
+    first: Curve
+    second: Curve
+    combine: Callable[[Array, Array], Array]
+
+    def best(self, n: Array) -> Array:
+        """The operations at n [m]."""
+        return self.combine(self.first.best(n), self.second.best(n))
+
+    def band(self, n: Array) -> tuple[Array, Array]:
+        """The lowest and the highest that both bounds allow."""
+        (low, high), (other_low, other_high) = self.first.band(n), self.second.band(n)
+        return self.combine(low, other_low), self.combine(high, other_high)
+
+
+@dataclass(frozen=True)
 class Crossing:
     """The n from which on the quantum cost stays below the classical one: best, earliest and latest; inf for none.
 
-    told: whether the bounds exclude any n that was looked at; by_variance: that there is none, without data.
+    told: whether the data exclude any n beyond those that were measured; by_variance: that there is none, without data.
     """
 
     n: float
@@ -215,7 +236,7 @@ class Crossing:
     def __str__(self) -> str:
         """In words that claim no more than the data do."""
         if self.by_variance:
-            return "never (equal variance)"
+            return "never (sampled by w²)"
         if not self.told:
             return "the data do not say"
         if np.isinf(self.earliest):
@@ -237,10 +258,11 @@ def crossing(quantum: Curve, classical: Curve, worth: float, first: float) -> Cr
     """Where worth * quantum falls below classical for good, looked for from n = first to FARTHEST.
 
     Earliest: as soon as the bounds allow it, but no prediction takes less than one run; latest: from where on they
-    allow nothing else. A curve that has fallen to 0 is fitted to data that do not tell, and shows no crossing.
+    allow nothing else. A curve that has fallen to 0 is fitted to data that do not tell, and shows no crossing. Nor do
+    data tell what one run's queries alone exclude, or bounds that allow the first n beyond `first`.
     """
     n = np.geomspace(first, FARTHEST, 1401)
-    q, c = quantum.curve(n), classical.curve(n)
+    q, c = quantum.best(n), classical.best(n)
     (q_low, q_high), (c_low, c_high) = quantum.band(n), classical.band(n)
 
     def from_where_on(below: NDArray[np.bool_]) -> float:
@@ -252,11 +274,13 @@ def crossing(quantum: Curve, classical: Curve, worth: float, first: float) -> Cr
     # bounds that are NaN, of fits without errors, allow everything and prove nothing
     at_least = (np.where(each < QUERIES_A_RUN, QUERIES_A_RUN, each) for each in (q, q_low, q_high))  # NaN stays
     dear, dear_low, dear_high = (worth * each for each in at_least)
-    possible = np.flatnonzero(~(dear_low > c_high))
-    earliest = float(n[possible[0]]) if possible.size else np.inf
+    possible, floor = ~(dear_low > c_high), ~(worth * QUERIES_A_RUN > c_high)
+    untold = max(1, int(np.argmax(floor))) if floor.any() else len(n)
+    told = not possible.any() or int(np.argmax(possible)) > untold
+    earliest = float(n[np.argmax(possible)]) if possible.any() else np.inf
     best, sure = (dear <= c) & (q > 0), (dear_high <= c_low) & (q > 0)
     latest = from_where_on(sure)
-    return Crossing(from_where_on(best), earliest, latest, told=earliest > n[0] or bool(np.isfinite(latest)))
+    return Crossing(from_where_on(best), earliest, latest, told=told or bool(np.isfinite(latest)))
 
 
 def crossings(emulation: Emulation, fit: Any) -> dict[tuple[str, str, float], Crossing]:
@@ -265,8 +289,8 @@ def crossings(emulation: Emulation, fit: Any) -> dict[tuple[str, str, float], Cr
     Quantum rows: the cheapest solver and encoding with each readout, and the diagonal algorithm with each, which has
     nothing to solve anew; one row where a solver needs no query, as it prepares the diagonal one's state. Curves are
     compared from the largest n at which the quantum cost is the higher one in every trial. "shots" and "amplified
-    shots" never fall below a sampler of equal variance: a shot takes three queries or more (|w>, and |k*> twice), and
-    a read of two operations, with i drawn by |w_i|^2 and |k*| given, has a shot's variance, 1 - o^2.
+    shots" never fall below another sampler, of a shot's variance, 1 - o^2: it draws i by |w_i|^2 and is given |k*|, so
+    that a read takes two operations, and a shot three queries or more (|w>, and |k*> twice).
     """
     quantum: dict[str, tuple[Curve, list[Array]]] = {}
     by_way, free = quantum_costs(emulation), without_queries(emulation)
@@ -294,15 +318,19 @@ def classical_curves(emulation: Emulation, fit: Any) -> dict[str, Curve]:
     t = emulation.index(thresholds="median")["thresholds"]
     costs = classical_costs(emulation)
     shots = fit(emulation.sizes, [array[:, :, t].mean(axis=1) for array in emulation.values("shots_needed")])
-    samples = [array[:, :, t].mean(axis=1) for array in emulation.values("samples_needed")]
-    local = [cost / m for cost, m in zip(costs["sampler, local solver"], samples, strict=True)]
+    sampler = Sampler(shots, Exactly(lambda n: SAMPLER_OPERATIONS + 0 * n))
     found: dict[str, Curve] = {
         "all entries": Exactly(lambda n: 2 * n),
-        "sampler": Sampler(shots, Exactly(lambda n: 2 + 0 * n)),
+        "sampler": sampler,
         "Cholesky anew": Exactly(lambda n: n**3 / 3 + 2 * n**2 + 2 * n),
     }
-    if all(np.isfinite(size).all() for size in local):
-        found["sampler, local solver"] = Sampler(shots, fit(emulation.sizes, local))
+    alone, at_once = (
+        [array[:, :, t].mean(axis=1) for array in emulation.values(name)]
+        for name in ("local_operations", "series_operations")
+    )
+    if all(np.isfinite(size).all() for size in alone):
+        each, every = Sampler(shots, fit(emulation.sizes, alone)), fit(emulation.sizes, at_once)
+        found["sampler, local solver"] = Combined(sampler, Combined(each, every, np.minimum), np.add)
     anew = costs["conjugate gradients anew"]
     if all(np.isfinite(size).all() for size in anew):
         found["conjugate gradients anew"] = fit(emulation.sizes, anew)
@@ -465,9 +493,11 @@ CONDITIONS = """\
 [quantum/README.md](../quantum/README.md) names the solvers, the encodings and the readouts, and where they come from.
 Queries to K~, to k* and to y of one prediction. t is the median of the test set. k* is divided by the training matrix's
 largest off-diagonal entry, which is known: P is of k* clipped by that. Shots and accuracies are of k* divided by
-k_thresh, which clips less; “a divisor of k* is known” below says what that changes. A readout goes on until it has 99 %
-of the noiseless accuracy: 0.980 where that is 0.990. Means over test images and trials
-± 95 %, then quantiles over the test images at the largest n.
+k_thresh; “a divisor of k* is known” below says what the other one changes. A readout goes on until it has 99 %
+of the noiseless accuracy: 0.980 where that is 0.990. Shots are found to the unit; amplitude estimation's schedule
+about doubles from one length to the next. k* is loaded first, so that runs which lose it do not pay for the solver.
+Means over test images and trials ± 95 %, then quantiles over the test images at the largest n. The series in E is left
+out where it does not converge for every K̃.
 
 The sparse oracle's block encoding divides by s max|K~|, so that κ grows by nearly s even where K~ is nearly diagonal:
 that part of its cost is one of the encoding, not of the problem. I + E takes the diagonal apart. “Kernel reflection,
@@ -486,18 +516,46 @@ are training.py's:
 """
 CROSSING = """\
 From this n on a quantum prediction would cost less than a classical one, if storing k* in QRAM cost nothing (95 %
-bounds in brackets). Storing it takes n kernel evaluations, as many as a classical prediction: if they count, there is
-no such n.
+bounds in brackets). Storing it takes n kernel evaluations, as many as “all entries” reads: if they count, a quantum
+prediction can save at most 2n operations beside n kernel evaluations, and a sampler needs fewer of these.
 Conditions as above: t is the median, k* is divided by what the training matrix gives, 99 % of the noiseless accuracy.
-All is extrapolated from the sizes above. “The data do not say”: the bounds exclude no n.
-“Equal variance”: a shot takes three queries or more. One read of a sampler, two operations if drawing i by |w_i|^2 and
-the norm of k* cost nothing, has the variance of a shot. That equal variances need equal numbers is not proved: k_i/w_i
-has no bound. A dash: no linear system is solved, so that no solver is a rival.
+All is extrapolated from the sizes above. “The data do not say”: the bounds exclude no n, or only those at which the
+three queries of one run would cost more.
+“Sampled by w²”: not against the sampler of this column, but against one that draws i by |w_i|^2 and is given the norm
+of k*. If both cost nothing, its reads take two operations and have a shot's variance, and a shot takes three queries or
+more. That equal variances need equal numbers is not proved: k_i/w_i has no bound. A dash: no linear system is solved,
+so that no solver is a rival.
 """
 
 
-def report(emulation: Emulation, fit: Any) -> str:
-    """All tables of one network."""
+LARGER = """\
+Larger n, not emulated: P is measured there as well, and the readout is taken to use the preparation as often as at the
+largest n above. Queries by amplitude estimation, and what reading all entries takes:
+"""
+NO_SYSTEM = """\
+No solver asks for an entry of K̃ here: the diagonal apart, what is left is so small that |y> is the solution within ε.
+No linear system is solved, and so this network at this depth is no evidence for a speedup by inverting K̃ on a quantum
+computer. What is left is an inner product of k* with y.
+"""
+
+
+def larger_table(emulation: Emulation, results: Mapping[str, Array]) -> str:
+    """The diagonal algorithm at the sizes of `results`, {prefix}_results.npz, from the largest emulated one on."""
+    t, last = emulation.index(thresholds="median")["thresholds"], emulation.sizes[-1]
+    points = np.concatenate([record["points_needed_diagonal"][[t]] for record in emulation.records[last]])
+    uses, rows = np.mean([uses_of_schedule(p) for p in points]), []
+    for s, n in enumerate(results["data_sizes"].astype(int)):
+        measured = results["post_selection_measurements_training"][s][results["computed"][s]]  # 1/P, [trials, test]
+        if n >= last and len(measured):
+            w, k = amplified_estimate(1, 1.0, 2, 1 / measured.ravel())
+            queries = np.reshape(w + 2 * k, measured.shape).mean(axis=1)
+            mean = queries.mean()
+            rows.append([str(n), str(len(measured)), number(mean), f"{uses * mean:.0f}", str(2 * n)])
+    return tables.table(["n", "trials", "queries a use", "queries a prediction", "operations classically, 2n"], rows)
+
+
+def report(emulation: Emulation, fit: Any, results: Mapping[str, Array] | None = None) -> str:
+    """All tables of one network. results: the arrays of {prefix}_results.npz, for larger n."""
     curves = "".join(f"- {curve}: {what}\n" for curve, (what, _) in summary(emulation).items())
     few = f"Not judged: fewer than {FEWEST_SIZES} sizes.\n"
     parts = [
@@ -509,4 +567,8 @@ def report(emulation: Emulation, fit: Any) -> str:
         ("What is assumed:\n", assumption_table(emulation)),
         (CROSSING, crossing_table(crossings(emulation, fit)) if len(emulation.sizes) >= FEWEST_SIZES else few),
     ]
+    if without_queries(emulation):
+        parts.insert(1, (NO_SYSTEM, ""))
+        if results is not None and results["data_sizes"].max() > emulation.sizes[-1]:
+            parts.append((LARGER, larger_table(emulation, results)))
     return "\n".join(itertools.chain(*parts))

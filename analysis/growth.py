@@ -97,9 +97,9 @@ def fit_curves(n: Array, y: Array, relative: Array, freedom: Array) -> dict[str,
     y is positive. Errors are relative to the curve, not to the noisy means: it is refined in steps, and so is the grid
     of λ. Intervals hold what chi^2 allows, F(1, freedom) above its least. But where a constant is within
     2 F(2, freedom) of that, λ means nothing, and the best of all λ makes growth out of chance: there that much is
-    allowed, and errors are relative to the constant. Also returned: "clear", whether the constant is refuted; "scale"
-    and "power_scale", what chi^2 was divided by, of this curve and of a n^b; for bands, "grid" and "allowed" [..., L],
-    "ends" [..., L, 2] and "covariance" [..., L, 2, 2].
+    allowed, and errors are relative to the constant. Also returned: "clear", whether the best constant, "level", is
+    refuted; "scale" and "power_scale", what chi^2 was divided by, of this curve and of a n^b; for bands, "grid" and
+    "allowed" [..., L], "ends" [..., L, 2] and "covariance" [..., L, 2, 2].
     """
     exponent, exponent_interval, power_scale, freedom = fit_power(n, y, relative, freedom)
     level = np.sum(y / relative**2, -1, keepdims=True) / np.sum(relative**-2, -1, keepdims=True)
@@ -132,7 +132,8 @@ def fit_curves(n: Array, y: Array, relative: Array, freedom: Array) -> dict[str,
         "index": index, "index_interval": np.stack([lowest, highest], -1),
         "ratio": np.maximum(p_z[..., 1] / p_z[..., 0], 0), "ratio_interval": np.stack([low, high], -1),
         "exponent": exponent, "exponent_interval": exponent_interval, "clear": clear, "scale": scale,
-        "power_scale": power_scale, "grid": grid, "allowed": allowed, "ends": ends, "covariance": covariance,
+        "power_scale": power_scale, "level": level[..., 0], "grid": grid, "allowed": allowed, "ends": ends,
+        "covariance": covariance,
     }  # fmt: skip
 
 
@@ -184,6 +185,11 @@ class Growth:
     def curve(self, n: ArrayLike) -> Array:
         """The best curve at n [m]; NaN where nothing was fitted."""
         return self._values(n)[0]
+
+    def best(self, n: ArrayLike) -> Array:
+        """The constant at n [m], or the best curve where that is refuted; NaN where nothing was fitted."""
+        constant = bool(self.fitted) and not self.clear
+        return np.full(len(np.asarray(n)), float(self.fitted["level"])) if constant else self.curve(n)
 
     def band(self, n: ArrayLike) -> tuple[Array, Array]:
         """The lowest and the highest value that chi^2 allows at n [m], one n at a time; NaN where nothing is known."""

@@ -15,6 +15,9 @@ MOST_BITS = 60
 
 ASSUMPTIONS = {  # what is assumed free or known, and the array that says what it costs where it is not
     "QRAM holds k*": ("kernel evaluations to write it, for every prediction", "qram_writes"),
+    "an oracle gives places and values of K~'s entries": (
+        "kernel evaluations to store them, for each training image", "sparsity"
+    ),
     "K~ has exact entries": ("bits an entry for 99 % of the accuracy in every trial", "bits_matrix"),
     "k* has exact entries": ("bits an entry for the same, by convention", "bits_test"),
     "t is known": (
@@ -34,6 +37,10 @@ ASSUMPTIONS = {  # what is assumed free or known, and the array that says what i
     "d and beta are known (I + E)": ("queries of QSVT by the sparse oracle alone: factor", "cost_one_norm"),
     "a divisor of k* is known": (
         "accuracy if entries above the training matrix's largest are clipped: at 0, at the median", "accuracy_clipped"
+    ),
+    "P/p is known (balance)": (
+        "accuracy if it is wrong by a factor of 2, which makes o 0.943 times as large: at 0, at the median",
+        "accuracy_unbalanced",
     ),
     "P is known (amplification)": (
         "queries to k* if only the smallest P is known, by fixed-point amplification: factor, by convention",
@@ -114,6 +121,14 @@ def calibrated_accuracy(overlap: Array, label: Array, shots: float, rng: np.rand
         readout.noiseless_accuracy(overlap[test], label[test], known),
         readout.accuracy_of_shots(overlap[test], label[test], estimated, shots),
     ])  # fmt: skip
+
+
+def unbalanced(overlap: Array, wrong: float = 2) -> Array:
+    """What the Hadamard test gives for o if P/p is taken `wrong` times too large or too small. [test]
+
+    With a^2 p = wrong b^2 P the kept state is not half and half, and o becomes 2 sqrt(wrong)/(1 + wrong) times o.
+    """
+    return overlap * 2 * math.sqrt(wrong) / (1 + wrong)
 
 
 def unknown_numbers(

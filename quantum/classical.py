@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 PERMUTATIONS = 20  # random orders in which the sampler reads k*
+SAMPLER_OPERATIONS = 6  # of an entry read: it adds to the sums of k w, k^2 and w^2
 
 
 def cholesky_operations(n: int) -> float:
@@ -66,6 +67,15 @@ def samples_needed(
 # ----------------------------------------------------------------------------------------------------------------------
 # [AKP]: one weight from the neighbourhood of its row
 # ----------------------------------------------------------------------------------------------------------------------
+
+
+def series_operations(matrix: scipy.sparse.csr_array, length: float) -> float:
+    """Of the same series for all weights at once: n divisions, then two a non-zero entry off the diagonal and n a term.
+
+    NaN for a length NaN. matrix: [n, n], with a full diagonal.
+    """
+    n = matrix.shape[0]
+    return n + length * (2 * (matrix.nnz - n) + n)
 
 
 def dominance(matrix: NDArray[np.float64]) -> Array:

@@ -3,7 +3,8 @@
 The Hadamard test prepares a|0>U_w|0> + b|1>U_k|0>, where U_w succeeds with probability p and U_k with P, each by a
 flag. With a^2 p = b^2 P the kept state is (|0>|w> + |1>|k*>)/sqrt(2), whatever p and P, and a Hadamard gate on the
 first qubit gives 0 with probability (1 + o)/2. A run is kept with probability 2pP/(p + P), so that a shot takes
-(1/p + 1/P)/2 runs. Amplifying the two flags apart puts the amplified p' and P' in their places.
+(1/p + 1/P)/2 runs. U_k comes first, and its flag is measured before U_w begins: that happens in (1 + p)/(2p) runs a
+shot. Amplifying the two flags apart puts the amplified p' and P' in their places.
 
 Sources: [BHMT] Brassard, Hoyer, Mosca, Tapp, quant-ph/0005055. [Suzuki] Suzuki et al., arXiv:1904.10246.
 """
@@ -22,7 +23,9 @@ SHOTS_A_POINT = 24  # of amplitude estimation, at each number of rounds
 MOST_POINTS = 20  # rounds up to 2^18
 POINTS_EVERYWHERE = 6  # the likelihood of few points has several peaks: all angles are looked at
 REPETITIONS = 10  # times that every test image is read out by amplitude estimation
-AMPLIFIED_ENOUGH = 0.9  # a success probability that amplitude estimation leaves as it is
+AMPLIFIED_ENOUGH = 0.9  # a success probability that is left as it is: one round would triple the uses
+LEAST_KEPT = 0.4  # below, amplitude estimation is worse than `uses_for_kept_part` says, and is not allowed
+AMPLIFICATION_STEPS = 25  # numbers of rounds that are tried, from none to full amplification
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Shots
@@ -98,6 +101,17 @@ def runs_per_shot(p: ArrayLike, post_selection: ArrayLike) -> Array:
     return (1 / np.asarray(p) + 1 / np.asarray(post_selection)) / 2
 
 
+def uses_per_shot(p: ArrayLike, post_selection: ArrayLike) -> tuple[Array, Array]:
+    """How often a shot prepares |w> and |k*>. [...], [...]
+
+    U_k in every run. With a^2 = P/(p + P), b^2 = p/(p + P), its flag lets a^2 + b^2 P = P (1 + p)/(p + P) of them
+    pass to U_w: the branch that does not load k* always does.
+    """
+    p = np.asarray(p)
+    runs = runs_per_shot(p, post_selection)
+    return (1 + p) / (2 * p) + 0 * runs, runs
+
+
 def amplified(probability: ArrayLike, rounds: ArrayLike) -> Array:
     """Success probability after that many rounds of amplification, sin^2((2m + 1) asin sqrt p), [BHMT]. [...]"""
     return np.sin((2 * np.asarray(rounds) + 1) * np.arcsin(np.sqrt(probability))) ** 2
@@ -112,23 +126,35 @@ def full_rounds(probability: ArrayLike) -> Array:
     return np.where(np.asarray(probability) >= AMPLIFIED_ENOUGH, 0, np.ceil(np.pi / (4 * theta) - 0.5 - 1e-9))
 
 
-def amplified_shot(cost_w: float, p: float, cost_k: float, post_selection: Array) -> tuple[Array, Array, Array]:
-    """The cheapest amplification of a shot: rounds for |w>, rounds for |k*> and runs a shot. [test] each
+def amplifications(p: float, post_selection: Array) -> tuple[Array, Array, Array, Array]:
+    """What may be chosen: uses and kept part of |w>, [w, 1, 1] each, and of |k*>, [k, test] each.
 
-    m rounds use a preparation or its inverse 2m + 1 times. Both branches are in one superposition, so that a run pays
-    for both, and runs * ((2m_w + 1) cost_w + (2m_k + 1) cost_k) is made smallest over m_w and m_k, on 25 steps of
-    each from no round to full amplification, which is exact. post_selection: [test].
+    m rounds use a preparation or its inverse 2m + 1 times. From no round to full amplification, which is exact.
+    post_selection: [test].
     """
-    steps = np.linspace(0, 1, 25)
-    rounds_w = np.unique(np.round(steps * full_rounds(p)))  # [w]
-    rounds_k = np.round(steps[:, None] * full_rounds(post_selection))  # [k, test]
+    steps = np.linspace(0, 1, AMPLIFICATION_STEPS)
+    rounds_w = np.unique(np.round(steps * full_rounds(p)))[:, None, None]
+    rounds_k = np.round(steps[:, None] * full_rounds(post_selection))
     kept_w, kept_k = amplified(p, rounds_w), amplified(post_selection, rounds_k)
-    kept_w[-1], kept_k[-1] = (np.where(m > 0, 1, kept) for m, kept in ((rounds_w[-1], p), (rounds_k[-1], kept_k[-1])))
-    runs = runs_per_shot(kept_w[:, None, None], kept_k)  # [w, k, test]
-    spent = runs * ((2 * rounds_w + 1)[:, None, None] * cost_w + (2 * rounds_k + 1) * cost_k)
-    w, k = np.unravel_index(np.argmin(spent.reshape(-1, len(post_selection)), axis=0), spent.shape[:2])
-    test = np.arange(len(post_selection))
-    return rounds_w[w], rounds_k[k, test], runs[w, k, test]
+    kept_w[-1], kept_k[-1] = (np.where(m[-1] > 0, 1, kept[-1]) for m, kept in ((rounds_w, kept_w), (rounds_k, kept_k)))
+    return 2 * rounds_w + 1, kept_w, 2 * rounds_k + 1, kept_k
+
+
+def cheapest(spent: Array, *uses: Array) -> list[Array]:
+    """Those of the `uses` [w, k, test] for which `spent` [w, k, test] is smallest. [test] each"""
+    w, k = np.unravel_index(np.argmin(spent.reshape(-1, spent.shape[2]), axis=0), spent.shape[:2])
+    return [np.broadcast_to(each, spent.shape)[w, k, np.arange(spent.shape[2])] for each in uses]
+
+
+def amplified_shot(cost_w: float, p: float, cost_k: float, post_selection: Array) -> list[Array]:
+    """How often a shot uses the preparations of |w> and |k*>, with the cheapest amplification of both. [test], [test]
+
+    cost_w, cost_k: of one use. post_selection: [test].
+    """
+    times_w, kept_w, times_k, kept_k = amplifications(p, post_selection)
+    passed, runs = uses_per_shot(kept_w, kept_k)
+    uses_w, uses_k = passed * times_w, runs * times_k
+    return cheapest(uses_w * cost_w + uses_k * cost_k, uses_w, uses_k)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -136,14 +162,24 @@ def amplified_shot(cost_w: float, p: float, cost_k: float, post_selection: Array
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def uses_for_kept_part(p: ArrayLike, post_selection: ArrayLike) -> Array:
-    """How many times more uses estimation takes where p or P, of AMPLIFIED_ENOUGH or more, is left below 1. [...]
+def uses_for_kept_part(runs: ArrayLike) -> Array:
+    """How many times more uses estimation takes where only K = 1/runs of them is kept. [...]
 
     Outcome 0 then has K (1 + o)/2, K = 2pP/(p + P) known, instead of (1 + o)/2, so that o has sqrt(2/K - 1) times the
     error for the same uses, about o = 0, where all overlaps are; the error falls as one over the uses.
     """
-    p, post = (np.where(np.asarray(q) >= AMPLIFIED_ENOUGH, q, 1.0) for q in (p, post_selection))
-    return np.sqrt(2 * runs_per_shot(p, post) - 1)
+    return np.sqrt(2 * np.asarray(runs) - 1)
+
+
+def amplified_estimate(cost_w: float, p: float, cost_k: float, post_selection: Array) -> list[Array]:
+    """As `amplified_shot`: how often a use of the whole preparation uses those of |w> and |k*>, times what its kept
+    part costs. Both branches are in one unitary, which pays for both. [test], [test]
+    """
+    times_w, kept_w, times_k, kept_k = amplifications(p, post_selection)
+    runs = runs_per_shot(kept_w, kept_k)
+    factor = np.where(runs <= 1 / LEAST_KEPT, uses_for_kept_part(runs), np.inf)
+    spent = factor * (times_w * cost_w + times_k * cost_k)
+    return cheapest(spent, factor * times_w, factor * times_k)
 
 
 def schedule(points: int) -> NDArray[np.int64]:

@@ -6,6 +6,7 @@ import pytest
 import emulation
 import training
 from analysis import costs
+from quantum import readout
 
 MEDIAN = emulation.MEDIAN
 
@@ -34,11 +35,11 @@ class Line:
     def __init__(self, a, b, factor=1.0):
         self.a, self.b, self.factor = a, b, factor
 
-    def curve(self, n):
+    def best(self, n):
         return self.a * np.asarray(n, float) ** self.b
 
     def band(self, n):
-        return self.curve(n) / self.factor, self.curve(n) * self.factor
+        return self.best(n) / self.factor, self.best(n) * self.factor
 
 
 def fit(sizes, values):
@@ -64,7 +65,7 @@ def test_crossing_by_hand():
     assert costs.crossing(Line(1000, 1.0, factor=1e6), entries, 1, 16).latest == np.inf
     # a fit that falls to 0 at n = 100 is no crossing
     falling = Line(1, 1)
-    falling.curve = lambda n: 1000 - 10 * np.asarray(n, float)
+    falling.best = lambda n: 1000 - 10 * np.asarray(n, float)
     assert str(costs.crossing(falling, entries, 1, 16)).startswith("not before ")
     # no errors known: nothing is excluded and nothing shown
     line = Line(1000, 0)
@@ -72,14 +73,52 @@ def test_crossing_by_hand():
     found = costs.crossing(line, entries, 1, 16)
     assert (found.earliest, found.latest) == (16, np.inf) and str(found) == "the data do not say"
     # bounds that fall to 0 do not make a run of three queries free
-    line.curve, line.band = (lambda n: 1e6 + 0 * n), lambda n: (0 * n, np.full(len(n), np.inf))
-    assert costs.crossing(line, entries, 1e3, 16).earliest == pytest.approx(1500, rel=0.03)
+    line.best, line.band = (lambda n: 1e6 + 0 * n), lambda n: (0 * n, np.full(len(n), np.inf))
+    found = costs.crossing(line, entries, 1e3, 16)
+    assert found.earliest == pytest.approx(1500, rel=0.03) and str(found) == "the data do not say"
+    # bounds that exclude the first n, where it is measured, and nothing beyond
+    line.band = lambda n: (np.where(np.asarray(n) > 16, 0, 1e6), np.full(len(n), np.inf))
+    assert str(costs.crossing(line, entries, 1, 16)) == "the data do not say"
+
+
+def test_costs_are_combined():
+    n = np.array([10.0, 1000])
+    both = costs.Combined(Line(1, 1, 2), Line(100, 0), np.minimum)
+    np.testing.assert_allclose(both.best(n), [10, 100])
+    np.testing.assert_allclose(both.band(n), [[5, 100], [20, 100]])
+    assert costs.Combined(both, both, np.add).best(n).tolist() == [20, 200]
+
+
+def test_a_cost_that_is_constant_to_noise_is_taken_for_constant():
+    """Its best curve may fall or rise by chance, and would cross anything far away."""
+    import scaling
+
+    n, rng = np.array([16, 32, 64, 128]), np.random.default_rng(1)
+    found = scaling.fit_growth(n, [rng.normal(100, 10, 4) for _ in n])
+    assert not found.clear and np.ptp(found.best([1e2, 1e9])) == 0 and found.best([1])[0] == pytest.approx(100, rel=0.1)
+    found = scaling.fit_growth(n, [rng.normal(m, m / 10, 4) for m in n])
+    assert found.clear and found.best([1e4])[0] == found.curve([1e4])[0] > 1000
+
+
+def test_larger_sizes_by_hand(made_up):
+    last = made_up.sizes[-1]
+    inverse = np.full((3, 2, 5), np.nan)
+    inverse[0], inverse[1], inverse[2, 0] = 1.0, 4.0, 1.0
+    results = {"data_sizes": np.array([last, 100, 200]), "post_selection_measurements_training": inverse,
+               "computed": np.array([[True, True], [True, True], [True, False]])}  # fmt: skip
+    table = costs.larger_table(made_up, results)
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines()]
+    points = [record["points_needed_diagonal"][MEDIAN] for record in made_up.records[last]]
+    uses = np.mean([readout.uses_of_schedule(p) for p in points])
+    # two queries to k*, one to y; twice as many uses where P = 1/4
+    expected = [(last, 2, 3), (100, 2, 6), (200, 1, 3)]
+    assert rows[2:] == [[str(n), str(trials), str(q), f"{q * uses:.0f}", str(2 * n)] for n, trials, q in expected]
 
 
 def test_sampler_saturates_at_the_shots():
     n = np.array([2.0, 100, 1e9])
     sampler = costs.Sampler(Line(1000, 0, 2), costs.Exactly(lambda n: 2 + 0 * n))
-    np.testing.assert_allclose(sampler.curve(n), [2 * 2 / 1.001, 2 * 100 / 1.099, 2000], rtol=1e-5)
+    np.testing.assert_allclose(sampler.best(n), [2 * 2 / 1.001, 2 * 100 / 1.099, 2000], rtol=1e-5)
     low, high = sampler.band(n)
     np.testing.assert_allclose([low[2], high[2]], [1000, 4000], rtol=1e-5)
     assert np.all(high <= 2 * n + 1e-9)
@@ -129,7 +168,8 @@ def test_tables(made_up):
         least = min(float(cell.strip("*").split()[0]) for cell in cells if cell != "–")
         assert bold == pytest.approx([least] * len(bold), rel=1e-3) and bold
     assert all("±" in row.split("|")[4] for row in rows[2:] if "operations" not in row)
-    low, middle, high = (float(x) for x in rows[2].split("|")[8:11])  # quantiles over the test images
+    diagonal = next(row for row in rows if row.startswith("| none, diagonal"))
+    low, middle, high = (float(x) for x in diagonal.split("|")[8:11])  # quantiles over the test images
     assert low < middle < high
     assert "classical" in table and "diagonal" in table and "nan" not in table
     for each in (costs.assumption_table(made_up), costs.local_table(made_up)):
@@ -152,7 +192,7 @@ def test_crossings_of_an_emulation(made_up):
     proved = {(q, c) for (q, c, _), each in found.items() if each.by_variance}
     ways = [f"{w}, {r}" for w in ("sparsified", "diagonal") for r in ("shots", "amplified shots")]
     assert proved == {(way, "sampler") for way in ways}
-    assert "| never (equal variance) |" in costs.crossing_table(found) and "| – |" in costs.crossing_table(found)
+    assert "| never (sampled by w²) |" in costs.crossing_table(found) and "| – |" in costs.crossing_table(found)
     dear = made_up.sizes[-1]  # up to which a million operations a query are dearer in every trial
     for (q, c, worth), each in found.items():
         assert worth < 1e6 or each.earliest >= dear
@@ -184,9 +224,9 @@ def test_solver_of_degree_0_is_the_diagonal_algorithm(made_up):
     same = costs.Emulation(made_up.sizes, records, made_up.axes)
     assert costs.without_queries(same) == {("series in E", "I + E")}
     diagonal = costs.diagonal_costs(same)
-    for (solver, _, readout), values in costs.quantum_costs(same).items():
+    for (solver, _, way), values in costs.quantum_costs(same).items():
         if solver == "series in E":
-            np.testing.assert_array_equal(values, diagonal[readout])
+            np.testing.assert_array_equal(values, diagonal[way])
     table = costs.cost_table(same)
     assert "| none, diagonal, and series in E, I + E | – | shots |" in table and "| series in E |" not in table
     assert {q for q, _, _ in costs.crossings(same, fit)} == {f"sparsified = diagonal, {r}" for r in emulation.READOUTS}

@@ -47,16 +47,18 @@ def test_cost_by_hand():
     found = emulation.cost(prepared, probabilities, 10, 2)
     assert found.shape == COST
     kept, found = found[..., 2, :, :], found[..., :2, :, :]
-    # shots: (4 + 4)/2 and (4 + 1)/2 runs, of 20 and 2 and in all 25 queries
-    np.testing.assert_allclose(found[READ["shots"], :, :, MEAN], [[800, 80, 1000], [500, 50, 625]])
-    # amplified: one round, three uses, for |k*> alone, (4 + 1)/2 runs; with P = 1 none is worth it
-    np.testing.assert_allclose(found[READ["amplified shots"], :, :, MEAN], [[500, 150, 725], [500, 50, 625]])
-    # estimation: one round where there is need, one run, (1 + 3) times the shots a point
+    # shots: (4 + 4)/2 and (4 + 1)/2 runs, of 2 queries; (1 + 1/4)/(2/4) of them go on to |w>, of 20 and in all 23
+    np.testing.assert_allclose(found[READ["shots"], :, :, MEAN], [[500, 80, 655], [500, 50, 625]])
+    # amplification, three uses for one, is not worth it
+    np.testing.assert_allclose(found[READ["amplified shots"], :, :, MEAN], found[READ["shots"], :, :, MEAN])
+    # estimation, (1 + 3) times the shots a point: one round for |k*>, none for |w>, so that K = 1/2.5 is kept
     times = readout.SHOTS_A_POINT * 4
-    expected = times * np.array([[60, 6, 75], [60, 2, 71]])
+    expected = times * np.sqrt(2 * 2.5 - 1) * np.array([[20, 6, 29], [20, 2, 25]])
     np.testing.assert_allclose(found[READ["amplitude estimation"], :, :, MEAN], expected)
-    # P = 0.95 is left as it is, and |w> made 1 exactly: sqrt(1 + 1/0.95 - 1) times the uses
-    np.testing.assert_allclose(kept[READ["amplitude estimation"], :, MEAN], expected[1] / np.sqrt(0.95))
+    # P = 0.95 is left as it is; 1/K = (4 + 1/0.95)/2 is above 2.5, so that |w> has to be made 1
+    runs = (1 + 1 / 0.95) / 2
+    full = times * np.sqrt(2 * runs - 1) * np.array([60, 2, 71])
+    np.testing.assert_allclose(kept[READ["amplitude estimation"], :, MEAN], full)
     # repetitions that are measured have no inverse; the other readouts stay
     measured = emulation.cost(dataclasses.replace(prepared, coherent=False), probabilities, 10, 2)
     assert np.isnan(measured[READ["amplitude estimation"]]).all()
@@ -68,14 +70,14 @@ def test_cost_by_hand():
     free = solvers.Prepared(np.ones(2), 0, 1.0)
     for shots in (10, math.inf):
         assert np.all(emulation.cost(free, probabilities, shots, 2)[:, :, 0] == 0)
-    np.testing.assert_allclose(emulation.cost(free, probabilities, 10, 2)[0, :2, 2, MEAN], [75, 30])
+    np.testing.assert_allclose(emulation.cost(free, probabilities, 10, 2)[0, :2, 2, MEAN], [60, 30])
 
 
 def test_cost_is_a_mean_over_test_images():
     probabilities = np.array([[0.5] * 19 + [0.001], [1.0] * 20, [1.0] * 20])
     found = emulation.cost(solvers.Prepared(np.ones(2), 0, 1.0), probabilities, 1, 2)[0, 0, 1]
     runs = (1 + 1 / probabilities[0]) / 2
-    np.testing.assert_allclose(found, 2 * np.array([runs.mean(), 1.5, 1.5, 1.5]))
+    np.testing.assert_allclose(found, 2 * np.array([runs.mean(), 1.5, 1.5, 1.5]))  # to |k*>, in every run
     assert found[0] > 15 * found[2]  # a median would hide the image that costs most
 
 
@@ -149,6 +151,46 @@ def test_identity_is_the_diagonal_algorithm(trial):
     both = found["cost"][1, :, *series], np.array(found["cost_diagonal"])
     np.testing.assert_array_equal(*both)  # the same random numbers: not even estimation differs
     assert found["bits_matrix"][1] == 1
+
+
+def test_classical_costs_by_hand(monkeypatch):
+    """A path of three points: every way's operations."""
+    matrix = np.array([[4.0, 1, 0], [1, 4, 1], [0, 1, 4]])
+    y, k, label = np.array([1.0, 1, -1]), np.array([[1.0, 0, 0], [0, 0, 1]]), np.array([1.0, -1])
+    exact = solve(matrix, y)
+    monkeypatch.setattr(emulation.classical, "samples_needed", lambda *_: np.array([1.0, 3.0]))
+    found = emulation.classical_costs(
+        matrix, y, exact, k, label, np.zeros(2), np.array([0.3, 1e-6]), np.random.default_rng(0)
+    )
+    length, alone = np.array(found["local_length"]), found["local_operations"]
+    at_once = 3 + length * (2 * 4 + 3)
+    assert length[1] > length[0] and alone[0] < at_once[0] and 3 * alone[1] > at_once[1]
+    anew = [i * (2 * 7 + 10 * 3) for i in found["iterations"]]
+    np.testing.assert_allclose(found["operations_classical"], [
+        [6, 6, 6 + alone[0], 6 + anew[0], 6 + 27], [6, 18, 18 + at_once[1], 6 + anew[1], 6 + 27]
+    ])  # fmt: skip
+    assert found["local_accuracy"] == [1, 1] and found["dominant_rows"] == 1
+
+
+def test_clipping_is_that_of_the_known_divisor():
+    """k* = (3, 1) and (1, 3) look alike when clipped at 1."""
+    held = np.array([[[1.0, 1], [1, 1]], [[3, 1], [1, 3]], [[3, 1], [1, 3]]])
+    found = emulation.read_out(held, np.array([1.0, -1]), np.array([1.0, -1]), np.random.default_rng(0))
+    assert found["accuracy_noiseless"] == [1, 1] and found["accuracy_clipped"] == [0.5, 0.5]
+
+
+def test_what_a_wrong_eigenvalue_costs():
+    """Half of the smallest eigenvalue: the ratio of uses/sqrt(p) of the two calls of QSVT."""
+    matrix = np.array([[2.0, 0.9], [0.9, 2]])
+    encodings = solvers.block_encodings(matrix, np.array([1.0, 0.2]))
+    exact = solve(matrix, np.array([1.0, 0.2]))
+    cost, error = assumptions.misjudged_eigenvalue(encodings, np.array([0.01, 0.01]), exact)
+    for e, encoding in enumerate(encodings.values()):
+        kappas = encoding.kappa, 2 * encoding.kappa
+        right, low = (solvers.prepare("QSVT", dataclasses.replace(encoding, kappa=each), 0.01) for each in kappas)
+        spent = [run.uses / math.sqrt(run.success_probability) for run in (right, low)]
+        assert cost[0, e] == pytest.approx(spent[1] / spent[0]) and cost[0, e] > 1
+    assert np.all(error > 0.01)
 
 
 def test_singular_matrix_is_told(trial):

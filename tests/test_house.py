@@ -37,10 +37,25 @@ def test_no_function_is_longer_than_60_lines(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_point_one_way(path):
     room = path.stem if path.parent == ROOT else path.parent.name
-    imported = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            imported |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            imported.add(node.module.partition(".")[0])
+    imported = {name.partition(".")[0] for name in imports(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))}
     assert imported & MAY_IMPORT.keys() <= MAY_IMPORT[room]
+
+
+def imports(nodes):
+    """Modules that are imported, with their rooms."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_growth_comes_before_scaling_and_the_rest_of_analysis_after_it():
+    """And no file of analysis/ hides an import in a function, where cycles are hidden."""
+    trees = {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "analysis").glob("*.py")}
+    for name, tree in trees.items():
+        assert sorted(imports(ast.walk(tree))) == sorted(imports(tree.body)), name
+    ours = tuple(MAY_IMPORT)
+    assert not [name for name in imports(trees["growth"].body) if name.startswith(ours)]
+    scaling = ast.parse((ROOT / "scaling.py").read_text(encoding="utf-8"))
+    assert {name.rpartition(".")[0] for name in imports(scaling.body) if name.startswith(ours)} == {"analysis.growth"}

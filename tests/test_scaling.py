@@ -10,7 +10,7 @@ import scipy.stats
 import simulate_growth
 
 import scaling
-from analysis import growth, tables
+from analysis import document, growth, tables
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -293,7 +293,7 @@ def test_the_results_say_whether_their_design_was_simulated(tmp_path):
     """Both the designs of files like those committed and one that nobody simulated."""
     made = {row["design"]: (row["sizes"], row["trials"]) for row in SIMULATED}
     folder = Path(scaling.__file__).parent / "kernel_output"
-    text = tables.designs_in_use(SIMULATED, folder)
+    text = document.designs_in_use(SIMULATED, folder)
     for prefix, (title, _) in tables.NETWORKS.items():
         sizes, trials = tables.design(tables.load(folder / f"{prefix}_results.npz"))
         line = next(line for line in text.splitlines() if line.startswith(f"- {title}"))
@@ -302,7 +302,7 @@ def test_the_results_say_whether_their_design_was_simulated(tmp_path):
     arrays = {"data_sizes": np.array([16, 32, 64]), "trials": np.array([5, 0, 3])}
     np.savez(tmp_path / "convolutional_results.npz", **arrays)
     assert tables.design(arrays) == ([16, 64], [5, 3])
-    assert tables.designs_in_use(SIMULATED, tmp_path).endswith(
+    assert document.designs_in_use(SIMULATED, tmp_path).endswith(
         "5, 3 trials, not simulated as they are; run tests/simulate_growth.py.\n"
     )
     assert simulate_growth.designs(tmp_path) == {"plan": simulate_growth.PLAN, "Convolutional": ([16, 64], [5, 3])}
@@ -400,7 +400,7 @@ def test_growth_table(folder):
 
 
 def test_results_document(folder, monkeypatch, capsys):
-    tables.main(["--output", str(folder)])
+    document.main(["--output", str(folder)])
     assert "RESULTS.md" in capsys.readouterr().out
     text = (folder / "RESULTS.md").read_text(encoding="utf-8")
     assert "## Convolutional, digits 3 and 5\n" in text
@@ -413,13 +413,13 @@ def test_results_document(folder, monkeypatch, capsys):
     assert "- post-selection, original: **faster than log n**, from n = 16" in text  # 100 + n is no power of n
     assert "- readout, diagonal: **faster than log n**, like n^0.50" in text
     assert "## How far these intervals" in text and text.count("| n^0.25 | 10 % |") >= 2
-    monkeypatch.setattr(tables, "sections", lambda: [lambda _: "one\n", lambda _: "", lambda folder: folder.name])
-    assert tables.document(folder) == f"one\n\n{folder.name}"
+    monkeypatch.setattr(document, "SECTIONS", [lambda _: "one\n", lambda _: "", lambda folder: folder.name])
+    assert document.document(folder) == f"one\n\n{folder.name}"
     (folder / "RESULTS.md").unlink()
     (folder / "RESULTS.md").mkdir()  # can't be written
     for mistake in (["--output", str(folder / "nothing")], ["--outptu", "x"], ["--output", str(folder)]):
         with pytest.raises(SystemExit) as stopped:
-            tables.main(mistake)
+            document.main(mistake)
         line = capsys.readouterr().err
         assert stopped.value.code == 2 and line.count("\n") == 1 and mistake[0] in line
 
@@ -466,10 +466,10 @@ def test_spreads_beyond_the_simulated_ones_are_named():
     rng = np.random.default_rng(14)
     arrays = {"data_sizes": SIZES[:4], "sparsity": np.stack(noisy(np.log, 0.1, rng, [8] * 4, SIZES[:4]))}
     arrays["condition_number"] = np.exp(1.2 * rng.standard_normal((4, 8)))
-    (wide,) = tables.wider_than(arrays, 50)
+    (wide,) = document.wider_than(arrays, 50)
     relative = [np.var(v, ddof=1) / np.mean(v) ** 2 for v in arrays["condition_number"]]
     assert wide == f"κ of K̃ ({100 * np.sqrt(np.mean(relative)):.0f} %)"
-    assert len(tables.wider_than(arrays, 1)) == 2 and tables.wider_than({"data_sizes": SIZES}, 1) == []
+    assert len(document.wider_than(arrays, 1)) == 2 and document.wider_than({"data_sizes": SIZES}, 1) == []
 
 
 def test_losses_are_paired_by_trial():
@@ -496,4 +496,4 @@ def test_titles():
 def test_committed_results_document_is_up_to_date():
     """`python scaling.py` after a change of the committed arrays, of the simulation or of what is written."""
     folder = Path(scaling.__file__).parent / "kernel_output"
-    assert (folder / "RESULTS.md").read_text(encoding="utf-8") == tables.document(folder)
+    assert (folder / "RESULTS.md").read_text(encoding="utf-8") == document.document(folder)
