@@ -140,17 +140,22 @@ def read_arrays(path: Path) -> dict[str, NDArray]:
 
 
 def print_runs(folder: str | Path) -> None:
-    """A line for the last run of each kind that run.json lists: what was computed from what, where, and how long."""
+    """A line for the last run of each kind that run.json lists: what was computed from what, where, and how long.
+
+    A second one where that run found all kernels on the disk: of the last one that computed some.
+    """
     try:
-        sittings = json.loads((Path(folder) / "run.json").read_text())["sittings"]
-        lines = {}
-        for run in sittings:
+        lines, computing = {}, {}
+        for run in json.loads((Path(folder) / "run.json").read_text())["sittings"]:
             seconds = run["seconds"]["total"] if isinstance(run["seconds"], dict) else run["seconds"]
             where = f"{run['dataset']}; {run['device']}; engine {run['engine']}, {run['precision']}"
             what = f"{run['network']}, {run['what'].replace('_', ' ')}"
             took = f"last run {seconds:,.0f} s, finished {run['finished']}"
             if "pairs_computed" in run:  # of all pairs that the run needed; the others it found on the disk
-                took += f", {run['pairs_computed']:,} of {run['pairs']:,} pairs computed"
+                share = f"{run['pairs_computed']:,} of {run['pairs']:,} pairs computed"
+                if run["pairs_computed"]:
+                    computing[what] = f"\n    before it {seconds:,.0f} s, finished {run['finished']}, {share}"
+                took += f", {share}{'' if run['pairs_computed'] else computing.get(what, '')}"
             lines[what] = f"{what}: {where}; {took}"
         print("\n".join(lines.values()))
     except (OSError, ValueError, KeyError, TypeError):
@@ -282,8 +287,8 @@ def plotted_values(results: Results, name: str) -> tuple[list[Array], bool]:
     return [v - 1 for v in values] if near_one else values, near_one
 
 
-def draw_panel(ax: Axes, results: Results, quantity: str, verdicts: bool = True) -> None:
-    """One quantity of `PANELS` over n."""
+def draw_panel(ax: Axes, results: Results, quantity: str, verdicts: bool = True) -> bool:
+    """One quantity of `PANELS` over n. Returns whether a curve was fitted."""
     panel, n = PANELS[quantity], results.arrays["data_sizes"]
     curves, near_one = {}, False
     for i, (key, name) in enumerate(panel.curves.items()):
@@ -298,7 +303,8 @@ def draw_panel(ax: Axes, results: Results, quantity: str, verdicts: bool = True)
     size_axis(ax, n[results.arrays["trials"] > 0])
     ax.set_ylabel(panel.label + " − 1" * near_one)
     if verdicts:
-        note_verdicts(ax, curves)
+        note_verdicts(ax, curves, of="κ" if near_one else "")  # what is drawn is κ - 1
+    return bool(panel.fitted and not near_one)
 
 
 @drawn_in_style
@@ -326,9 +332,9 @@ def one_quantity(quantity: str) -> Callable[[Results], Figure]:
 
     def draw(results: Results) -> Figure:
         figure, axes = panels(1, 1, 7, 5)
-        draw_panel(axes[0, 0], results, quantity)
+        fitted = draw_panel(axes[0, 0], results, quantity)
         axes[0, 0].set_title(results.title, fontsize=12, pad=8 + 12 * len(PANELS[quantity].curves))
-        add_legend(figure, columns=2, fitted=PANELS[quantity].fitted)
+        add_legend(figure, columns=2, fitted=fitted)
         return figure
 
     draw.__name__, draw.__doc__ = quantity, f"{PANELS[quantity].label} over n, of one network."
@@ -632,16 +638,21 @@ def count_of(arrays: Mapping[str, NDArray], size: int) -> str:
 def digit_pairs(results: Results) -> Figure:
     """Eight quantities of all 45 pairs of digits at the largest size; the paper's two pairs are framed.
 
-    Rank 1 is the most favourable, as in RESULTS.md, which takes all sizes together.
+    Differences are of the size at which they are largest. Rank 1 is the most favourable, as in RESULTS.md, which takes
+    all sizes together.
     """
     arrays = results.part("digit_pairs")
-    size = np.flatnonzero(arrays["trials"])[-1]
+    there = np.flatnonzero(arrays["trials"]).tolist()
+    size = there[-1]
     title = f"{results.title.split(',')[0]}, all pairs of digits, n = {arrays['data_sizes'][size]}"
     title += f", {count_of(arrays, size)}; framed: the paper's pairs; rank 1: the best"
     figure, axes = panels(4, 2, 5, 4.4, title)
     pairs = np.sort(arrays["digit_pairs"], axis=1).astype(int)
     for ax, shown in zip(axes.flat, PAIR_MAPS, strict=True):
-        values, title = map_values(arrays, shown, size), shown.title
+        most = [np.abs(map_values(arrays, shown, s)).max() if shown.subtracted else s for s in there]
+        at = there[np.argmax(most)]
+        values, title = map_values(arrays, shown, at), shown.title
+        title += f", n = {arrays['data_sizes'][at]}" * (at != size)
         if shown.name.startswith("condition_number") and results.network == "fully-connected":
             values, title = values - 1, f"{title} − 1"
         table = np.full((10, 10), np.nan)
@@ -684,7 +695,8 @@ def sensitivity(results: Results) -> Figure:
     several = np.flatnonzero(arrays["trials"] > 1)
     size = (several if several.size else np.flatnonzero(arrays["trials"]))[-1]
     n = arrays["data_sizes"][size]
-    title = f"{results.title}, n = {n}, {count_of(arrays, size)}; framed: the paper's"
+    title = f"{results.title}, n = {n}, {count_of(arrays, size)}; framed: the paper's\n"
+    title += "differences in white: their 95 % interval includes 0"
     figure, axes = panels(len(SENSITIVITY_MAPS), len(PLANES), 3.9, 3.1, title)
     for row, shown in zip(axes, SENSITIVITY_MAPS, strict=True):
         maps = [sensitivity_map(arrays, shown, n, *plane) for plane in PLANES]
@@ -692,13 +704,22 @@ def sensitivity(results: Results) -> Figure:
         if shown.subtracted:  # white is 0, whatever the signs
             scale = np.concatenate([scale, -scale])
         for ax, plane, (y, x, table) in zip(row, PLANES, maps, strict=True):
-            draw_map(ax, table, shown.log, shown.digits, scale=scale)
+            draw_map(ax, table, shown.log, shown.digits, scale, may_be_chance(arrays, shown, size, *plane))
             ax.set_xticks(range(len(x)), labels=[f"{value:g}" for value in x])
             ax.set_yticks(range(len(y)), labels=[f"{value:g}" for value in y])
             ax.set(xlabel=plane[0], ylabel=plane[1], ylim=(-0.5, len(y) - 0.5))
             ax.set_title(shown.title, fontsize=11)
             mark(ax, x.searchsorted(papers[plane[0]]), y.searchsorted(papers[plane[1]]))
     return figure
+
+
+def may_be_chance(arrays: Mapping[str, NDArray], shown: Map, size: int, x: str, y: str) -> NDArray[np.bool_] | None:
+    """Where a map of K̃'s gain over its diagonal may be 0, [y, x]; None for other maps."""
+    if not shown.subtracted:
+        return None
+    mean, half = evidence.gains(arrays, shown.name.removeprefix("accuracy_sparse"), "")
+    unclear = (np.abs(mean) <= half)[:, size].astype(float)
+    return evidence.plane(arrays, unclear, evidence.PARAMETERS.index(y), evidence.PARAMETERS.index(x))[2] == 1
 
 
 def sensitivity_map(arrays: Mapping[str, NDArray], shown: Map, n: int, x: str, y: str) -> tuple[Array, Array, Array]:
@@ -831,8 +852,10 @@ def cost_of_all(results: Results) -> Figure:
 
 
 DIVISORS = {
-    "training": "the training matrix's largest", "test block": "the test block's largest", "k_thresh": "k_thresh alone"
-}  # fmt: skip
+    "training": "training's largest off-diagonal",
+    "test block": "the test block's largest",
+    "k_thresh": "k_thresh alone",
+}
 
 
 def size_means(values: Sequence[Array]) -> Array:

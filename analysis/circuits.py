@@ -38,6 +38,7 @@ def section(folder: Path) -> str:
 ## One prediction as a circuit
 
 `python circuit.py` built it and ran it on a state vector: one test image, k* divided by the test block's largest entry,
-QSVT for the sparsified algorithm. Gates are cx, rz, sx and x.
+QSVT for the sparsified algorithm. Gates are cx, rz, sx and x. A controlled rotation by an entry of K~ counts as the two
+queries that computing and uncomputing that entry take.
 
 {tables.table(heading, rows)}"""

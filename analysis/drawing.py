@@ -213,11 +213,15 @@ def add_legend(
     figure.legend(entries.values(), entries, loc="outside lower center", ncols=columns, fontsize=11)
 
 
-def note_verdicts(ax: Axes, curves: Mapping[str, Curve], size: float = 10) -> None:
-    """What scaling.py says of each fitted curve, in its colour, above the panel; of a single one without its name."""
+def note_verdicts(ax: Axes, curves: Mapping[str, Curve], size: float = 10, of: str = "") -> None:
+    """What scaling.py says of each fitted curve, in its colour, above the panel; of a single one without its name.
+
+    of: what the verdicts are about, where the panel shows something else.
+    """
     fitted = [(key, curve.growth) for key, curve in curves.items() if curve.growth]
     for i, (key, growth) in enumerate(reversed(fitted)):
-        name, color = f"{STYLES[key].label}: " * (len(fitted) > 1), STYLES[key].color
+        named = [STYLES[key].label] * (len(fitted) > 1) + [of] * bool(of)
+        name, color = f"{', '.join(named)}: " * bool(named), STYLES[key].color
         place = 2, 3 + 1.25 * size * i
         ax.annotate(name + growth.verdict, (0, 1), place, "axes fraction", "offset points", color=color, fontsize=size)
 
@@ -227,8 +231,15 @@ def note_verdicts(ax: Axes, curves: Mapping[str, Curve], size: float = 10) -> No
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def draw_map(ax: Axes, table: Array, log: bool, digits: int = 2, scale: Array | None = None) -> None:
-    """A table of numbers as colours, with the numbers on them; NaN stays empty. scale: what the colours span."""
+def draw_map(
+    ax: Axes, table: Array, log: bool, digits: int = 2, scale: Array | None = None,
+    chance: NDArray[np.bool_] | None = None,
+) -> None:  # fmt: skip
+    """A table of numbers as colours, with the numbers on them; NaN stays empty.
+
+    scale: what the colours span. chance: cells that may be 0, which are white and have grey numbers.
+    """
+    chance = np.zeros(table.shape, bool) if chance is None else chance
     known = table if scale is None else scale
     known = known[np.isfinite(known)]
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
@@ -240,14 +251,14 @@ def draw_map(ax: Axes, table: Array, log: bool, digits: int = 2, scale: Array | 
     else:
         norm = Normalize(low, max(high, low + 1e-3))
     colors = mpl.colormaps["RdBu" if low < 0 < high and not log else "cividis"]
-    ax.imshow(np.ma.masked_invalid(table), cmap=colors, norm=norm, aspect="auto")
+    ax.imshow(np.ma.masked_where(np.isnan(table) | chance, table), cmap=colors, norm=norm, aspect="auto")
     ax.grid(False)
     for (i, j), value in np.ndenumerate(table):
         if not np.isnan(value):
             red, green, blue, _ = colors(norm(min(value, 1e300)))
             dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
-            ax.text(j, i, short_number(value, digits), ha="center", va="center", fontsize=7.5,
-                    color="white" if dark else "black")  # fmt: skip
+            color = GREY if chance[i, j] else "white" if dark else "black"
+            ax.text(j, i, short_number(value, digits), ha="center", va="center", fontsize=7.5, color=color)
 
 
 def short_number(value: float, digits: int = 2) -> str:

@@ -208,13 +208,18 @@ def sensitivity_map(arrays: Arrays, name: str, size: int, rows: int, columns: in
     rows, columns: 0 percentile, 1 boost, 2 density; the third one is the paper's. Means over trials and patterns of
     the size; of κ, which may be huge, medians.
     """
+    average = np.nanmedian if name.startswith("condition_number") else np.nanmean
+    values = arrays[name][np.flatnonzero(arrays["data_sizes"] == size)[0]]
+    return plane(arrays, average(values.reshape(len(values), -1), axis=1), rows, columns)
+
+
+def plane(arrays: Arrays, values: Array, rows: int, columns: int) -> tuple[Array, Array, Array]:
+    """Values of all settings [settings] as a plane through the paper's point, as `sensitivity_map` describes it."""
     settings, third = arrays["settings"], 3 - rows - columns
     inside = np.flatnonzero(settings[:, third] == origin(arrays)["papers_setting"][third])
-    average = np.nanmedian if name.startswith("condition_number") else np.nanmean
-    values = arrays[name][np.flatnonzero(arrays["data_sizes"] == size)[0], inside]
     y, x = (np.unique(settings[inside, axis], return_inverse=True) for axis in (rows, columns))
     found = np.full((len(y[0]), len(x[0])), np.nan)
-    found[y[1], x[1]] = average(values.reshape(len(inside), -1), axis=1)
+    found[y[1], x[1]] = values[inside]
     return y[0], x[0], found
 
 
@@ -281,7 +286,8 @@ def summary(arrays: Arrays, size: int, setting: int, suffix: str) -> str:
 
 def gains(arrays: Arrays, ending: str, suffix: str) -> tuple[Array, Array]:
     """Means and half-widths of the accuracy of K̃ minus that of its diagonal alone, [settings, sizes]."""
-    gain = arrays[f"accuracy_sparse{ending}{suffix}"].mean(axis=-1) - arrays[f"accuracy_diagonal{ending}"]
+    diagonal = arrays[f"accuracy_diagonal{ending}"]
+    gain = arrays[f"accuracy_sparse{ending}{suffix}"].reshape(*diagonal.shape, -1).mean(axis=-1) - diagonal
     each = [means(arrays["data_sizes"], gain[:, s]) for s in range(len(arrays["settings"]))]
     mean, half = np.array(each).swapaxes(0, 1)
     return mean, half

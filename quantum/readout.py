@@ -10,7 +10,7 @@ Sources: [BHMT] Brassard, Hoyer, Mosca, Tapp, quant-ph/0005055. [Suzuki] Suzuki 
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import scipy.special
@@ -102,14 +102,14 @@ def runs_per_shot(p: ArrayLike, post_selection: ArrayLike) -> Array:
 
 
 def uses_per_shot(p: ArrayLike, post_selection: ArrayLike) -> tuple[Array, Array]:
-    """How often a shot prepares |w> and |k*>. [...], [...]
+    """How often a shot prepares |w>, [...] as p, and |k*>, [...] as both.
 
     U_k in every run. With a^2 = P/(p + P), b^2 = p/(p + P), its flag lets a^2 + b^2 P = P (1 + p)/(p + P) of them
     pass to U_w: the branch that does not load k* always does.
     """
     p = np.asarray(p)
     runs = runs_per_shot(p, post_selection)
-    return (1 + p) / (2 * p) + 0 * runs, runs
+    return (1 + p) / (2 * p), runs
 
 
 def amplified(probability: ArrayLike, rounds: ArrayLike) -> Array:
@@ -140,21 +140,29 @@ def amplifications(p: float, post_selection: Array) -> tuple[Array, Array, Array
     return 2 * rounds_w + 1, kept_w, 2 * rounds_k + 1, kept_k
 
 
-def cheapest(spent: Array, *uses: Array) -> list[Array]:
-    """Those of the `uses` [w, k, test] for which `spent` [w, k, test] is smallest. [test] each"""
-    w, k = np.unravel_index(np.argmin(spent.reshape(-1, spent.shape[2]), axis=0), spent.shape[:2])
-    return [np.broadcast_to(each, spent.shape)[w, k, np.arange(spent.shape[2])] for each in uses]
+def cheapest_uses(
+    uses: Callable[..., tuple[Array, Array]], cost_w: float, p: float, cost_k: float, post_selection: Array
+) -> tuple[Array, Array]:
+    """Uses of the preparations of |w> and |k*> with the amplification of both that costs least. [test], [test]
 
-
-def amplified_shot(cost_w: float, p: float, cost_k: float, post_selection: Array) -> list[Array]:
-    """How often a shot uses the preparations of |w> and |k*>, with the cheapest amplification of both. [test], [test]
-
-    cost_w, cost_k: of one use. post_selection: [test].
+    uses: the two, from what `amplifications` returns. cost_w, cost_k: of one use. post_selection: [test].
     """
     times_w, kept_w, times_k, kept_k = amplifications(p, post_selection)
-    passed, runs = uses_per_shot(kept_w, kept_k)
-    uses_w, uses_k = passed * times_w, runs * times_k
-    return cheapest(uses_w * cost_w + uses_k * cost_k, uses_w, uses_k)
+    uses_w, uses_k = uses(times_w, kept_w, times_k, kept_k)
+    spent = uses_w * cost_w + uses_k * cost_k  # [w, k, test]
+    w, k = np.unravel_index(np.argmin(spent.reshape(-1, spent.shape[2]), axis=0), spent.shape[:2])
+    test = np.arange(len(post_selection))
+    return uses(times_w[w, 0, 0], kept_w[w, 0, 0], times_k[k, test], kept_k[k, test])
+
+
+def amplified_shot(cost_w: float, p: float, cost_k: float, post_selection: Array) -> tuple[Array, Array]:
+    """How often a shot uses the preparations of |w> and |k*>, by `cheapest_uses`. [test], [test]"""
+
+    def uses(times_w: Array, kept_w: Array, times_k: Array, kept_k: Array) -> tuple[Array, Array]:
+        passed, runs = uses_per_shot(kept_w, kept_k)
+        return passed * times_w, runs * times_k
+
+    return cheapest_uses(uses, cost_w, p, cost_k, post_selection)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -171,15 +179,18 @@ def uses_for_kept_part(runs: ArrayLike) -> Array:
     return np.sqrt(2 * np.asarray(runs) - 1)
 
 
-def amplified_estimate(cost_w: float, p: float, cost_k: float, post_selection: Array) -> list[Array]:
-    """As `amplified_shot`: how often a use of the whole preparation uses those of |w> and |k*>, times what its kept
-    part costs. Both branches are in one unitary, which pays for both. [test], [test]
+def amplified_estimate(cost_w: float, p: float, cost_k: float, post_selection: Array) -> tuple[Array, Array]:
+    """The same for a use of the whole preparation, times what its kept part costs. [test], [test]
+
+    Both branches are in one unitary, which pays for both.
     """
-    times_w, kept_w, times_k, kept_k = amplifications(p, post_selection)
-    runs = runs_per_shot(kept_w, kept_k)
-    factor = np.where(runs <= 1 / LEAST_KEPT, uses_for_kept_part(runs), np.inf)
-    spent = factor * (times_w * cost_w + times_k * cost_k)
-    return cheapest(spent, factor * times_w, factor * times_k)
+
+    def uses(times_w: Array, kept_w: Array, times_k: Array, kept_k: Array) -> tuple[Array, Array]:
+        runs = runs_per_shot(kept_w, kept_k)
+        factor = np.where(runs <= 1 / LEAST_KEPT, uses_for_kept_part(runs), np.inf)
+        return factor * times_w, factor * times_k
+
+    return cheapest_uses(uses, cost_w, p, cost_k, post_selection)
 
 
 def schedule(points: int) -> NDArray[np.int64]:

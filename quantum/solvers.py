@@ -330,7 +330,7 @@ def series_in_perturbation(encoding: Encoding, epsilon: float) -> Prepared:
 
     Each part by QSVT ([GSLW], Corollary 18), their sum as a linear combination of unitaries ([GSLW], Lemma 52).
 
-    Of degree 0 where |E| <= `relative_error`(epsilon): |y> is |w| up to epsilon, and no query is needed. The radius of
+    Of degree 0 where |E| <= `relative_error`(epsilon): |y> is |w> up to epsilon, and no query is needed. The radius of
     the interval, from |E| up, trades the degree for the polynomial's size on |e| <= beta. |E| is assumed known, as
     kappa is for the others. Only for the encoding "I + E", and beta < 1, where 1/(1 + e) is bounded; elsewhere NaN.
     """
