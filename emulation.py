@@ -42,7 +42,7 @@ Random = Callable[[str], Generator]  # generators by purpose
 # Constants
 # ----------------------------------------------------------------------------------------------------------------------
 
-VERSION = 4  # of what a trial's record holds; raise it when a formula here or in quantum/ changes
+VERSION = 5  # of what a trial's record holds; raise it when a formula here or in quantum/ changes
 SHARE = 0.99  # of the noiseless accuracy, that a readout has to reach
 EPSILON_SHARE = 0.1  # error of |w>, which moves o by at most as much, in units of the shot noise 1/sqrt(M)
 LARGEST_EPSILON = 0.1
@@ -156,8 +156,8 @@ def classical_costs(
 ) -> Record:
     """What a classical computer does for the same prediction. Values by threshold [2].
 
-    operations_classical [2, 5]: of CLASSICAL. "All entries" has w solved once, and so has "sampler"; "local solver"
-    finds the w_i that are sampled, each alone (local_operations) or, where that is cheaper, all at once
+    operations_classical [2, 5]: of CLASSICAL. "All entries" adds up k*'w, w solved once, and so has "sampler"; "local
+    solver" finds the w_i that are sampled, each alone (local_operations) or, where that is cheaper, all at once
     (series_operations); "anew" finds all of them for every prediction.
     """
     sparse, n, radius = scipy.sparse.csr_array(matrix), len(y), classical.jacobi_radius(matrix)
@@ -165,11 +165,11 @@ def classical_costs(
     dominant = np.mean(classical.dominance(matrix) < 1)
     found: Record = {"samples_needed": samples, "dominant_rows": dominant, "jacobi_radius": radius}
     rows = []
-    for level, epsilon, m in zip(levels, epsilons, samples, strict=True):
+    for threshold, level, epsilon, m in zip(THRESHOLDS, levels, epsilons, samples, strict=True):
         weights, entries, local, length = classical.local_solve(matrix, y, solvers.relative_error(epsilon), radius)
         iterations = classical.conjugate_gradient_iterations(sparse, y, exact, epsilon)
         anew = classical.conjugate_gradient_operations(sparse, iterations), classical.cholesky_operations(n)
-        series, reads = classical.series_operations(sparse, length), classical.SAMPLER_OPERATIONS * m
+        series, reads = classical.series_operations(sparse, length), classical.SAMPLER_OPERATIONS[threshold] * m
         sampled, overlap = reads + min(m * local.mean(), series), training.overlaps(k, weights)
         rows.append({
             "local_length": length, "local_entries": entries.mean(), "local_operations": local.mean(),
@@ -204,7 +204,7 @@ def emulate_trial(kernels: Record, matrices: list[Array], random: Random) -> Rec
     diagonal["cost"] = [cost(free, probabilities, *need) for need in needs]
     levels = np.array([0.0, np.median(diagonal["overlap"])])
     samples = classical.samples_needed(held[-1], y, label, levels, SHARE, random("sampler"))
-    operations = [[2 * len(y), classical.SAMPLER_OPERATIONS * m] for m in samples]
+    operations = [[2 * len(y), classical.SAMPLER_OPERATIONS[t] * m] for t, m in zip(THRESHOLDS, samples, strict=True)]
     diagonal |= {"samples_needed": samples, "operations": operations}
     found = {"qram_writes": len(y), "post_selection_probability": probabilities}
     found |= {f"{name}_diagonal": value for name, value in diagonal.items()}

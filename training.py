@@ -32,7 +32,7 @@ from runtime import options
 from runtime.checkpoints import kernel_pair, missing_pairs, read_kernel_pair
 from runtime.files import save_unless_there
 from runtime.linear_algebra import Array, Matrix, condition_number, extreme_eigenvalues, numerical_flags, solve
-from runtime.results import SETTINGS_NAMES, GrowingResults, medians_over_images, note_flags
+from runtime.results import SETTINGS, GrowingResults, medians_over_images, note_flags
 from runtime.sitting import Sitting, announce, drop_unfillable_sizes
 from runtime.trials import PAPERS_DIGITS, Label, Run, Trial, TrialFiles, random_generator
 from runtime.verification import verify
@@ -457,7 +457,7 @@ def run_network(args: argparse.Namespace, run: Run, network: str, planned: list[
     """Compute all trials of one network, and merge them into its results file, which is returned."""
     digits = None if args.digit_pairs else planned[0][1].digits
     path = run.output / f"{run.prefix(network)}{planned[0][1].variant if digits else ''}_{args.what}.npz"
-    with GrowingResults(path, results_origin(run, network, digits), SETTINGS_NAMES.get(args.what)) as results:
+    with GrowingResults(path, results_origin(run, network, digits), SETTINGS.get(args.what), run.engine) as results:
         todo = [(s, t) for s, t in planned if (t.size, s, t.number) not in results.records]
         with Sitting(run, network, args.what, [trial_files(run, trial) for _, trial in todo]) as sitting:
             for setting, trial in todo:

@@ -259,7 +259,7 @@ def crossing(quantum: Curve, classical: Curve, worth: float, first: float) -> Cr
 
     Earliest: as soon as the bounds allow it, but no prediction takes less than one run; latest: from where on they
     allow nothing else. A curve that has fallen to 0 is fitted to data that do not tell, and shows no crossing. Nor do
-    data tell what one run's queries alone exclude, or bounds that allow the first n beyond `first`.
+    data tell that n is excluded where one run's queries alone do so, or up to twice that n, or twice `first`.
     """
     n = np.geomspace(first, FARTHEST, 1401)
     q, c = quantum.best(n), classical.best(n)
@@ -275,9 +275,8 @@ def crossing(quantum: Curve, classical: Curve, worth: float, first: float) -> Cr
     at_least = (np.where(each < QUERIES_A_RUN, QUERIES_A_RUN, each) for each in (q, q_low, q_high))  # NaN stays
     dear, dear_low, dear_high = (worth * each for each in at_least)
     possible, floor = ~(dear_low > c_high), ~(worth * QUERIES_A_RUN > c_high)
-    untold = max(1, int(np.argmax(floor))) if floor.any() else len(n)
-    told = not possible.any() or int(np.argmax(possible)) > untold
-    earliest = float(n[np.argmax(possible)]) if possible.any() else np.inf
+    earliest, by_floor = (float(n[np.argmax(each)]) if each.any() else np.inf for each in (possible, floor))
+    told = earliest > 2 * by_floor
     best, sure = (dear <= c) & (q > 0), (dear_high <= c_low) & (q > 0)
     latest = from_where_on(sure)
     return Crossing(from_where_on(best), earliest, latest, told=told or bool(np.isfinite(latest)))
@@ -318,7 +317,7 @@ def classical_curves(emulation: Emulation, fit: Any) -> dict[str, Curve]:
     t = emulation.index(thresholds="median")["thresholds"]
     costs = classical_costs(emulation)
     shots = fit(emulation.sizes, [array[:, :, t].mean(axis=1) for array in emulation.values("shots_needed")])
-    sampler = Sampler(shots, Exactly(lambda n: SAMPLER_OPERATIONS + 0 * n))
+    sampler = Sampler(shots, Exactly(lambda n: SAMPLER_OPERATIONS["median"] + 0 * n))
     found: dict[str, Curve] = {
         "all entries": Exactly(lambda n: 2 * n),
         "sampler": sampler,
@@ -491,19 +490,21 @@ def crossing_table(found: Mapping[tuple[str, str, float], Crossing]) -> str:
 
 CONDITIONS = """\
 [quantum/README.md](../quantum/README.md) names the solvers, the encodings and the readouts, and where they come from.
-Queries to K~, to k* and to y of one prediction. t is the median of the test set. k* is divided by the training matrix's
-largest off-diagonal entry, which is known: P is of k* clipped by that. Shots and accuracies are of k* divided by
-k_thresh; “a divisor of k* is known” below says what the other one changes. A readout goes on until it has 99 %
-of the noiseless accuracy: 0.980 where that is 0.990. Shots are found to the unit; amplitude estimation's schedule
-about doubles from one length to the next. k* is loaded first, so that runs which lose it do not pay for the solver.
-Means over test images and trials ± 95 %, then quantiles over the test images at the largest n. The series in E is left
-out where it does not converge for every K̃.
+Queries to K~, to k* and to y of one prediction. t is the median of the test set. k* is divided by the training
+matrix's largest off-diagonal entry, which is known: P is of k* clipped by that. Shots and accuracies are of k*
+divided by k_thresh; “a divisor of k* is known” below says what the other one changes. A readout goes on until it has
+99 % of the noiseless accuracy: 0.980 where that is 0.990. Shots are found to the unit; amplitude estimation's
+schedule about doubles from one length to the next. For shots k* is loaded first, so that runs which lose it do not
+pay for the solver; amplitude estimation pays for both in every use. “All entries” is k*'w at its own median, about as
+accurate (see below), for which |k*| is not needed; o itself would take 4n operations. Means over test images and
+trials ± 95 %, then quantiles over the test images at the largest n. The series in E is left out where it does not
+converge for every K̃.
 
 The sparse oracle's block encoding divides by s max|K~|, so that κ grows by nearly s even where K~ is nearly diagonal:
 that part of its cost is one of the encoding, not of the problem. I + E takes the diagonal apart. “Kernel reflection,
-norm unknown” and “adiabatic” are expected numbers of measured repetitions, from published counts and not emulated step
-by step. They can't stand in one branch of a Hadamard test, so that their rows are lower bounds; they have no inverse,
-and so no amplitude estimation.
+norm unknown” and “adiabatic” are expected numbers of measured repetitions, from published counts and not emulated
+step by step. They can't stand in one branch of a Hadamard test, so that their rows are lower bounds; they have no
+inverse, and so no amplitude estimation.
 """
 CONVENTIONS = """\
 The cheapest ways by what k* is divided by: the largest off-diagonal entry of the training matrix, known (*training*);
@@ -516,26 +517,26 @@ are training.py's:
 """
 CROSSING = """\
 From this n on a quantum prediction would cost less than a classical one, if storing k* in QRAM cost nothing (95 %
-bounds in brackets). Storing it takes n kernel evaluations, as many as “all entries” reads: if they count, a quantum
-prediction can save at most 2n operations beside n kernel evaluations, and a sampler needs fewer of these.
+bounds in brackets). Storing it takes n kernel evaluations, which “all entries” pays as well. So where w is known a
+quantum prediction can save 2n operations at most, and those evaluations stay. A sampler evaluates fewer than n.
 Conditions as above: t is the median, k* is divided by what the training matrix gives, 99 % of the noiseless accuracy.
-All is extrapolated from the sizes above. “The data do not say”: the bounds exclude no n, or only those at which the
-three queries of one run would cost more.
-“Sampled by w²”: not against the sampler of this column, but against one that draws i by |w_i|^2 and is given the norm
-of k*. If both cost nothing, its reads take two operations and have a shot's variance, and a shot takes three queries or
-more. That equal variances need equal numbers is not proved: k_i/w_i has no bound. A dash: no linear system is solved,
-so that no solver is a rival.
+All is extrapolated from the sizes above. “The data do not say”: the bounds exclude no n beyond twice the largest one
+above, or only those at which the three queries of one run would cost more. “Sampled by w²”: not against the sampler
+of this column, but against one that draws i by |w_i|^2 and is given the norm of k*. If both cost nothing, its reads
+take two operations and have a shot's variance, and a shot takes three queries or more. That equal variances need
+equal numbers is not proved: k_i/w_i has no bound. A dash: no linear system is solved, so that no solver is a rival.
 """
 
 
 LARGER = """\
-Larger n, not emulated: P is measured there as well, and the readout is taken to use the preparation as often as at the
-largest n above. Queries by amplitude estimation, and what reading all entries takes:
+Larger n, not emulated: P is measured there as well, and the readout is taken to use the preparation as often as at
+the largest n above. Queries by amplitude estimation, and what reading all entries takes:
 """
 NO_SYSTEM = """\
-No solver asks for an entry of K̃ here: the diagonal apart, what is left is so small that |y> is the solution within ε.
-No linear system is solved, and so this network at this depth is no evidence for a speedup by inverting K̃ on a quantum
-computer. What is left is an inner product of k* with y.
+No entry of K̃ is needed here: the diagonal apart, what is left is so small that |y> is the solution within ε, if |E|
+is known. That is the series in E of degree 0. The other solvers below ask for entries all the same, and cost more. So
+this network at this depth is no evidence for a speedup by inverting K̃ on a quantum computer. What is left is an
+inner product of k* with y.
 """
 
 

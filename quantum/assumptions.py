@@ -16,7 +16,7 @@ MOST_BITS = 60
 ASSUMPTIONS = {  # what is assumed free or known, and the array that says what it costs where it is not
     "QRAM holds k*": ("kernel evaluations to write it, for every prediction", "qram_writes"),
     "an oracle gives places and values of K~'s entries": (
-        "kernel evaluations to store them, for each training image", "sparsity"
+        "most entries in a row of K~, each a kernel evaluation to store once", "sparsity"
     ),
     "K~ has exact entries": ("bits an entry for 99 % of the accuracy in every trial", "bits_matrix"),
     "k* has exact entries": ("bits an entry for the same, by convention", "bits_test"),

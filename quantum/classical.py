@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 PERMUTATIONS = 20  # random orders in which the sampler reads k*
-SAMPLER_OPERATIONS = 6  # of an entry read: it adds to the sums of k w, k^2 and w^2
+SAMPLER_OPERATIONS = {"zero": 2, "median": 6}  # of an entry read: it adds to the sum of k w; for t, of k^2 and w^2 too
 
 
 def cholesky_operations(n: int) -> float:

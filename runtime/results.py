@@ -25,8 +25,8 @@ from runtime.files import put_aside, save
 Key = tuple[int, Hashable, int]  # size, setting (None where a file has no sweep) and number of a trial
 Record = Mapping[str, Any]
 ROOT = Path(__file__).parent.parent
-SETTINGS_NAMES = {"depth_sweep": "depth_settings", "digit_pairs": "digit_pairs"}  # of files that have settings
-save_seconds = 20  # from one save of unfinished records to the next
+SETTINGS = {"depth_sweep": "depth_settings", "digit_pairs": "digit_pairs"}  # of files that have settings
+SAVING = 0.05  # of a run's time at most is spent on saving unfinished records
 
 
 @dataclass
@@ -157,10 +157,12 @@ class GrowingResults(Results):
     Records that can't be read, or that other constants or other code computed, are not gone on with.
     """
 
-    def __init__(self, path: Path, origin: dict[str, Any], settings_name: str | None = None) -> None:
+    def __init__(
+        self, path: Path, origin: dict[str, Any], settings_name: str | None = None, engine: str = "auto"
+    ) -> None:
         super().__init__(origin, settings_name=settings_name)
-        self.path, self.unfinished = path, path.with_name(path.name + ".unfinished")
-        self.marked = json.loads(json.dumps(origin | {"code": code_checksum()}))
+        self.path, self.unfinished, self.next_save = path, path.with_name(path.name + ".unfinished"), 0.0
+        self.marked = json.loads(json.dumps(origin | {"code": code_checksum(), "engine": engine}))
 
     def __enter__(self) -> "GrowingResults":
         with contextlib.suppress(BadInput):
@@ -168,15 +170,16 @@ class GrowingResults(Results):
             if left.origin == self.marked:
                 self.records, self.by_size = left.records, left.by_size
                 print(f"{self.path.name}: {len(left.records)} trials are there from a run that was stopped")
-        self.saved = time.monotonic()
         return self
 
     def keep(self, key: Key, record: Record) -> None:
-        """Add a trial's record, and save all from time to time."""
+        """Add a trial's record, and save all, unless that has just been done."""
         self.records[key] = record
-        if time.monotonic() > self.saved + save_seconds:
+        start = time.monotonic()
+        if start > self.next_save:
             self.save()
-            self.saved = time.monotonic()
+            end = time.monotonic()
+            self.next_save = end + (end - start) / SAVING
 
     def save(self) -> None:
         """Save what there is for the next run."""

@@ -77,8 +77,9 @@ def test_crossing_by_hand():
     found = costs.crossing(line, entries, 1e3, 16)
     assert found.earliest == pytest.approx(1500, rel=0.03) and str(found) == "the data do not say"
     # bounds that exclude the first n, where it is measured, and nothing beyond
-    line.band = lambda n: (np.where(np.asarray(n) > 16, 0, 1e6), np.full(len(n), np.inf))
-    assert str(costs.crossing(line, entries, 1, 16)) == "the data do not say"
+    for last in (16, 25):
+        line.band = lambda n, last=last: (np.where(np.asarray(n) > last, 0, 1e6), np.full(len(n), np.inf))
+        assert str(costs.crossing(line, entries, 1, 16)) == "the data do not say"
 
 
 def test_costs_are_combined():

@@ -167,7 +167,7 @@ def test_classical_costs_by_hand(monkeypatch):
     assert length[1] > length[0] and alone[0] < at_once[0] and 3 * alone[1] > at_once[1]
     anew = [i * (2 * 7 + 10 * 3) for i in found["iterations"]]
     np.testing.assert_allclose(found["operations_classical"], [
-        [6, 6, 6 + alone[0], 6 + anew[0], 6 + 27], [6, 18, 18 + at_once[1], 6 + anew[1], 6 + 27]
+        [6, 2, 2 + alone[0], 6 + anew[0], 6 + 27], [6, 18, 18 + at_once[1], 6 + anew[1], 6 + 27]
     ])  # fmt: skip
     assert found["local_accuracy"] == [1, 1] and found["dominant_rows"] == 1
 

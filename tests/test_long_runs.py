@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -135,3 +136,26 @@ sitting.Sitting.progress = stop_here
     assert "convolutional: 32 pairs are in" in out and "the other 168 pairs" in out and "note: " not in out
     for name, content in contents(tmp_path).items():
         assert name.endswith("_results.npz") or content == (undisturbed / name).read_bytes(), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_quantities_of_finished_trials_survive(tmp_path, number):
+    """A signal in the third trial, whose kernels cost nothing: the first one, or two, are not computed again."""
+    prelude = f"""
+import os
+compute = training.compute_trial
+def stop_in_third(run, trial, progress, seen=[]):
+    seen.append(trial)
+    if len(seen) == 3:
+        os.kill(os.getpid(), {int(number)})
+    return compute(run, trial, progress)
+training.compute_trial = stop_in_third
+"""
+    arguments = ("--dataset", "digits", "--networks", "fully-connected", "--data-sizes", 4, "--trials", 4)
+    arguments += ("--test-size", 4, "--output")
+    check_end(end(start(*arguments, tmp_path / "stopped", prelude=prelude)), number)
+    assert re.search("[12] trials are there from a run that was stopped", succeed(*arguments, tmp_path / "stopped"))
+    succeed(*arguments, tmp_path / "whole")
+    assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
+    assert not list((tmp_path / "stopped").glob("*.unfinished"))

@@ -245,16 +245,32 @@ def test_a_stopped_runs_records_are_there_for_the_next_run(tmp_path, capsys):
     assert [file.name for file in tmp_path.iterdir()] == ["r.npz"]
 
 
-def test_records_are_saved_while_a_run_goes_on(tmp_path, monkeypatch):
-    """For whoever kills it with kill -9."""
-    monkeypatch.setattr(results, "save_seconds", 0)
+def test_records_are_saved_while_a_run_goes_on(tmp_path):
+    """For whoever kills it: nothing is saved at the end then."""
     growing = results.GrowingResults(tmp_path / "r.npz", ORIGIN).__enter__()
     growing.keep((4, None, 0), record(1.0))
     with results.GrowingResults(tmp_path / "r.npz", ORIGIN) as again:
         assert tuple(again.records) == ((4, None, 0),)
 
 
-@pytest.mark.parametrize("change", ["origin", "code", "damaged"])
+def test_saving_takes_little_of_a_runs_time(tmp_path, monkeypatch):
+    """Each save takes a second here, and a trial five: so one trial in five is followed by a save."""
+    now, saves = [0.0], []
+    monkeypatch.setattr(results.time, "monotonic", lambda: now[0])
+    growing = results.GrowingResults(tmp_path / "r.npz", ORIGIN).__enter__()
+
+    def save():
+        saves.append(len(growing.records))
+        now[0] += 1
+
+    monkeypatch.setattr(growing, "save", save)
+    for number in range(12):
+        now[0] += 5
+        growing.keep((4, None, number), record(1.0))
+    assert saves == [1, 6, 11]
+
+
+@pytest.mark.parametrize("change", ["origin", "code", "damaged", "engine"])
 def test_what_other_code_or_constants_computed_is_not_gone_on_with(tmp_path, monkeypatch, change):
     path = tmp_path / "r.npz"
     stopped_run(path)
@@ -262,7 +278,9 @@ def test_what_other_code_or_constants_computed_is_not_gone_on_with(tmp_path, mon
         monkeypatch.setattr(results, "code_checksum", lambda: "another one")
     if change == "damaged":
         path.with_name("r.npz.unfinished").write_text("no results")
-    with results.GrowingResults(path, ORIGIN | {"seed": 1} if change == "origin" else ORIGIN) as growing:
+    origin = ORIGIN | {"seed": 1} if change == "origin" else ORIGIN
+    engine = "jax" if change == "engine" else "auto"
+    with results.GrowingResults(path, origin, engine=engine) as growing:
         assert not growing.records and not growing.by_size
         growing.keep((4, None, 2), record(7.0))
     assert tuple(read_results(path).records) == ((4, None, 2),)
