@@ -384,7 +384,8 @@ def digit_pairs_section(title: str, arrays: Arrays) -> str:
         for each in papers:
             pair = pairs.index(each)
             mean, half, ranks = pair_ranks(pair_values(arrays, name, subtract), pair, high)
-            row += [f"{mean[pair]:{style}} ± {half[pair]:.2g}", *rank_in_words(ranks, len(pairs))]
+            half_width = f" ± {half[pair]:.2g}" if np.isfinite(half[pair]) else ""  # unknown of one trial
+            row += [f"{mean[pair]:{style}}{half_width}", *rank_in_words(ranks, len(pairs))]
         extremes = [f"{mean[i]:{style}} ({pairs[i][0]}, {pairs[i][1]})" for i in (np.argmin(mean), np.argmax(mean))]
         rows.append([*row, f"{np.median(mean):{style}}", *extremes])
     counts = ", ".join(f"{count} of n = {n}" for n, count in zip(arrays["data_sizes"], arrays["trials"], strict=True))
