@@ -153,9 +153,11 @@ def print_runs(folder: str | Path) -> None:
             took = f"last run {seconds:,.0f} s, finished {run['finished']}"
             if "pairs_computed" in run:  # of all pairs that the run needed; the others it found on the disk
                 share = f"{run['pairs_computed']:,} of {run['pairs']:,} pairs computed"
+                took += f", {share}"
                 if run["pairs_computed"]:
                     computing[what] = f"\n    before it {seconds:,.0f} s, finished {run['finished']}, {share}"
-                took += f", {share}{'' if run['pairs_computed'] else computing.get(what, '')}"
+                else:
+                    took += computing.get(what, "")
             lines[what] = f"{what}: {where}; {took}"
         print("\n".join(lines.values()))
     except (OSError, ValueError, KeyError, TypeError):
@@ -649,8 +651,9 @@ def digit_pairs(results: Results) -> Figure:
     figure, axes = panels(4, 2, 5, 4.4, title)
     pairs = np.sort(arrays["digit_pairs"], axis=1).astype(int)
     for ax, shown in zip(axes.flat, PAIR_MAPS, strict=True):
-        most = [np.abs(map_values(arrays, shown, s)).max() if shown.subtracted else s for s in there]
-        at = there[np.argmax(most)]
+        at = size
+        if shown.subtracted:
+            at = there[np.argmax([np.abs(map_values(arrays, shown, s)).max() for s in there])]
         values, title = map_values(arrays, shown, at), shown.title
         title += f", n = {arrays['data_sizes'][at]}" * (at != size)
         if shown.name.startswith("condition_number") and results.network == "fully-connected":
@@ -700,11 +703,13 @@ def sensitivity(results: Results) -> Figure:
     figure, axes = panels(len(SENSITIVITY_MAPS), len(PLANES), 3.9, 3.1, title)
     for row, shown in zip(axes, SENSITIVITY_MAPS, strict=True):
         maps = [sensitivity_map(arrays, shown, n, *plane) for plane in PLANES]
+        chance = may_be_chance(arrays, shown, size)
         scale = np.concatenate([table.ravel() for *_, table in maps])
         if shown.subtracted:  # white is 0, whatever the signs
             scale = np.concatenate([scale, -scale])
         for ax, plane, (y, x, table) in zip(row, PLANES, maps, strict=True):
-            draw_map(ax, table, shown.log, shown.digits, scale, may_be_chance(arrays, shown, size, *plane))
+            places = (evidence.PARAMETERS.index(name) for name in reversed(plane))
+            draw_map(ax, table, shown.log, shown.digits, scale, evidence.plane(arrays, chance, *places)[2] == 1)
             ax.set_xticks(range(len(x)), labels=[f"{value:g}" for value in x])
             ax.set_yticks(range(len(y)), labels=[f"{value:g}" for value in y])
             ax.set(xlabel=plane[0], ylabel=plane[1], ylim=(-0.5, len(y) - 0.5))
@@ -713,13 +718,12 @@ def sensitivity(results: Results) -> Figure:
     return figure
 
 
-def may_be_chance(arrays: Mapping[str, NDArray], shown: Map, size: int, x: str, y: str) -> NDArray[np.bool_] | None:
-    """Where a map of K̃'s gain over its diagonal may be 0, [y, x]; None for other maps."""
+def may_be_chance(arrays: Mapping[str, NDArray], shown: Map, size: int) -> Array:
+    """At which settings [settings] K̃'s gain over its diagonal, if the map shows that, may be 0: 1 there, else 0."""
     if not shown.subtracted:
-        return None
+        return np.zeros(len(arrays["settings"]))
     mean, half = evidence.gains(arrays, shown.name.removeprefix("accuracy_sparse"), "")
-    unclear = (np.abs(mean) <= half)[:, size].astype(float)
-    return evidence.plane(arrays, unclear, evidence.PARAMETERS.index(y), evidence.PARAMETERS.index(x))[2] == 1
+    return (np.abs(mean) <= half)[:, size].astype(float)
 
 
 def sensitivity_map(arrays: Mapping[str, NDArray], shown: Map, n: int, x: str, y: str) -> tuple[Array, Array, Array]:

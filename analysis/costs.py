@@ -316,17 +316,17 @@ def classical_curves(emulation: Emulation, fit: Any) -> dict[str, Curve]:
     """The classical rows as curves: exact, by the sampler's formula, or fitted, without those that fail somewhere."""
     t = emulation.index(thresholds="median")["thresholds"]
     costs = classical_costs(emulation)
-    shots = fit(emulation.sizes, [array[:, :, t].mean(axis=1) for array in emulation.values("shots_needed")])
+    needed, alone, at_once = (
+        [array[:, :, t].mean(axis=1) for array in emulation.values(name)]
+        for name in ("shots_needed", "local_operations", "series_operations")
+    )
+    shots = fit(emulation.sizes, needed)
     sampler = Sampler(shots, Exactly(lambda n: SAMPLER_OPERATIONS["median"] + 0 * n))
     found: dict[str, Curve] = {
         "all entries": Exactly(lambda n: 2 * n),
         "sampler": sampler,
         "Cholesky anew": Exactly(lambda n: n**3 / 3 + 2 * n**2 + 2 * n),
     }
-    alone, at_once = (
-        [array[:, :, t].mean(axis=1) for array in emulation.values(name)]
-        for name in ("local_operations", "series_operations")
-    )
     if all(np.isfinite(size).all() for size in alone):
         each, every = Sampler(shots, fit(emulation.sizes, alone)), fit(emulation.sizes, at_once)
         found["sampler, local solver"] = Combined(sampler, Combined(each, every, np.minimum), np.add)
