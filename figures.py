@@ -14,6 +14,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ from PIL import Image
 
 import scaling
 import training
-from analysis import costs, evidence, tables
+from analysis import costs, document, evidence, tables
 from analysis.drawing import (
     DPI,
     GREY,
@@ -42,10 +43,10 @@ from analysis.drawing import (
     draw_map,
     drawn_in_style,
     mark,
+    mark_below,
     note_verdicts,
     panels,
     plain_numbers,
-    short_number,
     size_axis,
     value_axis,
 )
@@ -199,6 +200,32 @@ def show_crossings(loaded: Mapping[str, Results]) -> None:
         display(Markdown(f"**{results.title}**: from which n on it would be cheaper\n\n{table}"))
 
 
+FINDINGS = {  # parts of which RESULTS.md has sentences
+    "depth_sweep": evidence.depth_section,
+    "baselines": evidence.baselines_section,
+    "digit_pairs": evidence.digit_pairs_section,
+    "sensitivity": evidence.sensitivity_section,
+}
+
+
+def show_findings(loaded: Mapping[str, Results], part: str) -> None:
+    """What RESULTS.md says of one of `FINDINGS`: its sentences without its tables."""
+    from IPython.display import Markdown, display
+
+    for results in loaded.values():
+        if part in results.parts:
+            text = FINDINGS[part](tables.title_of(results.prefix), results.parts[part])
+            lines = [line for line in text.splitlines() if line.startswith("- ")]
+            display(Markdown("\n".join([f"{results.title}:\n", *lines])))
+
+
+def show_simulation() -> None:
+    """How often the intervals cover and the verdicts are wrong, by design and by the spread of the trials."""
+    from IPython.display import Markdown, display
+
+    display(Markdown(document.simulated_designs(json.loads(document.SIMULATION.read_text()))))
+
+
 def save(figure: Figure, name: str, folder: str | Path) -> bytes:
     """Save a figure as {folder}/figures/{name}.png. Returns the picture."""
     picture, drawn = io.BytesIO(), io.BytesIO()
@@ -247,27 +274,47 @@ def show_together(loaded: Mapping[str, Results], drawing: Callable[[Mapping[str,
 
 
 class Panel(NamedTuple):
-    """One quantity over n: its axis, {style: array of the results}, and whether its growth is fitted."""
+    """One quantity over n: its axis, its curves as (style, array, line, label), and whether their growth is fitted."""
 
     label: str
-    curves: dict[str, str]
+    curves: tuple[tuple[str, str, str, str | None], ...]
     fitted: bool = True
 
 
 PANELS = {
-    "sparsity": Panel("most non-zeros in a column", {"sparsified": "sparsity", "pattern": "pattern_sparsity"}),
+    "sparsity": Panel(
+        "most non-zeros in a column",
+        (("sparsified", "sparsity", "original", None), ("pattern", "pattern_sparsity", "original", None)),
+    ),
     "accuracy": Panel(
         "accuracy at the median",
-        {"exact": "accuracy_exact", "sparsified": "accuracy_sparse", "diagonal": "accuracy_diagonal"},
+        (
+            ("exact", "accuracy_exact", "original", None),
+            ("sparsified", "accuracy_sparse", "original", None),
+            ("diagonal", "accuracy_diagonal", "original", None),
+        ),
         fitted=False,
     ),
     "condition_number": Panel(
-        "condition number κ", {"exact": "condition_number_exact", "sparsified": "condition_number"}
+        "condition number κ",
+        (
+            ("exact", "condition_number_exact", "original", None),
+            ("sparsified", "condition_number", "original", None),
+        ),
     ),
-    "post_selection": Panel("post-selection measurements", {"both": "post_selection_measurements"}),
+    "post_selection": Panel(
+        "post-selection measurements",
+        (
+            ("both", "post_selection_measurements", "original", "k*, divisor unknown"),
+            ("both", "post_selection_measurements_training", "sounder", "k*, divisor known"),
+        ),
+    ),
     "readout": Panel(
         "readout measurements",
-        {"sparsified": "readout_measurements_sparse", "diagonal": "readout_measurements_diagonal"},
+        (
+            ("sparsified", "readout_measurements_sparse", "original", None),
+            ("diagonal", "readout_measurements_diagonal", "original", None),
+        ),
     ),
 }
 
@@ -292,17 +339,19 @@ def plotted_values(results: Results, name: str) -> tuple[list[Array], bool]:
 def draw_panel(ax: Axes, results: Results, quantity: str, verdicts: bool = True) -> bool:
     """One quantity of `PANELS` over n. Returns whether a curve was fitted."""
     panel, n = PANELS[quantity], results.arrays["data_sizes"]
-    curves, near_one = {}, False
-    for i, (key, name) in enumerate(panel.curves.items()):
+    curves, near_one, shares = [], False, quantity == "accuracy"
+    for i, (key, name, line, label) in enumerate(panel.curves):
         values, near_one = plotted_values(results, name)
         options: dict[str, Any] = dict(sidestep=i - (len(panel.curves) - 1) / 2, fitted=panel.fitted and not near_one)
-        curves[key] = draw_curve(ax, n, values, STYLES[key], **options)
-        if panel.fitted:  # the verdict is about κ itself
-            curves[key] = curves[key]._replace(growth=tables.judged(results.arrays, name))
-    heights = np.concatenate([curve.heights for curve in curves.values()])
+        curve = draw_curve(ax, n, values, STYLES[key], label, line=line, outliers=not shares, **options)
+        # The verdict is about κ itself, where κ - 1 is drawn.
+        curves.append(curve._replace(growth=tables.judged(results.arrays, name)) if panel.fitted else curve)
+    heights = np.concatenate([curve.heights for curve in curves])
     kind = {"accuracy": "shares", "condition_number": "ratios"}.get(quantity, "counts")
     value_axis(ax, heights, kind, log=near_one or None)
     size_axis(ax, n[results.arrays["trials"] > 0])
+    if shares:
+        mark_below(ax, curves)
     ax.set_ylabel(panel.label + " − 1" * near_one)
     if verdicts:
         note_verdicts(ax, curves, of="κ" if near_one else "")  # what is drawn is κ - 1
@@ -318,11 +367,13 @@ def overview(loaded: Mapping[str, Results]) -> Figure:
     else:
         cells = [(results, quantity) for quantity in quantities for results in loaded.values()]
     rows = len(cells) // 2
-    figure, axes = panels(rows, 2, 3.7, 2.9)
+    figure, axes = panels(rows, 2, 3.4, 2.9)  # narrow, so that it can be read on a phone
     for i, (ax, (results, quantity)) in enumerate(zip(axes.flat, cells, strict=True)):
         draw_panel(ax, results, quantity)
         if i < 2:
-            ax.set_title(results.title.replace(", ", "\n", 1), fontsize=12)
+            title = f"{results.title.replace(', ', chr(10), 1)}\ntrials: {counts_of(results.arrays)}"
+            ax.set_title(title, fontsize=11)
+        ax.yaxis.label.set_size(10.5)
         if i < len(cells) - 2:
             ax.set_xlabel("")
     add_legend(figure, columns=2, fitted=True)
@@ -335,7 +386,8 @@ def one_quantity(quantity: str) -> Callable[[Results], Figure]:
     def draw(results: Results) -> Figure:
         figure, axes = panels(1, 1, 7, 5)
         fitted = draw_panel(axes[0, 0], results, quantity)
-        axes[0, 0].set_title(results.title, fontsize=12, pad=8 + 12 * len(PANELS[quantity].curves))
+        above = 12 * len(PANELS[quantity].curves) * PANELS[quantity].fitted  # room for the verdicts
+        axes[0, 0].set_title(f"{results.title}\ntrials: {counts_of(results.arrays)}", fontsize=12, pad=8 + above)
         add_legend(figure, columns=2, fitted=fitted)
         return figure
 
@@ -360,6 +412,7 @@ SOUNDER: list[tuple[str, str, list[tuple[str, str, str, str]]]] = [  # axis, its
         ("exact", "accuracy_exact_at_zero", "sounder", "exact, at 0"),
         ("sparsified", "accuracy_sparse", "original", "sparsified, at the median"),
         ("sparsified", "accuracy_sparse_at_zero", "sounder", "sparsified, at 0"),
+        ("sparsified", "accuracy_sparse_at_zero_sound", "k_thresh", "sparsified, sound, at 0"),
         ("diagonal", "accuracy_diagonal", "original", "diagonal, at the median"),
         ("diagonal", "accuracy_diagonal_at_zero", "sounder", "diagonal, at 0"),
     ]),
@@ -384,9 +437,13 @@ SOUNDER: list[tuple[str, str, list[tuple[str, str, str, str]]]] = [  # axis, its
 
 
 def counts_of(arrays: Mapping[str, NDArray]) -> str:
-    """How many trials each size has: "16, 8, 4", or "32" where all have as many."""
-    counts = [str(count) for count in arrays["trials"] if count]
-    return counts[0] if len(set(counts)) == 1 else ", ".join(counts)
+    """How many trials each size has: "16, 8, 4", "32 to n = 1024, 8, 4, 2", or "32" where all have as many."""
+    n, counts = arrays["data_sizes"][arrays["trials"] > 0], arrays["trials"][arrays["trials"] > 0]
+    alike = int(np.argmin(np.append(counts, 0) == counts[0]))  # of the smallest sizes
+    if alike == len(counts):
+        return str(counts[0])
+    first = [f"{counts[0]} to n = {n[alike - 1]}"] if alike > 2 else list(map(str, counts[:alike]))
+    return ", ".join([*first, *map(str, counts[alike:])])
 
 
 @drawn_in_style
@@ -441,8 +498,11 @@ def means_at(
 
 
 SWEEP: dict[str, tuple[str, dict[str, str]]] = {  # title: (kind of axis, {style: array})
-    "test accuracy": ("shares", dict(PANELS["accuracy"].curves)),
-    "condition number κ, geometric means": ("ratios", dict(PANELS["condition_number"].curves)),
+    "test accuracy": ("shares", {key: name for key, name, *_ in PANELS["accuracy"].curves}),
+    "condition number κ, geometric means": (
+        "ratios",
+        {key: name for key, name, *_ in PANELS["condition_number"].curves},
+    ),
     "off-diagonal / diagonal of K": ("counts", {"exact": "off_diagonal_ratio"}),
     "share of K̃ positive definite": ("fractions", {"sparsified": "positive_definite"}),
 }
@@ -459,12 +519,13 @@ def depth_sweep(results: Results) -> Figure:
     for column, (label, (kind, names)) in enumerate(SWEEP.items()):
         heights = [np.empty(0)]
         for ax, i in zip(axes[:, column], rows.tolist(), strict=True):
-            for key, name in names.items():
+            for curve, (key, name) in enumerate(names.items()):
                 if name in sweep:
                     by_depth = [known_values({name: each}, name) for each in np.moveaxis(sweep[name], 1, 0)]
                     shares, geometric = kind in ("shares", "fractions"), kind == "ratios"
                     means = means_at(sweep["data_sizes"], by_depth, i, shares, geometric)
-                    options: dict[str, Any] = dict(geometric=geometric, means=means)
+                    options: dict[str, Any] = dict(geometric=geometric, means=means, outliers=not geometric)
+                    options["sidestep"] = curve - (len(names) - 1) / 2
                     values = [each[i] for each in by_depth]
                     heights.append(draw_curve(ax, depths, values, STYLES[key], **options).heights)
             ax.set_xscale("log")
@@ -479,7 +540,7 @@ def depth_sweep(results: Results) -> Figure:
         value_axis(axes[0, column], seen, kind)
         axes[0, column].set_title(label, fontsize=12)
         axes[-1, column].set_xlabel("depth / L$_{conv}$" if depths.max() <= 1 else "depth")
-    add_legend(figure, columns=5)
+    add_legend(figure, columns=6)
     return figure
 
 
@@ -579,7 +640,7 @@ def baselines(results: Results) -> Figure:
     arrays = results.part("baselines")
     n = arrays["data_sizes"]
     figure, axes = panels(1, 2, 5.2, 5.6, f"{results.title}: means of {counts_of(arrays)} trials", sharey=True)
-    heights = []
+    heights: dict[str, list[Array]] = {}
     for ax, ending, where in zip(axes[0], ("", "_at_zero"), ("threshold at the median", "threshold at 0"), strict=True):
         drawn = {f"accuracy_{key}": STYLES[key] for key in ("exact", "diagonal")}
         for i, (key, (label, marker)) in enumerate(BASELINES.items()):
@@ -587,10 +648,15 @@ def baselines(results: Results) -> Figure:
         for i, (name, style) in enumerate(drawn.items()):
             values = known_values(arrays, name + ending)
             options: dict[str, Any] = dict(sidestep=(i - len(drawn) / 2) / 2, points=False)
-            heights.append(draw_curve(ax, n, values, style, **options).heights)
+            heights.setdefault(name, []).append(draw_curve(ax, n, values, style, **options).heights)
         size_axis(ax, n)
         ax.set_title(where, fontsize=12)
-    value_axis(axes[0, 0], np.concatenate(heights), "shares")
+    ink, others = np.concatenate(heights.pop("accuracy_ink")), np.concatenate(list(chain(*heights.values())))
+    below = ink.max() < others.min() - 0.1  # so far that the axis leaves it out
+    value_axis(axes[0, 0], others if below else np.append(ink, others), "shares")
+    for ax in axes[0] if below else []:
+        ax.text(0.5, 0.01, f"below: {BASELINES['ink'][0]}, {ink.min():.2f} to {ink.max():.2f}", ha="center",
+                transform=ax.transAxes, fontsize=10, color=style.color)  # fmt: skip
     axes[0, 0].set_ylabel("test accuracy")
     add_legend(figure, columns=3, points=False)
     return figure
@@ -603,18 +669,19 @@ class Map(NamedTuple):
     name: str
     subtracted: str = ""
     log: bool = False
+    small_is_good: bool = False
     digits: int = 3  # of numbers below 1
 
 
 PAIR_MAPS = (
     Map("accuracy, exact", "accuracy_exact"),
-    Map("accuracy, exact − sparsified", "accuracy_exact", "accuracy_sparse"),
-    Map("accuracy, exact − diagonal", "accuracy_exact", "accuracy_diagonal"),
-    Map("condition number, exact", "condition_number_exact", log=True),
-    Map("condition number, sparsified", "condition_number", log=True),
-    Map("post-selection measurements", "post_selection_measurements_median", log=True),
-    Map("readout measurements, sparsified", "readout_measurements_sparse_median", log=True),
-    Map("readout measurements, diagonal", "readout_measurements_diagonal_median", log=True),
+    Map("accuracy, exact − sparsified", "accuracy_exact", "accuracy_sparse", False, True),
+    Map("accuracy, exact − diagonal", "accuracy_exact", "accuracy_diagonal", False, True),
+    Map("condition number, exact", "condition_number_exact", "", True, True),
+    Map("condition number, sparsified", "condition_number", "", True, True),
+    Map("post-selection measurements", "post_selection_measurements_median", "", True, True),
+    Map("readout measurements, sparsified", "readout_measurements_sparse_median", "", True, True),
+    Map("readout measurements, diagonal", "readout_measurements_diagonal_median", "", True, True),
 )
 
 
@@ -640,14 +707,14 @@ def count_of(arrays: Mapping[str, NDArray], size: int) -> str:
 def digit_pairs(results: Results) -> Figure:
     """Eight quantities of all 45 pairs of digits at the largest size; the paper's two pairs are framed.
 
-    Differences are of the size at which they are largest. Rank 1 is the most favourable, as in RESULTS.md, which takes
-    all sizes together.
+    Differences are of the size at which they are largest. Ranks are RESULTS.md's, of all sizes together.
     """
     arrays = results.part("digit_pairs")
     there = np.flatnonzero(arrays["trials"]).tolist()
     size = there[-1]
     title = f"{results.title.split(',')[0]}, all pairs of digits, n = {arrays['data_sizes'][size]}"
-    title += f", {count_of(arrays, size)}; framed: the paper's pairs; rank 1: the best"
+    title += f", {count_of(arrays, size)}; framed: the paper's pairs\n"
+    title += "yellow: good; of differences, blue: the approximation is better, red: it is worse"
     figure, axes = panels(4, 2, 5, 4.4, title)
     pairs = np.sort(arrays["digit_pairs"], axis=1).astype(int)
     for ax, shown in zip(axes.flat, PAIR_MAPS, strict=True):
@@ -660,18 +727,16 @@ def digit_pairs(results: Results) -> Figure:
             values, title = values - 1, f"{title} − 1"
         table = np.full((10, 10), np.nan)
         table[pairs[:, 1], pairs[:, 0]] = values
-        draw_map(ax, table, shown.log, shown.digits)
+        options: dict[str, Any] = dict(small_is_good=shown.small_is_good, difference=bool(shown.subtracted))
+        draw_map(ax, table, shown.log, shown.digits, **options)
         ax.set(xlim=(-0.5, 8.5), ylim=(9.5, 0.5), xticks=range(9), yticks=range(1, 10), title=title)
-        ranks = []
+        ranks, averages = ["ranks, all n:"], evidence.pair_values(arrays, shown.name, shown.subtracted or None)
         for network, digits in training.selections.items():
             first, second = sorted(digits)
-            own = network == results.network
-            mark(ax, first, second, solid=own)
-            value = table[second, first]
-            good = shown.name.startswith("accuracy") and not shown.subtracted  # where it is high
-            rank = 1 + np.sum(values > value if good else values < value)
-            where = f", rank {rank} of {len(values)}" if np.ptp(values) > 0 else ""
-            ranks.append(f"{first} and {second}: {short_number(value, shown.digits)}{where}")
+            mark(ax, first, second, solid=network == results.network)
+            pair = int(np.flatnonzero((pairs == (first, second)).all(axis=1))[0])
+            _, _, possible = evidence.pair_ranks(averages, pair, not shown.small_is_good)
+            ranks.append(f"{first} and {second}: {evidence.rank_in_words(possible, len(pairs))[0]}")
         ax.text(0.98, 0.97, "\n".join(ranks), transform=ax.transAxes, ha="right", va="top", fontsize=8.5)
     return figure
 
@@ -681,7 +746,7 @@ SENSITIVITY_MAPS = (
     Map("the same minus the diagonal's", "accuracy_sparse", "accuracy_diagonal"),
     Map("accuracy, threshold at 0", "accuracy_sparse_at_zero"),
     Map("the same minus the diagonal's", "accuracy_sparse_at_zero", "accuracy_diagonal_at_zero"),
-    Map("condition number of K̃, medians", "condition_number", log=True),
+    Map("condition number of K̃, medians", "condition_number", "", True, True),
     Map("share of K̃ positive definite", "positive_definite"),
 )
 PLANES = (("percentile", "boost"), ("density", "boost"), ("percentile", "density"))  # (x, y)
@@ -698,18 +763,18 @@ def sensitivity(results: Results) -> Figure:
     several = np.flatnonzero(arrays["trials"] > 1)
     size = (several if several.size else np.flatnonzero(arrays["trials"]))[-1]
     n = arrays["data_sizes"][size]
-    title = f"{results.title}, n = {n}, {count_of(arrays, size)}; framed: the paper's\n"
-    title += "differences in white: their 95 % interval includes 0"
+    title = f"{results.title}, n = {n}, {count_of(arrays, size)}; framed: the paper's point\n"
+    title += "yellow: good; of differences, blue: K̃ is better, red: it is worse, white: the 95 % interval includes 0"
     figure, axes = panels(len(SENSITIVITY_MAPS), len(PLANES), 3.9, 3.1, title)
     for row, shown in zip(axes, SENSITIVITY_MAPS, strict=True):
         maps = [sensitivity_map(arrays, shown, n, *plane) for plane in PLANES]
         chance = may_be_chance(arrays, shown, size)
-        scale = np.concatenate([table.ravel() for *_, table in maps])
-        if shown.subtracted:  # white is 0, whatever the signs
-            scale = np.concatenate([scale, -scale])
+        options: dict[str, Any] = dict(small_is_good=shown.small_is_good, difference=bool(shown.subtracted))
+        options["scale"] = np.concatenate([table.ravel() for *_, table in maps])
         for ax, plane, (y, x, table) in zip(row, PLANES, maps, strict=True):
             places = (evidence.PARAMETERS.index(name) for name in reversed(plane))
-            draw_map(ax, table, shown.log, shown.digits, scale, evidence.plane(arrays, chance, *places)[2] == 1)
+            options["chance"] = evidence.plane(arrays, chance, *places)[2] == 1
+            draw_map(ax, table, shown.log, shown.digits, **options)
             ax.set_xticks(range(len(x)), labels=[f"{value:g}" for value in x])
             ax.set_yticks(range(len(y)), labels=[f"{value:g}" for value in y])
             ax.set(xlabel=plane[0], ylabel=plane[1], ylim=(-0.5, len(y) - 0.5))
@@ -834,9 +899,9 @@ def cost_of_all(results: Results) -> Figure:
         }
     first, *others = tables.values()
     divisors = {convention: f"over {DIVISORS[convention]}" for convention in tables}
-    if all(np.allclose(first[r][way], each[r][way], 0.05, equal_nan=True)
+    if all(np.allclose(first[r][way], each[r][way], 0.1, equal_nan=True)
            for each in others for r in readouts for way in first[r]):  # fmt: skip
-        tables, divisors = dict(list(tables.items())[:1]), dict.fromkeys(tables, "over any of the three, within 5 %")
+        tables, divisors = dict(list(tables.items())[:1]), dict.fromkeys(tables, "over any of them, ± 10 %")
     classical = {way: size_means(each) for way, each in costs.classical_costs(emulation).items()}
     width = len(readouts) + 1
     figure, axes = panels(
@@ -856,7 +921,7 @@ def cost_of_all(results: Results) -> Figure:
 
 
 DIVISORS = {
-    "training": "training's largest off-diagonal",
+    "training": "training's largest entry",
     "test block": "the test block's largest",
     "k_thresh": "k_thresh alone",
 }
@@ -869,7 +934,7 @@ def size_means(values: Sequence[Array]) -> Array:
 
 def draw_costs(ax: Axes, table: Array, rows: Sequence[str], sizes: Sequence[int], shared: Sequence[Array]) -> None:
     """One map of costs [rows, sizes]; the cheapest of each size among all the `shared` tables is framed."""
-    draw_map(ax, table, log=True, scale=np.concatenate(shared))
+    draw_map(ax, table, log=True, scale=np.concatenate(shared), small_is_good=True)
     for column in range(len(sizes)):
         least = np.nanmin([other[:, column] for other in shared])
         for row in np.flatnonzero(table[:, column] == least):

@@ -1,8 +1,8 @@
 """The experiment of "A quantum algorithm for training wide and deep classical neural networks".
 
 Reproduces A. Zlokapa, H. Neven and S. Lloyd, arXiv:2107.09200 (2021). Training an infinitely wide network by gradient
-descent is kernel regression with its neural tangent kernel (NTK), prediction(x*) = sign(k*^T K^-1 y). Replace K by a
-matrix that a quantum computer can invert in O(log n), sparsified or diagonal; the accuracy should stay, and the
+descent is kernel regression with its neural tangent kernel (NTK), prediction(x*) = sign(k*^T K^-1 y - t). Replace K by
+a matrix that a quantum computer can invert in time O(log n), sparsified or diagonal; the accuracy should stay, and the
 sparsity, the condition number and the numbers of measurements should grow no faster than log n.
 
     python training.py                                  # both networks, the constants below
@@ -33,7 +33,7 @@ from runtime.checkpoints import kernel_pair, missing_pairs, read_kernel_pair
 from runtime.files import save_unless_there
 from runtime.linear_algebra import Array, Matrix, condition_number, extreme_eigenvalues, numerical_flags, solve
 from runtime.results import SETTINGS, GrowingResults, medians_over_images, note_flags
-from runtime.sitting import Sitting, announce, drop_unfillable_sizes
+from runtime.sitting import Sitting, announce, drop_unfillable_sizes, where_to_look
 from runtime.trials import PAPERS_DIGITS, Label, Run, Trial, TrialFiles, random_generator
 from runtime.verification import verify
 
@@ -51,7 +51,7 @@ sizes_to_verify = {"fully-connected": data_sizes, "convolutional": [16, 32]}  # 
 selections = {"fully-connected": (8, 9), "convolutional": (1, 0)}  # digits; the second one is class +1
 networks = tuple(selections)
 depth_factor = 0.1  # depth of the fully-connected network in units of L_conv
-convolutional_depth = 96  # convolutions of the convolutional network, a third before each pooling
+convolutional_depth = 96  # convolutions of the convolutional network, a third in each of its three stages
 sweep_factors = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]  # depth factors of --depth-sweep, fully connected
 sweep_depths = [6, 12, 24, 48, 96, 192]  # and depths, convolutional
 
@@ -483,7 +483,7 @@ def experiment(args: argparse.Namespace, run: Run) -> int:
     written = [run_network(args, run, network, each) for network, each in planned.items() if each]
     if not args.verify:
         summaries = map(tables.summary, written) if args.what == "results" else []
-        print("", *summaries, "To see it all: jupyter lab analysis.ipynb", sep="\n")
+        print("", *summaries, where_to_look(run.output), sep="\n")
     return 0
 
 

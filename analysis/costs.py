@@ -530,7 +530,8 @@ equal numbers is not proved: k_i/w_i has no bound. A dash: no linear system is s
 
 LARGER = """\
 Larger n, not emulated: P is measured there as well, and the readout is taken to use the preparation as often as at
-the largest n above. Queries by amplitude estimation, and what reading all entries takes:
+the largest n above. So this table needs no fit of P, as the one before does, and says better where the lines cross.
+Queries by amplitude estimation, products of means, and what reading all entries takes:
 """
 NO_SYSTEM = """\
 No entry of K̃ is needed here: the diagonal apart, what is left is so small that |y> is the solution within ε, if |E|

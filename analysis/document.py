@@ -112,6 +112,7 @@ def cost_section(folder: Path) -> str:
     return "\n".join(parts)
 
 
+SIMULATION = Path(__file__).parent.parent / "tests" / "growth_simulation.json"
 SPREADS = {  # of the trials in tests/growth_simulation.json: what the names of a kind have in common
     "normal, the same at all sizes": lambda name: "normal" not in name and " like " not in name,
     "not normal": lambda name: "normal" in name,
@@ -121,10 +122,9 @@ SPREADS = {  # of the trials in tests/growth_simulation.json: what the names of 
 
 def simulation_section(folder: Path) -> str:
     """How often intervals cover and verdicts are wrong, as tests/simulate_growth.py measured it."""
-    path = Path(__file__).parent.parent / "tests" / "growth_simulation.json"
-    if not path.exists():
+    if not SIMULATION.exists():
         return ""
-    rows = json.loads(path.read_text())
+    rows = json.loads(SIMULATION.read_text())
     numbers = ["ratio", "index", "exponent", *growth.VERDICTS, "wrong"]
     cells = []
     for row in rows:

@@ -4,7 +4,7 @@ Error bars and fitted curves come from scaling.py alone.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -45,7 +45,9 @@ STYLES = {
 }
 LINES = {"original": "-", "sounder": "--", "k_thresh": ":"}  # by convention; only the original's markers are filled
 GREY = "#777777"
-SIDESTEP = 0.02  # of the axis between curves, so that those that coincide do not hide each other
+BELOW = "a trial below the axis"
+JOINING = 0.8  # width of a line that joins means; a fitted curve is wider
+SIDESTEP = 0.015  # of the axis between curves, so that those that coincide do not hide each other
 RC: dict[Any, Any] = {
     "font.size": 12,
     "axes.grid": True,
@@ -84,22 +86,26 @@ def panels(rows: int, columns: int, width: float, height: float, title: str = ""
 
 
 class Curve(NamedTuple):
-    """What `draw_curve` drew: all heights that the axis has to hold, and the fitted growth, if any."""
+    """What `draw_curve` drew: all heights that the axis has to hold, the fitted growth, if any, and the trials."""
 
     heights: Array
     growth: Any = None
+    label: str = ""
+    color: str = ""
+    trials: tuple[Array, Array] = (np.empty(0), np.empty(0))
 
 
 def draw_curve(
     ax: Axes, n: NDArray, values: Sequence[Array], style: Style, label: str | None = None, *, line: str = "original",
     sidestep: float = 0, fitted: bool = False, points: bool = True, geometric: bool = False,
-    means: tuple[Array, Array] | None = None,
+    means: tuple[Array, Array] | None = None, outliers: bool = True,
 ) -> Curve:  # fmt: skip
     """One quantity over the sizes n: each trial a point, means with 95 % intervals, the fitted curve with its band.
 
-    values: a list of [trials]. Without `fitted`, or with fewer than three sizes, a line joins the means. geometric:
-    means of positive values with a long tail. means: with their half-widths, both [n], where n is not the size, so that
-    the same trials stand at every n, and their spreads can't be pooled over it.
+    values: a list of [trials]. Without `fitted`, or with fewer than three sizes, a thin line joins the means.
+    geometric: means of positive values with a long tail. means: with their half-widths, both [n], where n is not the
+    size, so that the same trials stand at every n, and their spreads can't be pooled over it. outliers: whether the
+    axis has to hold trials outside the intervals or, of geometric means, intervals beyond all trials.
     """
     label = label or style.label
     there = [i for i, v in enumerate(values) if len(v) and np.isfinite(v).all()]
@@ -119,20 +125,33 @@ def draw_curve(
         low, high = np.maximum(mean / factor, everything.min() / 10), np.minimum(mean * factor, 10 * everything.max())
     if growth:
         fine = np.geomspace(n[0], n[-1], 100)
-        ax.plot(fine, growth.curve(fine), color=style.color, ls=ls, lw=1.4, zorder=1.6)
+        ax.plot(fine, growth.curve(fine), color=style.color, ls=ls, lw=1.8, zorder=1.6)
         ax.fill_between(fine, *growth.band(fine), color=style.color, alpha=0.15, lw=0, zorder=1.2)
     else:
-        ax.plot(x, mean, color=style.color, ls=ls, lw=1.2, alpha=0.7, zorder=1.6)
+        ax.plot(x, mean, color=style.color, ls=ls, lw=JOINING, alpha=0.7, zorder=1.6)
+    trials = np.repeat(x, [len(v) for v in values]), np.concatenate(values)
     if points:
-        each = np.repeat(x, [len(v) for v in values])
-        ax.scatter(each, np.concatenate(values), s=9, color=style.color, alpha=0.4, lw=0, zorder=1.8)
+        ax.scatter(*trials, s=9, color=style.color, alpha=0.4, lw=0, zorder=1.8)
     face = style.color if line == "original" else "white"
     bars = mean - low, high - mean
     ax.errorbar(x, mean, bars, color=style.color, marker=style.marker, mfc=face, ms=5.5, ls="none", capsize=3, lw=1.4)
     # For the legend the marker on its line.
     ax.plot([], [], color=style.color, marker=style.marker, mfc=face, ms=5.5, ls=ls, lw=1.4, label=label)
-    heights = [low, high, *(values if points else [])]
-    return Curve(np.concatenate(heights), growth)
+    heights = [low, high] if outliers or not geometric else [mean]
+    heights += values if points and (outliers or geometric) else []
+    return Curve(np.concatenate(heights), growth, label, style.color, trials)
+
+
+def mark_below(ax: Axes, curves: Iterable[Curve]) -> None:
+    """Trials below the axis as small triangles on it, where a few outliers do not set its limits."""
+    bottom = ax.get_ylim()[0]
+    options: dict[str, Any] = dict(marker="v", s=14, alpha=0.5, lw=0)
+    for curve in curves:
+        x, values = curve.trials
+        beyond = x[values < bottom]
+        if len(beyond):
+            ax.scatter(beyond, np.full(len(beyond), bottom), color=curve.color, clip_on=False, **options)
+            ax.scatter([], [], color=GREY, label=BELOW, **options)
 
 
 def size_axis(ax: Axes, n: Iterable[int]) -> None:
@@ -140,7 +159,7 @@ def size_axis(ax: Axes, n: Iterable[int]) -> None:
     ticks = sorted(set(n))
     ax.set_xscale("log", base=2)
     ax.set_xlim(ticks[0] / 1.4, ticks[-1] * 1.4)
-    least, named = 3.5 if len(ticks) > 7 else 1, {ticks[0], ticks[-1]}  # others only where there is room
+    least, named = 6 if len(ticks) > 7 else 1, {ticks[0], ticks[-1]}  # others only where there is room
     for tick in reversed(ticks):
         if all(max(tick, other) >= least * min(tick, other) for other in named):
             named.add(tick)
@@ -206,24 +225,27 @@ def add_legend(
     if not entries:
         return
     if points:
-        entries["a trial"] = Line2D([], [], color=GREY, marker=".", ms=5, ls="none", alpha=0.6)
+        below = {BELOW: entries.pop(BELOW)} if BELOW in entries else {}
+        entries |= {"a trial": Line2D([], [], color=GREY, marker=".", ms=5, ls="none", alpha=0.6)} | below
     entries[mean] = Line2D([], [], color=GREY, marker="|", ms=14, ls="none", mew=1.4)
     if fitted:
-        entries["fitted a + b (n$^λ$ − 1)/λ, 95 % band"] = (Line2D([], [], color=GREY), Patch(color=GREY, alpha=0.25))
+        band = Line2D([], [], color=GREY, lw=1.8), Patch(color=GREY, alpha=0.25)
+        entries["fitted a + b (n$^λ$ − 1)/λ, 95 % band"] = band
+        if any(line.get_linewidth() == JOINING for ax in figure.axes for line in ax.lines):
+            entries["thin: joins the means, no fit"] = Line2D([], [], color=GREY, lw=JOINING)
     figure.legend(entries.values(), entries, loc="outside lower center", ncols=columns, fontsize=11)
 
 
-def note_verdicts(ax: Axes, curves: Mapping[str, Curve], size: float = 10, of: str = "") -> None:
+def note_verdicts(ax: Axes, curves: Iterable[Curve], size: float = 10, of: str = "") -> None:
     """What scaling.py says of each fitted curve, in its colour, above the panel; of a single one without its name.
 
     of: what the verdicts are about, where the panel shows something else.
     """
-    fitted = [(key, curve.growth) for key, curve in curves.items() if curve.growth]
-    for i, (key, growth) in enumerate(reversed(fitted)):
-        named = [STYLES[key].label] * (len(fitted) > 1) + [of] * bool(of)
-        name, color = f"{', '.join(named)}: " * bool(named), STYLES[key].color
-        place = 2, 3 + 1.25 * size * i
-        ax.annotate(name + growth.verdict, (0, 1), place, "axes fraction", "offset points", color=color, fontsize=size)
+    fitted = [curve for curve in curves if curve.growth]
+    for i, curve in enumerate(reversed(fitted)):
+        named = [curve.label.removeprefix("k*, divisor ")] * (len(fitted) > 1) + [of] * bool(of)
+        said, place = f"{', '.join(named)}: " * bool(named) + curve.growth.verdict, (2, 3 + 1.25 * size * i)
+        ax.annotate(said, (0, 1), place, "axes fraction", "offset points", color=curve.color, fontsize=size)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -231,26 +253,30 @@ def note_verdicts(ax: Axes, curves: Mapping[str, Curve], size: float = 10, of: s
 # ----------------------------------------------------------------------------------------------------------------------
 
 
+LEAST_DIFFERENCE = 0.02  # of accuracies, that has the darkest colour; less is hardly a few test images
+
+
 def draw_map(
     ax: Axes, table: Array, log: bool, digits: int = 2, scale: Array | None = None,
-    chance: NDArray[np.bool_] | None = None,
+    chance: NDArray[np.bool_] | None = None, small_is_good: bool = False, difference: bool = False,
 ) -> None:  # fmt: skip
     """A table of numbers as colours, with the numbers on them; NaN stays empty.
 
-    scale: what the colours span. chance: cells that may be 0, which are white and have grey numbers.
+    Yellow is good, dark blue bad; of a difference white is 0, blue good and red bad. scale: what the colours span.
+    chance: cells that may be 0, which are white and have grey numbers.
     """
     chance = np.zeros(table.shape, bool) if chance is None else chance
     known = table if scale is None else scale
     known = known[np.isfinite(known)]
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
-    if log and low > 0:
-        norm: Normalize = LogNorm(low, max(high, 1.01 * low))
-    elif low < 0 < high:
-        most = max(-low, high)  # on both sides; small differences are seen beside large ones
-        norm = SymLogNorm(most / 100, vmin=-most, vmax=most)
+    if difference:
+        most = max(-low, high, LEAST_DIFFERENCE)  # on both sides; small differences are seen beside large ones
+        norm: Normalize = SymLogNorm(most / 100, vmin=-most, vmax=most)
+    elif log and low > 0:
+        norm = LogNorm(low, max(high, 1.01 * low))
     else:
         norm = Normalize(low, max(high, low + 1e-3))
-    colors = mpl.colormaps["RdBu" if low < 0 < high and not log else "cividis"]
+    colors = mpl.colormaps[("RdBu" if difference else "cividis") + "_r" * small_is_good]
     ax.imshow(np.ma.masked_where(np.isnan(table) | chance, table), cmap=colors, norm=norm, aspect="auto")
     ax.grid(False)
     for (i, j), value in np.ndenumerate(table):
@@ -274,6 +300,6 @@ def short_number(value: float, digits: int = 2) -> str:
 
 
 def mark(ax: Axes, x: float | np.integer, y: float | np.integer, solid: bool = True) -> None:
-    """A frame around a cell of a map: what the paper has."""
-    ls = "-" if solid else (0, (1.5, 1))
-    ax.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, ec="#CC0000", lw=2.5, ls=ls, zorder=5))
+    """A frame around a cell of a map: what the paper has. White under it, so that it is seen on every colour."""
+    for color, width, ls in (("white", 4, "-"), ("#CC0000", 2.5, "-" if solid else (0, (1.5, 1)))):
+        ax.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, ec=color, lw=width, ls=ls, zorder=5))

@@ -96,7 +96,7 @@ def depth_section(title: str, arrays: Arrays) -> str:
         "Off-diagonal: the largest such entry of K over its smallest diagonal one. Differences are paired by trial\n"
         "(bold: the 95 % interval excludes 0; 0 alone: the same in every trial).\n",
         tables.table(heading, rows),
-        *depth_findings(arrays, compared),
+        *depth_findings(arrays, [c | follows(arrays, s) for s, c in enumerate(compared)]),
     ]
     return "\n".join(parts)
 
@@ -116,9 +116,21 @@ def depth_differences(arrays: Arrays, setting: int) -> dict[str, Array]:
     return found
 
 
+def follows(arrays: Arrays, setting: int) -> dict[str, Array]:
+    """Accuracies of the approximations minus the exact one's at the original's depth: do they gain where it does?"""
+    original = np.flatnonzero(arrays["depth_settings"] == origin(arrays)["depth_rule"])
+    if not original.size:
+        return {}
+    own = arrays["accuracy_exact"][:, original[0]]
+    each = {"sparsified": arrays["accuracy_sparse"], "diagonal": arrays["accuracy_diagonal"]}
+    means_over_patterns = {label: x[:, setting].reshape(*own.shape, -1).mean(axis=-1) for label, x in each.items()}
+    return {f"{label} minus exact at the original's depth": x - own for label, x in means_over_patterns.items()}
+
+
 def depth_findings(arrays: Arrays, compared: list[dict[str, Array]]) -> list[str]:
     """Lines that say at which settings and sizes the interval of each difference is above or below 0."""
     n, lines = arrays["data_sizes"], []
+    nowhere = "- {}, interval above 0: nowhere.\n"
     for what, (word, sign) in itertools.product(compared[0], (("above", 1), ("below", -1))):
         found = []
         for setting, differences in zip(arrays["depth_settings"], compared, strict=True):
@@ -129,6 +141,8 @@ def depth_findings(arrays: Arrays, compared: list[dict[str, Array]]) -> list[str
                 found.append(f"{setting:g} by {' to '.join(span)} ({at_sizes(n, clear)})")
         if found:
             lines.append(f"- {what[0].upper()}{what[1:]}, interval {word} 0: at {'; '.join(found)}.\n")
+        elif sign > 0:
+            lines.append(nowhere.format(what[0].upper() + what[1:]))
     return ["".join(lines)] if lines else []
 
 
@@ -258,6 +272,7 @@ def sensitivity_section(title: str, arrays: Arrays) -> str:
         where_better(arrays),
         "The least boost from which on every K̃ is positive definite:\n",
         tables.table(["", *heading], least),
+        "".join(definite_in_words(arrays)),
     ]
     return "\n".join(parts)
 
@@ -334,6 +349,18 @@ def least_boosts(arrays: Arrays, suffix: str, axis: int) -> list[list[str]]:
     return rows
 
 
+def definite_in_words(arrays: Arrays) -> list[str]:
+    """From which boost on every K̃ is positive definite, the other constants being the paper's: a line a convention."""
+    n, (_, boost, density), lines = arrays["data_sizes"], origin(arrays)["papers_setting"], []
+    for suffix, convention in CONVENTIONS.items():
+        (row,) = (r for r in least_boosts(arrays, suffix, 2) if r[0].endswith(f"{PARAMETERS[2]} {density:g}"))
+        least = np.array(row[1:])
+        each = ", ".join(f"{value} at {at_sizes(n, least == value)}" for value in dict.fromkeys(row[1:]))
+        lines.append(f"- {convention}, the paper's percentile and density: every K̃ is positive definite from a boost "
+                     f"of {each}, of those tried. The paper's is {boost:g}.\n")  # fmt: skip
+    return lines
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Pairs of digits
 # ----------------------------------------------------------------------------------------------------------------------
@@ -389,14 +416,15 @@ def digit_pairs_section(title: str, arrays: Arrays) -> str:
         extremes = [f"{mean[i]:{style}} ({pairs[i][0]}, {pairs[i][1]})" for i in (np.argmin(mean), np.argmax(mean))]
         rows.append([*row, f"{np.median(mean):{style}}", *extremes])
     counts = ", ".join(f"{count} of n = {n}" for n, count in zip(arrays["data_sizes"], arrays["trials"], strict=True))
+    precision = origin(arrays)["precision"]
     parts = [
         f"## Pairs of digits: {network}\n",
-        f"All {len(pairs)} pairs; trials of each: {counts}.\n"
+        f"All {len(pairs)} pairs; trials of each: {counts}; kernels in {precision}.\n"
         "Averages over the sizes, of measurements and κ − 1 by their logarithms. Rank 1 is the most favourable; in\n"
         "brackets the ranks that the intervals leave possible. A pair is *easy* or *hard* where all of these are in\n"
         "the first or in the last third.\n",
         tables.table([*heading, "median pair", "least", "most"], rows),
-        "".join(largest_losses(arrays, pairs)),
+        "".join([*in_words(papers, rows), *largest_losses(arrays, pairs)]),
     ]
     return "\n".join(parts)
 
@@ -407,6 +435,21 @@ def rank_in_words(ranks: tuple[int, int, int], count: int) -> tuple[str, str]:
     word = "easy" if worst <= count // 3 else "hard" if best > count - count // 3 else "neither"
     word = "not told from any" if (best, worst) == (1, count) else word
     return f"{rank} ({best} to {worst})", word
+
+
+def in_words(papers: list[tuple[int, ...]], rows: list[list[str]]) -> list[str]:
+    """Which quantities make each of the paper's pairs easy, hard or neither, from the rows of the table of ranks."""
+    lines = []
+    for place, pair in enumerate(papers):
+        by_word: dict[str, list[str]] = {}
+        for row in rows:
+            by_word.setdefault(row[3 + 3 * place], []).append(f"“{row[0]}”")
+        each = "; ".join(f"{word} by {', '.join(by_word[word])}" for word in WORDS if word in by_word)
+        lines.append(f"- {min(pair)} and {max(pair)} among all pairs: {each}.\n")
+    return lines
+
+
+WORDS = ("easy", "hard", "neither", "not told from any")  # of rank_in_words
 
 
 def largest_losses(arrays: Arrays, pairs: list[tuple[int, ...]]) -> list[str]:

@@ -117,12 +117,19 @@ def means_table(results: Results, columns: Mapping[str, str]) -> str:
     for label, name in columns.items():
         if name not in results:
             continue
-        values = scaling.trial_values(results, name)
-        near_one = name.startswith("condition_number") and all((v < 1.1).all() for v in values)
-        mean, _, half = scaling.size_means(n, [v - 1 for v in values] if near_one else values)
+        values, less_1 = near_one(results, name)
+        mean, _, half = scaling.size_means(n, values)
         cells.append([plus_minus(*pair) for pair in zip(mean, half, strict=True)])
-        heading.append(f"{label}, less 1" if near_one else label)
+        heading.append(label + less_1)
     return table(heading, list(zip(*cells, strict=True)))
+
+
+def near_one(results: Results, name: str) -> tuple[list[Array], str]:
+    """Trials' values by size, less 1 where they are condition numbers close to 1; and what says so in a heading."""
+    values = scaling.trial_values(results, name)
+    if name.startswith("condition_number") and all((v < 1.1).all() for v in values):
+        return [v - 1 for v in values], ", less 1"
+    return values, ""
 
 
 LOSSES = {  # of the paired tables: {label: array, less its ending for the threshold}
@@ -174,10 +181,13 @@ def summary(path: Path) -> str:
     """The main quantities of a results file by size, means over trials, as a table for the terminal."""
     results = load(path)
     columns = [[f"{n}" for n in results["data_sizes"]], [f"{count}" for count in results["trials"]]]
-    for name in SUMMARY.values():
-        means = scaling.size_means(results["data_sizes"], scaling.trial_values(results, name))[0]
-        columns.append([f"{mean:.3f}" if mean < 10 else f"{mean:,.0f}" for mean in means])
-    heading = ["n", "trials", *SUMMARY]
+    heading = ["n", "trials"]
+    for label, name in SUMMARY.items():
+        values, less_1 = near_one(results, name)
+        means = scaling.size_means(results["data_sizes"], values)[0]
+        places = 3 if name.startswith("accuracy") else 1
+        columns.append([f"{m:.1e}" if less_1 else f"{m:,.{places}f}" if m < 100 else f"{m:,.0f}" for m in means])
+        heading.append(label + less_1)
     widths = [max(len(title), *map(len, cells)) for title, cells in zip(heading, columns, strict=True)]
     rows = [heading, *zip(*columns, strict=True)]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]

@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import sys
 import time
 from argparse import Namespace
@@ -70,7 +71,7 @@ def announce(run: Run, planned: Mapping[str, Sequence[TrialFiles]], asked: Mappi
         if foreign:
             print(f"note: {network}: {len(foreign)} kernels in {run.output}/ will be put aside and computed again; "
                   f"--output DIR leaves them. The first one {foreign[0]}")  # fmt: skip
-        if network == "convolutional" and missing < pairs:
+        if missing < pairs:
             print(f"{network}: {pairs - missing:,} pairs are in {run.output}/ and are not computed again; "
                   f"--output DIR computes all anew in another folder")  # fmt: skip
         if network == "convolutional" and missing and process_count() == 1:
@@ -114,6 +115,14 @@ def in_words(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
+def where_to_look(output: Path) -> str:
+    """The commands that show what a run wrote."""
+    folder = shlex.quote(str(output))
+    own, option = ("", "") if folder == "kernel_output" else (f"KERNEL_OUTPUT={folder} ", f" --output {folder}")
+    tables = f"Tables: python scaling.py{option} writes {output}/RESULTS.md"
+    return f"Figures: {own}jupyter lab analysis.ipynb\n{tables}"
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Progress, and the record
 # ----------------------------------------------------------------------------------------------------------------------
@@ -139,7 +148,10 @@ class Sitting:
         self.done += pairs
         if not sys.stderr.isatty() and time.perf_counter() > self.said + 600:
             self.said = time.perf_counter()
-            print(f"{self.network}: {self.done:,} of {self.pairs:,} pairs after {in_words(self.said - self.started)}")
+            elapsed, missing = self.said - self.started, sum(map(missing_pairs, self.files))
+            computed = self.computed - missing  # the others were found on the disk
+            more = f", about {in_words(elapsed * missing / computed)} more" if computed > 0 else ""
+            print(f"{self.network}: {self.done:,} of {self.pairs:,} pairs after {in_words(elapsed)}{more}")
 
     def __exit__(self, kind: object, *_: object) -> None:
         self.bar.close()

@@ -236,7 +236,12 @@ def test_depth_section():
     )
     assert rows[1].startswith("| 64 | 3 | 0.02 |") and rows[1].count("**+0.020 ± 0.000**") == 3
     assert "- Exact minus diagonal, interval above 0: at 0.02 by 0.020 (all n).\n" in text
-    assert "99 test images" in text and "depth / L_conv" in text and "below 0" not in text
+    assert "99 test images" in text and "depth / L_conv" in text
+    assert "- Sparsified minus exact at the original's depth, interval above 0: nowhere.\n" in text
+    # The exact NTK's 0.02 more and the sparsified one's 0.1 less than that; the diagonal gains nothing.
+    assert "interval below 0: at 0.1 by 0.100 (all n); 0.02 by 0.080 (all n).\n" in text
+    assert "- Diagonal minus exact at the original's depth, interval above 0: nowhere.\n" in text
+    assert text.count("below 0") == 1
 
 
 def synthetic_baselines(exact, neighbour):
@@ -273,6 +278,8 @@ def test_least_boost_is_above_every_failure():
     assert rows == {f"original, density {d:g}": "0" for d in (0.25, 0.5, 2)} | {
         "original, density 1": "1", "original, density 4": "above 3"
     }  # fmt: skip
+    line, _ = evidence.definite_in_words(arrays | {"positive_definite_sound": definite})
+    assert "from a boost of 1 at all n, of those tried. The paper's is 1." in line
 
 
 def test_percentiles_that_drop_nothing_are_named(finished):
@@ -295,6 +302,15 @@ def test_ranks_leave_open_what_chance_allows():
     assert best <= 5 and worst >= 41
 
 
+def test_pairs_are_easy_or_hard_in_words():
+    rows = [["a", "", "1 (1 to 2)", "easy", "", "9 (8 to 9)", "hard"],
+            ["b", "", "2 (1 to 45)", "not told from any", "", "", "hard"]]  # fmt: skip
+    assert evidence.in_words([(1, 0), (8, 9)], rows) == [
+        "- 0 and 1 among all pairs: easy by “a”; not told from any by “b”.\n",
+        "- 8 and 9 among all pairs: hard by “a”, “b”.\n",
+    ]
+
+
 def test_sections_of_a_folder(finished, tmp_path):
     assert "## Baselines: Fully connected" in evidence.baselines(finished)
     assert "| original | 32 | 1 |" in evidence.sensitivity(finished)
@@ -313,8 +329,10 @@ def test_digit_pairs_section():
         arrays[f"accuracy_sparse{e}"] = np.stack([level, level])[..., None] - np.array([0, 0, 0.3])
     arrays["accuracy_sparse"][1, 7] -= 0.05
     text = evidence.digit_pairs_section("X, digits 8 and 9", arrays | {
-        "digit_pairs": pairs, "data_sizes": np.array([16, 32]), "trials": np.array([4, 4])
+        "digit_pairs": pairs, "data_sizes": np.array([16, 32]), "trials": np.array([4, 4]),
+        "origin": np.array(json.dumps({"precision": "float32"})),
     })  # fmt: skip
+    assert "; kernels in float32." in text
     rows = {row.split(" | ")[0].lstrip("| "): row for row in text.splitlines() if row.startswith("|")}
     own, other = " | 1 (1 to 1) | easy | 0.6 ±", " | 45 (45 to 45) | hard | "  # of 8 and 9, of 0 and 1
     assert own in rows["accuracy, exact"] and rows["accuracy, exact"].index(own) < rows["accuracy, exact"].index(other)

@@ -13,19 +13,14 @@ def section(begin, end):
     return README.partition(begin)[2].partition(end)[0]
 
 
+TABLE = section("What came out", "\n- **")
 RESULTS = (ROOT / "kernel_output" / "RESULTS.md").read_text(encoding="utf-8")
 NUMBER = r"\d(?:[\d,]*\d)?(?:\.\d+)?(?:e[+-]?\d+)?"
 INTERVAL = rf"{NUMBER} ± {NUMBER}|{NUMBER} \({NUMBER} (?:to {NUMBER}|or never)\)"  # and the mean or best value
-CLAIMS = {  # what README says of growth, and the line of that network's results that has to say so
-    "Sparsity grows no faster than log n": ("Fully connected", "- sparsity of K̃: **no faster than log n**"),
-    "measurements grow faster than log n": ("Fully connected", "- post-selection, training: **faster than log n**"),
-    "κ of K̃ and its sparsity no faster than log n": ("Convolutional", "- κ of K̃: **no faster than log n**"),
-    "and its sparsity no faster than log n": ("Convolutional", "- sparsity of K̃: **no faster than log n**"),
-    "post-selection by no more than 25 %": (
-        "Convolutional", "- post-selection, training: **no growth beyond 25 %**"
-    ),
-    "K grows like": ("Convolutional", "- κ of K: **faster than log n**, like"),
-}  # fmt: skip
+QUANTITIES = (  # of the rows of README's table of growth, as RESULTS.md names them
+    "sparsity of K̃", "κ of K̃", "κ of K", "post-selection, original", "post-selection, training",
+    "post-selection, k_thresh", "readout, sparsified",
+)  # fmt: skip
 
 
 def results_of(network):
@@ -59,11 +54,19 @@ def test_findings_stand_in_the_results():
 
 
 def test_verdicts_stand_in_the_results():
-    said = dict(findings())
-    text = " ".join(section("What came out", "![").split())
-    assert all(words in text for words in CLAIMS) and {"Fully connected", "Convolutional"} <= said.keys()
-    assert [words for words, (network, line) in CLAIMS.items() if line not in results_of(network)] == []
-    assert text.count("faster than log n") == sum("faster than log n" in words for words in CLAIMS) - 1
+    """Each cell of the table of growth begins with that network's verdict, and has its intervals and its reserve."""
+    heading, _, *rows = [line.strip("| \n").split(" | ") for line in TABLE.splitlines() if line.startswith("|")]
+    networks = [each.partition(",")[0].capitalize() for each in heading[1:]]
+    assert networks == ["Fully connected", "Convolutional"] and len(rows) == len(QUANTITIES)
+    for (_, *cells), quantity in zip(rows, QUANTITIES, strict=True):
+        for network, cell in zip(networks, cells, strict=True):
+            (line,) = re.findall(rf"^- {re.escape(quantity)}: (.*)$", results_of(network), re.MULTILINE)
+            verdict, _, rest = cell.replace("**", "").partition(",") if "," in cell else cell.partition(";")
+            assert line.startswith(f"**{verdict}**"), (network, quantity)
+            assert all(interval in line for interval in re.findall(INTERVAL, rest))
+            without = re.search("Without (n = [0-9]+), .*: ([a-z ]+)[.]", line)
+            assert rest.strip() == f"{without[2]} without {without[1]}" if without else "without" not in cell
+    assert "log n" not in " ".join(text for _, text in findings())
 
 
 def test_speeds_stand_in_the_benchmark():

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 import figures
 import scaling
 import training
-from analysis import growth, tables
+from analysis import drawing, growth, tables
 from analysis.drawing import STYLES, draw_curve, panels, short_number
 from runtime import checkpoints
 from runtime.trials import Run, TrialFiles
@@ -50,6 +50,7 @@ def result_arrays(rng, network):
     for name in ("sparsity", "condition_number", "positive_definite"):
         arrays |= {name + ending: made_up(rng, PATTERNS) for ending in ("", "_sound")}
     arrays |= {f"accuracy_sparse{ending}": made_up(rng, PATTERNS, **shares) for ending in ("", "_at_zero")}
+    arrays["accuracy_sparse_at_zero_sound"] = made_up(rng, PATTERNS, **shares)
     return arrays | {"pattern_sparsity": rng.integers(3, 9, (len(SIZES), 10)).astype(float)}
 
 
@@ -179,7 +180,7 @@ def test_verdicts_fit_into_the_picture():
     figure = figures.overview(loaded)
     figure.draw_without_rendering()
     texts = [t for ax in figure.axes for t in ax.texts if "growth" in t.get_text()]
-    assert len(texts) >= 6 and growth.NO_GROWTH in [t.get_text() for t in texts]
+    assert len(texts) >= 8 and f"unknown: {growth.NO_GROWTH}" in [t.get_text() for t in texts]
     assert all(t.get_window_extent().x1 <= figure.bbox.x1 for t in texts)
 
 
@@ -268,9 +269,43 @@ def test_digit_pairs_are_where_they_belong(drawn, loaded):
     assert cell(second, 3, 5) == short_number(exact - arrays["accuracy_sparse"][3, pair, 0], 3)
     assert set(frames(first)) == {(7.5, 8.5), (-0.5, 0.5)}
     assert frames(first)[7.5, 8.5] == "-" != frames(first)[-0.5, 0.5]
-    values = arrays["accuracy_exact"][3, :, 0]
+    values = arrays["accuracy_exact"][:, :, 0].mean(axis=0)  # the trial that every size has
     rank = 1 + np.sum(values > values[PAIRS.index((8, 9))])
-    assert any(f"{rank} of 45" in t.get_text().splitlines()[0] for t in first.texts if "\n" in t.get_text())
+    assert f"8 and 9: {rank} (1 to 45)" in [line for t in first.texts for line in t.get_text().splitlines()]
+
+
+def test_good_is_yellow_or_blue_in_every_map():
+    """The best cell is the lightest, or the bluest of a difference; a hair's difference is nearly white."""
+    results = results_of()
+    part = results.parts["digit_pairs"]
+    for name in ("accuracy_sparse", "accuracy_diagonal"):
+        part[name] = part["accuracy_exact"] + np.linspace(-0.1, 0.1, 45)[:, None]
+    part["accuracy_diagonal"][:, 0] = part["accuracy_exact"][:, 0] + 1e-4
+    for ax, shown in zip(figures.digit_pairs(results).axes, figures.PAIR_MAPS, strict=True):
+        image = ax.images[0].get_array()
+        known = image[~image.mask]
+        ends = known.max(), known.min()
+        good, bad = (ax.images[0].to_rgba(end)[:3] for end in (ends[::-1] if shown.small_is_good else ends))
+        if shown.subtracted:
+            assert good[2] > good[0] + 0.2 and bad[0] > bad[2] + 0.2
+            assert min(ax.images[0].to_rgba(-1e-4)[:3]) > 0.85
+        else:
+            assert good[0] > 0.9 and good[1] > 0.8 and max(bad[:2]) < 0.2
+
+
+def test_one_bad_trial_does_not_set_the_axis_and_is_marked_on_it():
+    values = [np.append(np.linspace(0.94, 0.96, 31), 0.5), np.linspace(0.95, 0.97, 32)]
+    figure, axes = panels(1, 1, 4, 3)
+    ax = axes[0, 0]
+    curve = draw_curve(ax, np.array([16, 32]), values, STYLES["exact"], outliers=False)
+    drawing.value_axis(ax, curve.heights, "shares")
+    drawing.mark_below(ax, [curve])
+    drawing.add_legend(figure)
+    bottom = ax.get_ylim()[0]
+    assert 0.85 < bottom < curve.heights.min()
+    (marks,) = (points.get_offsets() for points in ax.collections if not points.get_clip_on())
+    np.testing.assert_allclose(marks, [[16, bottom]])
+    assert drawing.BELOW in legend_of(figure)
 
 
 def test_sensitivity_of_the_largest_size_with_several_trials(drawn, loaded):

@@ -12,7 +12,7 @@ LONGEST = {"training.py": 500, "emulation.py": 350, "scaling.py": 150, "controls
 MAY_IMPORT = {  # of ours
     "ntk": {"ntk"},
     "runtime": {"runtime", "ntk"},
-    "quantum": {"quantum", "training", "runtime"},
+    "quantum": {"quantum"},
     "analysis": {"analysis", "scaling", "quantum", "runtime"},
     "training": {"ntk", "runtime", "analysis"},
     "emulation": {"training", "quantum", "runtime", "ntk", "analysis"},

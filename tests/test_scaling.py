@@ -285,6 +285,12 @@ def test_the_simulated_table_is_good_enough():
     assert design == simulate_growth.PLAN and fresh["ratio"] == pytest.approx(first["ratio"], abs=1e-3)
 
 
+def test_no_design_is_simulated_that_nobody_uses():
+    in_use = simulate_growth.designs(Path(__file__).parent.parent / "kernel_output")
+    made = {row["design"]: (row["sizes"], row["trials"]) for row in SIMULATED}
+    assert made == {name: tuple(map(list, design)) for name, design in in_use.items()}
+
+
 def test_a_design_with_single_trials_is_simulated():
     row = simulate_growth.simulate(([16, 32, 64, 128], [8, 4, 2, 1]), "n", "3 %", 300)
     assert row["ratio"] > 0.9 and row["faster than log n"] > 0.9
