@@ -5,7 +5,8 @@
 Its slope against ln n goes like n^λ: λ < 0 saturates, λ = 0 is the logarithm, λ > 0 a power of n, b = 0 a constant.
 At fixed λ it is linear, y = p (1 - u) + z u with u(n) from 0 at the first size to 1 at the last, and p, z its values
 there. So chi^2 over a grid of λ gives all intervals (95 %). Functions take many data sets at once: y, relative (the
-relative standard errors) and freedom (their degrees of freedom) are [..., sizes], n is [sizes], rising.
+relative standard errors) and freedom (their degrees of freedom) are [..., sizes], n is [sizes], rising. That is why
+λ is found on a grid here and by no library's optimiser: those take one data set at a time, and 4000 have to be judged.
 tests/simulate_growth.py measures how often the intervals cover and how often the verdict is wrong.
 """
 

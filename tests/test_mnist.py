@@ -177,9 +177,10 @@ def finished_files(home):
 
 
 @pytest.mark.slow
-def test_mnist_is_downloaded_without_tensorflow(server, home):
+def test_mnist_is_downloaded_without_tensorflow(server, home, capfd):
     folder = mnist.download_mnist(infos_of(server))
     assert holds_all(folder) and folder.is_relative_to(home)
+    assert "Dl Completed...: 100%" in capfd.readouterr().err  # TensorFlow Datasets' progress bar
     assert "tensorflow" not in sys.modules
     server.shutdown()
     assert mnist.download_mnist({}) == folder  # it is there: no server is asked

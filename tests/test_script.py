@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,7 +138,9 @@ def test_output_announces_the_plan_and_the_stand_in(finished):
 
 def test_a_run_that_only_reads_says_so(undisturbed, tmp_path):
     folder = shutil.copytree(undisturbed, tmp_path / "copy")
-    assert "252 pairs are in" in succeed(*TINY, "--output", folder)
+    printed = succeed(*TINY, "--output", folder)
+    assert all(f"{network}: 252 pairs are in" in printed for network in training.networks)
+    assert printed.rstrip().endswith("NOT MNIST; FILES ARE NAMED digits-...") and f"{folder}/RESULTS.md" in printed
     before, after = ([s["pairs_computed"] for s in json.loads((f / "run.json").read_text())["sittings"]]
                      for f in (undisturbed, folder))  # fmt: skip
     assert after == [*before, 0, 0]
@@ -156,6 +159,32 @@ def test_the_time_that_is_announced_is_measured(digits, tmp_path):
     run = Run(0, 4, tmp_path, "numba", "float64", digits)
     assert 1e-6 < sitting.seconds_per_layer(run) < 1
     assert [sitting.in_words(s) for s in (0.1, 40, 700, 20000)] == ["1 s", "40 s", "12 minutes", "5.6 hours"]
+
+
+def test_a_log_says_how_long_the_rest_takes(digits, tmp_path, monkeypatch, capsys):
+    """600 of 1000 pairs were to be computed, and 200 of these were in eleven minutes."""
+    missing = iter([600, 400])
+    monkeypatch.setattr(sitting, "missing_pairs", lambda files: next(missing))
+    monkeypatch.setattr(sitting, "trial_pairs", lambda files: 1000)
+    clock = [0.0]
+    monkeypatch.setattr(sitting.time, "perf_counter", lambda: clock[0])
+    it = sitting.Sitting(Run(0, 4, tmp_path, "numba", "float64", digits), "convolutional", "results", [None])
+    it.__enter__()
+    it.progress(400)
+    assert capsys.readouterr().out == ""
+    clock[0] = 660
+    it.progress(200)
+    assert capsys.readouterr().out == "convolutional: 600 of 1,000 pairs after 11 minutes, about 22 minutes more\n"
+    it.bar.close()
+
+
+def test_where_to_look():
+    """Commands that can be pasted, also for another folder."""
+    assert sitting.where_to_look(Path("kernel_output")) == (
+        "Figures: jupyter lab analysis.ipynb\nTables: python scaling.py writes kernel_output/RESULTS.md"
+    )
+    assert "KERNEL_OUTPUT='a b' jupyter" in sitting.where_to_look(Path("a b"))
+    assert "scaling.py --output 'a b' writes" in sitting.where_to_look(Path("a b"))
 
 
 def test_the_time_of_fully_connected_trials_is_that_of_their_eigenvalues(monkeypatch):
