@@ -197,6 +197,7 @@ def test_the_pairs_that_are_missing_are_counted_from_the_files(tmp_path):
 # ---- foreign and doubtful files ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key, value", [
     ("dataset", "mnist"), ("dataset_sha256", "0" * 64), ("digits", [3, 5]), ("network", "convolutional"), ("size", 8),
     ("trial", 9), ("seed", 1), ("depth", 3), ("precision", "float32"), ("formulas", 0), ("test_size", 6),
@@ -333,6 +334,7 @@ def file_size_limit(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bytes_allowed", [0, 500, 700, 1024, 2048, 8192])
 def test_a_write_that_fails_ends_the_run_in_one_line(undisturbed, tmp_path, bytes_allowed):
     """Of the lock's text, a kernel, a label, the results; with more room the same command goes on, without a note."""

@@ -55,6 +55,7 @@ def test_devices_and_processes(devices, processes, tmp_path):
         assert relative_error(found["fully_connected"], dense) < 1e-14
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 def test_relu(precision):
     """A layer's entries against arccos in extended precision, exact where c = 1, zero where nothing varies."""

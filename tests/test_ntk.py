@@ -73,6 +73,7 @@ def test_fully_connected_rejects(arguments, name, words):
     assert caught.value.argument == name
 
 
+@pytest.mark.slow
 def test_gpu_means_jax_for_both_networks(monkeypatch):
     """Where there is a GPU; here a CPU device is taken for one."""
     from ntk import jax_engine

@@ -257,6 +257,7 @@ CELLS = [(simulate_growth.PLAN, "log n", "10 %"), (simulate_growth.PLAN, "n^0.25
          (LONG, "log n", "30 %"), (LONG, "n^0.25", "30 % falling like n^-0.4")]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS)
 def test_intervals_cover(cell):
     """A short form of tests/simulate_growth.py: 95 % within three binomial deviations of 500, 3 %."""
@@ -500,6 +501,7 @@ def test_titles():
     assert tables.title_of("digits-convolutional-3v5") == "Convolutional, digits 3 and 5 of scikit-learn, NOT MNIST"
 
 
+@pytest.mark.slow
 def test_committed_results_document_is_up_to_date():
     """`python scaling.py` after a change of the committed arrays, of the simulation or of what is written."""
     folder = Path(scaling.__file__).parent / "kernel_output"

@@ -244,6 +244,7 @@ BOTH = [(training.networks[0], ("plan", "sweep")), (training.networks[0], ("swee
         (training.networks[1], ("plan", "sweep"))]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("planned_and_swept", BOTH, indirect=True, ids=lambda both: f"{both[0]}-{both[1][0]}-first")
 def test_the_sweep_at_the_plans_own_depth_equals_the_plan(planned_and_swept):
     """Its kernels, in the same files, and every quantity, to the last bit."""
@@ -370,6 +371,7 @@ CHANGES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_verify_fails_after_one_change(copy, change):
     spoil, words = CHANGES[change]
