@@ -449,7 +449,7 @@ def counts_of(arrays: Mapping[str, NDArray]) -> str:
 @drawn_in_style
 def sounder(results: Results) -> Figure:
     """The original's conventions (filled, solid) beside sounder ones (hollow, dashed or dotted): six panels."""
-    figure, axes = panels(3, 2, 5, 4.2, f"{results.title}: means of {counts_of(results.arrays)} trials, 95 % intervals")
+    figure, axes = panels(3, 2, 5, 4.2, f"{results.title}; trials: {counts_of(results.arrays)}; means, 95 % intervals")
     arrays, n = results.arrays, results.arrays["data_sizes"]
     for ax, (label, kind, curves) in zip(axes.flat, SOUNDER, strict=True):
         heights = []
@@ -639,7 +639,7 @@ def baselines(results: Results) -> Figure:
     """Accuracy of simple classifiers beside the exact NTK and its diagonal approximation, at both thresholds."""
     arrays = results.part("baselines")
     n = arrays["data_sizes"]
-    figure, axes = panels(1, 2, 5.2, 5.6, f"{results.title}: means of {counts_of(arrays)} trials", sharey=True)
+    figure, axes = panels(1, 2, 5.2, 5.6, f"{results.title}; trials: {counts_of(arrays)}", sharey=True)
     heights: dict[str, list[Array]] = {}
     for ax, ending, where in zip(axes[0], ("", "_at_zero"), ("threshold at the median", "threshold at 0"), strict=True):
         drawn = {f"accuracy_{key}": STYLES[key] for key in ("exact", "diagonal")}
