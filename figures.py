@@ -214,16 +214,21 @@ def show_findings(loaded: Mapping[str, Results], part: str) -> None:
 
     for results in loaded.values():
         if part in results.parts:
-            text = FINDINGS[part](tables.title_of(results.prefix), results.parts[part])
-            lines = [line for line in text.splitlines() if line.startswith("- ")]
-            display(Markdown("\n".join([f"{results.title}:\n", *lines])))
+            try:
+                text = FINDINGS[part](tables.title_of(results.prefix), results.parts[part])
+            except KeyError as missing:
+                print(f"note: {results.prefix}_{part}.npz lacks {missing}; another version wrote it")
+                continue
+            lines = [line for line in text.splitlines() if line.startswith(("- ", "All "))]
+            display(Markdown("\n".join([f"{results.title if part != 'digit_pairs' else results.network}:\n", *lines])))
 
 
 def show_simulation() -> None:
     """How often the intervals cover and the verdicts are wrong, by design and by the spread of the trials."""
     from IPython.display import Markdown, display
 
-    display(Markdown(document.simulated_designs(json.loads(document.SIMULATION.read_text()))))
+    if document.SIMULATION.exists():
+        display(Markdown(document.simulated_designs(json.loads(document.SIMULATION.read_text()))))
 
 
 def save(figure: Figure, name: str, folder: str | Path) -> bytes:
@@ -305,8 +310,8 @@ PANELS = {
     "post_selection": Panel(
         "post-selection measurements",
         (
-            ("both", "post_selection_measurements", "original", "k*, divisor unknown"),
-            ("both", "post_selection_measurements_training", "sounder", "k*, divisor known"),
+            ("both", "post_selection_measurements", "original", "divisor unknown"),
+            ("both", "post_selection_measurements_training", "sounder", "divisor known"),
         ),
     ),
     "readout": Panel(
@@ -437,13 +442,15 @@ SOUNDER: list[tuple[str, str, list[tuple[str, str, str, str]]]] = [  # axis, its
 
 
 def counts_of(arrays: Mapping[str, NDArray]) -> str:
-    """How many trials each size has: "16, 8, 4", "32 to n = 1024, 8, 4, 2", or "32" where all have as many."""
+    """How many trials each size has: "16, 8, 4", "32 up to n = 1024, then 8, 4, 2", or "32" for all."""
     n, counts = arrays["data_sizes"][arrays["trials"] > 0], arrays["trials"][arrays["trials"] > 0]
+    if not len(counts):
+        return "none"
     alike = int(np.argmin(np.append(counts, 0) == counts[0]))  # of the smallest sizes
     if alike == len(counts):
         return str(counts[0])
-    first = [f"{counts[0]} to n = {n[alike - 1]}"] if alike > 2 else list(map(str, counts[:alike]))
-    return ", ".join([*first, *map(str, counts[alike:])])
+    others = ", ".join(map(str, counts[alike if alike > 2 else 0 :]))
+    return f"{counts[0]} up to n = {n[alike - 1]}, then {others}" if alike > 2 else others
 
 
 @drawn_in_style
@@ -652,22 +659,24 @@ def baselines(results: Results) -> Figure:
         size_axis(ax, n)
         ax.set_title(where, fontsize=12)
     ink, others = np.concatenate(heights.pop("accuracy_ink")), np.concatenate(list(chain(*heights.values())))
-    below = ink.max() < others.min() - 0.1  # so far that the axis leaves it out
+    below = bool(ink.size and others.size) and ink.max() < others.min() - 0.1  # so far that the axis leaves it out
     value_axis(axes[0, 0], others if below else np.append(ink, others), "shares")
-    for ax in axes[0] if below else []:
-        ax.text(0.5, 0.01, f"below: {BASELINES['ink'][0]}, {ink.min():.2f} to {ink.max():.2f}", ha="center",
-                transform=ax.transAxes, fontsize=10, color=style.color)  # fmt: skip
+    for ax, ending in zip(axes[0], ("", "_at_zero"), strict=True):
+        means = [np.mean(trials) for trials in known_values(arrays, f"accuracy_ink{ending}") if len(trials)]
+        if below:
+            ax.text(0.5, 0.01, f"below: {drawn['accuracy_ink'].label}, {min(means):.2f} to {max(means):.2f}",
+                    ha="center", transform=ax.transAxes, fontsize=10, color=drawn["accuracy_ink"].color)  # fmt: skip
     axes[0, 0].set_ylabel("test accuracy")
     add_legend(figure, columns=3, points=False)
     return figure
 
 
 class Map(NamedTuple):
-    """One quantity of a map: title, array, array that is subtracted, whether its colours are logarithmic."""
+    """One quantity of a map, and how it is coloured."""
 
     title: str
-    name: str
-    subtracted: str = ""
+    name: str  # of the array
+    subtracted: str = ""  # another array, if any
     log: bool = False
     small_is_good: bool = False
     digits: int = 3  # of numbers below 1
@@ -675,13 +684,13 @@ class Map(NamedTuple):
 
 PAIR_MAPS = (
     Map("accuracy, exact", "accuracy_exact"),
-    Map("accuracy, exact − sparsified", "accuracy_exact", "accuracy_sparse", False, True),
-    Map("accuracy, exact − diagonal", "accuracy_exact", "accuracy_diagonal", False, True),
-    Map("condition number, exact", "condition_number_exact", "", True, True),
-    Map("condition number, sparsified", "condition_number", "", True, True),
-    Map("post-selection measurements", "post_selection_measurements_median", "", True, True),
-    Map("readout measurements, sparsified", "readout_measurements_sparse_median", "", True, True),
-    Map("readout measurements, diagonal", "readout_measurements_diagonal_median", "", True, True),
+    Map("accuracy, exact − sparsified", "accuracy_exact", "accuracy_sparse", small_is_good=True),
+    Map("accuracy, exact − diagonal", "accuracy_exact", "accuracy_diagonal", small_is_good=True),
+    Map("condition number, exact", "condition_number_exact", log=True, small_is_good=True),
+    Map("condition number, sparsified", "condition_number", log=True, small_is_good=True),
+    Map("post-selection measurements", "post_selection_measurements_median", log=True, small_is_good=True),
+    Map("readout measurements, sparsified", "readout_measurements_sparse_median", log=True, small_is_good=True),
+    Map("readout measurements, diagonal", "readout_measurements_diagonal_median", log=True, small_is_good=True),
 )
 
 
@@ -714,7 +723,7 @@ def digit_pairs(results: Results) -> Figure:
     size = there[-1]
     title = f"{results.title.split(',')[0]}, all pairs of digits, n = {arrays['data_sizes'][size]}"
     title += f", {count_of(arrays, size)}; framed: the paper's pairs\n"
-    title += "yellow: good; of differences, blue: the approximation is better, red: it is worse"
+    title += "yellow: good; of differences, blue: the approximation is better, red: worse, white: may be chance"
     figure, axes = panels(4, 2, 5, 4.4, title)
     pairs = np.sort(arrays["digit_pairs"], axis=1).astype(int)
     for ax, shown in zip(axes.flat, PAIR_MAPS, strict=True):
@@ -728,15 +737,19 @@ def digit_pairs(results: Results) -> Figure:
         table = np.full((10, 10), np.nan)
         table[pairs[:, 1], pairs[:, 0]] = values
         options: dict[str, Any] = dict(small_is_good=shown.small_is_good, difference=bool(shown.subtracted))
+        if shown.subtracted:
+            chance = np.zeros((10, 10), bool)
+            chance[pairs[:, 1], pairs[:, 0]] = evidence.pair_chance(arrays, shown.name, shown.subtracted, at)
+            options["chance"] = chance
         draw_map(ax, table, shown.log, shown.digits, **options)
         ax.set(xlim=(-0.5, 8.5), ylim=(9.5, 0.5), xticks=range(9), yticks=range(1, 10), title=title)
         ranks, averages = ["ranks, all n:"], evidence.pair_values(arrays, shown.name, shown.subtracted or None)
         for network, digits in training.selections.items():
             first, second = sorted(digits)
             mark(ax, first, second, solid=network == results.network)
-            pair = int(np.flatnonzero((pairs == (first, second)).all(axis=1))[0])
-            _, _, possible = evidence.pair_ranks(averages, pair, not shown.small_is_good)
-            ranks.append(f"{first} and {second}: {evidence.rank_in_words(possible, len(pairs))[0]}")
+            for pair in np.flatnonzero((pairs == (first, second)).all(axis=1)).tolist():
+                _, _, possible = evidence.pair_ranks(averages, pair, not shown.small_is_good)
+                ranks.append(f"{first} and {second}: {evidence.rank_in_words(possible, len(pairs))[0]}")
         ax.text(0.98, 0.97, "\n".join(ranks), transform=ax.transAxes, ha="right", va="top", fontsize=8.5)
     return figure
 
@@ -746,7 +759,7 @@ SENSITIVITY_MAPS = (
     Map("the same minus the diagonal's", "accuracy_sparse", "accuracy_diagonal"),
     Map("accuracy, threshold at 0", "accuracy_sparse_at_zero"),
     Map("the same minus the diagonal's", "accuracy_sparse_at_zero", "accuracy_diagonal_at_zero"),
-    Map("condition number of K̃, medians", "condition_number", "", True, True),
+    Map("condition number of K̃, medians", "condition_number", log=True, small_is_good=True),
     Map("share of K̃ positive definite", "positive_definite"),
 )
 PLANES = (("percentile", "boost"), ("density", "boost"), ("percentile", "density"))  # (x, y)
@@ -901,7 +914,7 @@ def cost_of_all(results: Results) -> Figure:
     divisors = {convention: f"over {DIVISORS[convention]}" for convention in tables}
     if all(np.allclose(first[r][way], each[r][way], 0.1, equal_nan=True)
            for each in others for r in readouts for way in first[r]):  # fmt: skip
-        tables, divisors = dict(list(tables.items())[:1]), dict.fromkeys(tables, "over any of them, ± 10 %")
+        tables, divisors = dict(list(tables.items())[:1]), dict.fromkeys(tables, "over any divisor, ± 10 %")
     classical = {way: size_means(each) for way, each in costs.classical_costs(emulation).items()}
     width = len(readouts) + 1
     figure, axes = panels(
@@ -921,7 +934,7 @@ def cost_of_all(results: Results) -> Figure:
 
 
 DIVISORS = {
-    "training": "training's largest entry",
+    "training": "K's largest off-diagonal",
     "test block": "the test block's largest",
     "k_thresh": "k_thresh alone",
 }

@@ -483,7 +483,7 @@ def experiment(args: argparse.Namespace, run: Run) -> int:
     written = [run_network(args, run, network, each) for network, each in planned.items() if each]
     if not args.verify:
         summaries = map(tables.summary, written) if args.what == "results" else []
-        print("", *summaries, where_to_look(run.output), sep="\n")
+        print("", *summaries, where_to_look(run.output, written), sep="\n")
     return 0
 
 

@@ -530,7 +530,7 @@ equal numbers is not proved: k_i/w_i has no bound. A dash: no linear system is s
 
 LARGER = """\
 Larger n, not emulated: P is measured there as well, and the readout is taken to use the preparation as often as at
-the largest n above. So this table needs no fit of P, as the one before does, and says better where the lines cross.
+the largest n above. The table before needs a fit of P; this one does not, but has no intervals.
 Queries by amplitude estimation, products of means, and what reading all entries takes:
 """
 NO_SYSTEM = """\

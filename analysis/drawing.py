@@ -236,14 +236,14 @@ def add_legend(
     figure.legend(entries.values(), entries, loc="outside lower center", ncols=columns, fontsize=11)
 
 
-def note_verdicts(ax: Axes, curves: Iterable[Curve], size: float = 10, of: str = "") -> None:
+def note_verdicts(ax: Axes, curves: Iterable[Curve], size: float = 9, of: str = "") -> None:
     """What scaling.py says of each fitted curve, in its colour, above the panel; of a single one without its name.
 
     of: what the verdicts are about, where the panel shows something else.
     """
     fitted = [curve for curve in curves if curve.growth]
     for i, curve in enumerate(reversed(fitted)):
-        named = [curve.label.removeprefix("k*, divisor ")] * (len(fitted) > 1) + [of] * bool(of)
+        named = [curve.label] * (len(fitted) > 1) + [of] * bool(of)
         said, place = f"{', '.join(named)}: " * bool(named) + curve.growth.verdict, (2, 3 + 1.25 * size * i)
         ax.annotate(said, (0, 1), place, "axes fraction", "offset points", color=curve.color, fontsize=size)
 
@@ -253,7 +253,7 @@ def note_verdicts(ax: Axes, curves: Iterable[Curve], size: float = 10, of: str =
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-LEAST_DIFFERENCE = 0.02  # of accuracies, that has the darkest colour; less is hardly a few test images
+LEAST_DIFFERENCE = 0.02  # the least end of the colours of differences: five of 256 test images
 
 
 def draw_map(

@@ -36,6 +36,7 @@ PAIR_QUANTITIES = {
     "exact minus sparsified, threshold 0": ("accuracy_exact_at_zero", "accuracy_sparse_at_zero", False),
     "exact minus diagonal": ("accuracy_exact", "accuracy_diagonal", False),
     "exact minus diagonal, threshold 0": ("accuracy_exact_at_zero", "accuracy_diagonal_at_zero", False),
+    "sparsified minus diagonal": ("accuracy_sparse", "accuracy_diagonal", True),
     "κ of K, less 1": ("condition_number_exact", None, False),
     "κ of K̃, less 1": ("condition_number", None, False),
     "post-selection, original": ("post_selection_measurements_median", None, False),
@@ -96,7 +97,7 @@ def depth_section(title: str, arrays: Arrays) -> str:
         "Off-diagonal: the largest such entry of K over its smallest diagonal one. Differences are paired by trial\n"
         "(bold: the 95 % interval excludes 0; 0 alone: the same in every trial).\n",
         tables.table(heading, rows),
-        *depth_findings(arrays, [c | follows(arrays, s) for s, c in enumerate(compared)]),
+        *depth_findings(arrays, [c | approximations_minus_original(arrays, s) for s, c in enumerate(compared)]),
     ]
     return "\n".join(parts)
 
@@ -116,7 +117,7 @@ def depth_differences(arrays: Arrays, setting: int) -> dict[str, Array]:
     return found
 
 
-def follows(arrays: Arrays, setting: int) -> dict[str, Array]:
+def approximations_minus_original(arrays: Arrays, setting: int) -> dict[str, Array]:
     """Accuracies of the approximations minus the exact one's at the original's depth: do they gain where it does?"""
     original = np.flatnonzero(arrays["depth_settings"] == origin(arrays)["depth_rule"])
     if not original.size:
@@ -130,7 +131,6 @@ def follows(arrays: Arrays, setting: int) -> dict[str, Array]:
 def depth_findings(arrays: Arrays, compared: list[dict[str, Array]]) -> list[str]:
     """Lines that say at which settings and sizes the interval of each difference is above or below 0."""
     n, lines = arrays["data_sizes"], []
-    nowhere = "- {}, interval above 0: nowhere.\n"
     for what, (word, sign) in itertools.product(compared[0], (("above", 1), ("below", -1))):
         found = []
         for setting, differences in zip(arrays["depth_settings"], compared, strict=True):
@@ -142,7 +142,7 @@ def depth_findings(arrays: Arrays, compared: list[dict[str, Array]]) -> list[str
         if found:
             lines.append(f"- {what[0].upper()}{what[1:]}, interval {word} 0: at {'; '.join(found)}.\n")
         elif sign > 0:
-            lines.append(nowhere.format(what[0].upper() + what[1:]))
+            lines.append(f"- {what[0].upper()}{what[1:]}, interval above 0: nowhere.\n")
     return ["".join(lines)] if lines else []
 
 
@@ -268,7 +268,7 @@ def sensitivity_section(title: str, arrays: Arrays) -> str:
         f"paper's constants, and the number of {len(settings)} settings, two constants varied at a time, where it is\n"
         "better and worse (by chance in about 2 each); and the number of them where every K̃ is positive definite:\n",
         tables.table(["convention", "n", "trials", *columns, "positive definite"], improvements(arrays)),
-        "Where it is better at the median, as percentile/boost/density:\n",
+        "The settings where K̃ is better than its diagonal at the median, as percentile/boost/density:\n",
         where_better(arrays),
         "The least boost from which on every K̃ is positive definite:\n",
         tables.table(["", *heading], least),
@@ -316,7 +316,7 @@ def where_better(arrays: Arrays) -> str:
         for n, better, gain in zip(arrays["data_sizes"], (mean > half).T, mean.T, strict=True):
             each = ", ".join("/".join(f"{x:g}" for x in setting) for setting in arrays["settings"][better])
             most = f", by {gain[better].max():.3f} at most" if better.any() else ""
-            lines.append(f"- {convention}, n = {n}: {each or 'nowhere'}{most}.\n")
+            lines.append(f"- {convention}, n = {n}: better than its diagonal at {each or 'none'}{most}.\n")
     return "".join(lines)
 
 
@@ -355,9 +355,9 @@ def definite_in_words(arrays: Arrays) -> list[str]:
     for suffix, convention in CONVENTIONS.items():
         (row,) = (r for r in least_boosts(arrays, suffix, 2) if r[0].endswith(f"{PARAMETERS[2]} {density:g}"))
         least = np.array(row[1:])
-        each = ", ".join(f"{value} at {at_sizes(n, least == value)}" for value in dict.fromkeys(row[1:]))
-        lines.append(f"- {convention}, the paper's percentile and density: every K̃ is positive definite from a boost "
-                     f"of {each}, of those tried. The paper's is {boost:g}.\n")  # fmt: skip
+        each = "; ".join(f"{value} at {at_sizes(n, least == value)}" for value in dict.fromkeys(row[1:]))
+        lines.append(f"- {convention}, the paper's percentile and density: the least boost tried from which on every K̃ "
+                     f"is positive definite is {each}. The paper's is {boost:g}.\n")  # fmt: skip
     return lines
 
 
@@ -372,7 +372,9 @@ def pair_values(arrays: Arrays, name: str, subtract: str | None = None) -> Array
     The arrays are [sizes, pairs, trials, ...]. Condition numbers, less 1, and measurements are averaged by their
     logarithms. A trial that some size lacks is NaN.
     """
-    values, others = (arrays[each].reshape(*arrays[each].shape[:3], -1) for each in (name, subtract or name))
+    there = ~np.isnan(arrays[name]).all(axis=tuple(range(1, arrays[name].ndim)))  # sizes that have trials
+    values, others = (arrays[each][there] for each in (name, subtract or name))
+    values, others = (each.reshape(*each.shape[:3], -1) for each in (values, others))
     if not name.startswith("accuracy"):
         with np.errstate(divide="ignore"):  # κ = 1
             return np.exp(np.mean(np.log(values - name.startswith("condition_number")), axis=(0, 3)))
@@ -391,6 +393,13 @@ def pair_ranks(values: Array, pair: int, high: bool) -> tuple[Array, Array, tupl
     clear = np.abs(lead) > np.hypot(half, half[pair])
     ranks = 1 + np.sum(clear & (lead > 0)), 1 + np.sum(lead > 0), len(values) - np.sum(clear & (lead < 0))
     return mean - shift, half, ranks
+
+
+def pair_chance(arrays: Arrays, name: str, subtract: str, size: int) -> NDArray[np.bool_]:
+    """Whether a difference may be chance, the trials of one size taken alone: [pairs]."""
+    alone = {each: arrays[each][[size]] for each in (name, subtract)}
+    mean, half, _ = pair_ranks(pair_values(alone, name, subtract), 0, True)
+    return ~(np.abs(mean) > half)
 
 
 def digit_pairs(folder: Path) -> str:
@@ -416,15 +425,15 @@ def digit_pairs_section(title: str, arrays: Arrays) -> str:
         extremes = [f"{mean[i]:{style}} ({pairs[i][0]}, {pairs[i][1]})" for i in (np.argmin(mean), np.argmax(mean))]
         rows.append([*row, f"{np.median(mean):{style}}", *extremes])
     counts = ", ".join(f"{count} of n = {n}" for n, count in zip(arrays["data_sizes"], arrays["trials"], strict=True))
-    precision = origin(arrays)["precision"]
+    precision = origin(arrays).get("precision", "an unknown precision")
     parts = [
         f"## Pairs of digits: {network}\n",
         f"All {len(pairs)} pairs; trials of each: {counts}; kernels in {precision}.\n"
         "Averages over the sizes, of measurements and κ − 1 by their logarithms. Rank 1 is the most favourable; in\n"
         "brackets the ranks that the intervals leave possible. A pair is *easy* or *hard* where all of these are in\n"
-        "the first or in the last third.\n",
+        "the first or in the last third. The spread of the trials is pooled over the pairs.\n",
         tables.table([*heading, "median pair", "least", "most"], rows),
-        "".join([*in_words(papers, rows), *largest_losses(arrays, pairs)]),
+        "".join([*in_words(papers, rows), against_diagonal(arrays), *largest_losses(arrays, pairs)]),
     ]
     return "\n".join(parts)
 
@@ -438,18 +447,24 @@ def rank_in_words(ranks: tuple[int, int, int], count: int) -> tuple[str, str]:
 
 
 def in_words(papers: list[tuple[int, ...]], rows: list[list[str]]) -> list[str]:
-    """Which quantities make each of the paper's pairs easy, hard or neither, from the rows of the table of ranks."""
+    """Which quantities make each of the paper's pairs easy or hard, from the rows of the table of ranks."""
     lines = []
     for place, pair in enumerate(papers):
         by_word: dict[str, list[str]] = {}
         for row in rows:
             by_word.setdefault(row[3 + 3 * place], []).append(f"“{row[0]}”")
-        each = "; ".join(f"{word} by {', '.join(by_word[word])}" for word in WORDS if word in by_word)
-        lines.append(f"- {min(pair)} and {max(pair)} among all pairs: {each}.\n")
+        each = (f"{word} by {', '.join(by_word.get(word, ['nothing']))}" for word in ("easy", "hard"))
+        lines.append(f"- {min(pair)} and {max(pair)} among all pairs: {'; '.join(each)}.\n")
     return lines
 
 
-WORDS = ("easy", "hard", "neither", "not told from any")  # of rank_in_words
+def against_diagonal(arrays: Arrays) -> str:
+    """On how many pairs the sparsified matrix is better and worse than its diagonal, at the median."""
+    mean, half, _ = pair_ranks(pair_values(arrays, "accuracy_sparse", "accuracy_diagonal"), 0, True)
+    clear = np.abs(mean) > half
+    better, worse = (f"{np.sum(sign * mean > 1e-9)} pairs, beyond chance on {np.sum(clear & (sign * mean > 0))}"
+                     for sign in (1, -1))  # fmt: skip
+    return f"- At the median, K̃ is better than its diagonal on {better}, and worse on {worse}.\n"
 
 
 def largest_losses(arrays: Arrays, pairs: list[tuple[int, ...]]) -> list[str]:
@@ -461,5 +476,6 @@ def largest_losses(arrays: Arrays, pairs: list[tuple[int, ...]]) -> list[str]:
             loss = np.nanmean(exact - arrays[f"accuracy_{name}{ending}"].reshape(*exact.shape, -1).mean(-1), axis=2)
             n, p = np.unravel_index(np.nanargmax(loss), loss.shape)
             where = f"in the mean of the trials of {pairs[p][0]} and {pairs[p][1]} at n = {sizes[n]}"
-            lines.append(f"- Threshold {threshold}: the {label} loses {loss[n, p]:.4f} of accuracy at most, {where}.\n")
+            lines.append(f"- Threshold {threshold}: the largest loss of the {label} is {loss[n, p]:.4f} of accuracy, "
+                         f"{where}.\n")  # fmt: skip
     return lines

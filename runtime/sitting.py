@@ -10,7 +10,7 @@ import sys
 import time
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from runtime.checkpoints import foreign_files, missing_pairs
 from runtime.files import save
 from runtime.linear_algebra import extreme_eigenvalues
 from runtime.processes import process_count
-from runtime.trials import Run, TrialFiles
+from runtime.trials import DATASETS, PAPERS_DIGITS, Run, TrialFiles
 
 # ----------------------------------------------------------------------------------------------------------------------
 # What is to come
@@ -75,10 +75,15 @@ def announce(run: Run, planned: Mapping[str, Sequence[TrialFiles]], asked: Mappi
             print(f"{network}: {pairs - missing:,} pairs are in {run.output}/ and are not computed again; "
                   f"--output DIR computes all anew in another folder")  # fmt: skip
         if network == "convolutional" and missing and process_count() == 1:
-            layers = sum(missing_pairs(f) * f.depth for f in files)
-            print(f"{network}: the other {missing:,} pairs take about {in_words(layers * seconds_per_layer(run))}")
+            seconds = missing_layers(files) * seconds_per_layer(run)
+            print(f"{network}: the other {missing:,} pairs take about {in_words(seconds)}")
         if network == "fully-connected" and files:
             print(f"{network}: about {in_words(seconds_of_trials([f.trial.size for f in files], dense_limit))}")
+
+
+def missing_layers(files: Iterable[TrialFiles]) -> int:
+    """Layers of all pairs that are not on the disk, to which the convolutional network's time is proportional."""
+    return sum(missing_pairs(each) * each.depth for each in files)
 
 
 def seconds_per_layer(run: Run) -> float:
@@ -115,12 +120,17 @@ def in_words(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
-def where_to_look(output: Path) -> str:
-    """The commands that show what a run wrote."""
+def where_to_look(output: Path, written: Iterable[Path]) -> str:
+    """The commands that show what a run wrote; both need results of the plan itself, the figures of its own digits."""
     folder = shlex.quote(str(output))
     own, option = ("", "") if folder == "kernel_output" else (f"KERNEL_OUTPUT={folder} ", f" --output {folder}")
-    tables = f"Tables: python scaling.py{option} writes {output}/RESULTS.md"
-    return f"Figures: {own}jupyter lab analysis.ipynb\n{tables}"
+    lines, networks = [], [first + network for first in DATASETS.values() for network in PAPERS_DIGITS]
+    drawn = [n for n in networks if (output / f"{n}_results.npz").exists()]
+    if any(path.name.startswith(f"{network}_") for network in drawn for path in written):
+        lines.append(f"Figures: {own}jupyter lab analysis.ipynb")
+    if any(output.glob("*_results.npz")):
+        lines.append(f"Tables: python scaling.py{option} writes {output}/RESULTS.md")
+    return "\n".join(lines)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -133,7 +143,7 @@ class Sitting:
 
     def __init__(self, run: Run, network: str, what: str, files: Sequence[TrialFiles]) -> None:
         self.run, self.network, self.what, self.files = run, network, what, files
-        self.computed = sum(map(missing_pairs, files))
+        self.computed, self.layers = sum(map(missing_pairs, files)), missing_layers(files)
         self.pairs = sum(map(trial_pairs, files))
 
     def __enter__(self) -> "Sitting":
@@ -148,9 +158,9 @@ class Sitting:
         self.done += pairs
         if not sys.stderr.isatty() and time.perf_counter() > self.said + 600:
             self.said = time.perf_counter()
-            elapsed, missing = self.said - self.started, sum(map(missing_pairs, self.files))
-            computed = self.computed - missing  # the others were found on the disk
-            more = f", about {in_words(elapsed * missing / computed)} more" if computed > 0 else ""
+            elapsed, left = self.said - self.started, missing_layers(self.files)
+            known = self.network == "convolutional" and left < self.layers  # else eigenvalues decide, and they grow
+            more = f", about {in_words(elapsed * left / (self.layers - left))} more" if known else ""
             print(f"{self.network}: {self.done:,} of {self.pairs:,} pairs after {in_words(elapsed)}{more}")
 
     def __exit__(self, kind: object, *_: object) -> None:

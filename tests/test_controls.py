@@ -279,7 +279,7 @@ def test_least_boost_is_above_every_failure():
         "original, density 1": "1", "original, density 4": "above 3"
     }  # fmt: skip
     line, _ = evidence.definite_in_words(arrays | {"positive_definite_sound": definite})
-    assert "from a boost of 1 at all n, of those tried. The paper's is 1." in line
+    assert line.endswith("positive definite is 1 at all n. The paper's is 1.\n")
 
 
 def test_percentiles_that_drop_nothing_are_named(finished):
@@ -306,8 +306,8 @@ def test_pairs_are_easy_or_hard_in_words():
     rows = [["a", "", "1 (1 to 2)", "easy", "", "9 (8 to 9)", "hard"],
             ["b", "", "2 (1 to 45)", "not told from any", "", "", "hard"]]  # fmt: skip
     assert evidence.in_words([(1, 0), (8, 9)], rows) == [
-        "- 0 and 1 among all pairs: easy by “a”; not told from any by “b”.\n",
-        "- 8 and 9 among all pairs: hard by “a”, “b”.\n",
+        "- 0 and 1 among all pairs: easy by “a”; hard by nothing.\n",
+        "- 8 and 9 among all pairs: easy by nothing; hard by “a”, “b”.\n",
     ]
 
 
@@ -339,5 +339,21 @@ def test_digit_pairs_section():
     assert " | 45 (45 to 45) | hard | 9.5" in rows["readout, diagonal"]
     assert rows["exact minus diagonal"].count("| not told from any |") == 2
     assert "| 8 and 9 | rank | the pair is | 0 and 1 |" in text
-    assert "sparsified matrix loses 0.1500 of accuracy at most, in the mean of the trials of 0 and 8 at n = 32" in text
+    where = "in the mean of the trials of 0 and 8 at n = 32"
+    assert f"largest loss of the sparsified matrix is 0.1500 of accuracy, {where}" in text
+    assert (
+        "K̃ is better than its diagonal on 0 pairs, beyond chance on 0, and worse on 45 pairs, beyond chance on 45"
+        in text
+    )
+    line = next(line for line in text.splitlines() if line.startswith("- 8 and 9 among all pairs"))
+    assert (
+        line.startswith("- 8 and 9 among all pairs: easy by “accuracy, exact”") and "hard by “κ of K, less 1”" in line
+    )
+    chance = evidence.pair_chance(arrays, "accuracy_exact", "accuracy_sparse", 0)
+    assert not chance.any() and evidence.pair_chance(arrays, "accuracy_exact", "accuracy_diagonal", 1).all()
+    later = {name: np.concatenate([array, np.full_like(array[:1], np.nan)]) for name, array in arrays.items()}
+    for name, subtract, _ in evidence.PAIR_QUANTITIES.values():  # a size without trials does not count
+        np.testing.assert_array_equal(
+            evidence.pair_values(later, name, subtract), evidence.pair_values(arrays, name, subtract)
+        )
     assert np.allclose(evidence.pair_values(arrays, "condition_number").mean(), np.sqrt(200) * level.mean())

@@ -17,10 +17,15 @@ TABLE = section("What came out", "\n- **")
 RESULTS = (ROOT / "kernel_output" / "RESULTS.md").read_text(encoding="utf-8")
 NUMBER = r"\d(?:[\d,]*\d)?(?:\.\d+)?(?:e[+-]?\d+)?"
 INTERVAL = rf"{NUMBER} ± {NUMBER}|{NUMBER} \({NUMBER} (?:to {NUMBER}|or never)\)"  # and the mean or best value
-QUANTITIES = (  # of the rows of README's table of growth, as RESULTS.md names them
-    "sparsity of K̃", "κ of K̃", "κ of K", "post-selection, original", "post-selection, training",
-    "post-selection, k_thresh", "readout, sparsified",
-)  # fmt: skip
+QUANTITIES = {  # rows of README's table of growth: what they begin with, and the quantity in RESULTS.md
+    "sparsity of K̃": "sparsity of K̃",
+    "κ of K̃": "κ of K̃",
+    "κ of K,": "κ of K",
+    "post-selection, k\\* over the test block": "post-selection, original",
+    "post-selection, k\\* over K's largest off-diagonal": "post-selection, training",
+    "post-selection, k\\* over k_thresh": "post-selection, k_thresh",
+    "readout of K̃": "readout, sparsified",
+}
 
 
 def results_of(network):
@@ -33,8 +38,7 @@ def findings():
     """README's findings: (network, or what else a bullet begins with; the bullet in one line)."""
     for bullet in re.split(r"^- ", section("What came out", "!["), flags=re.MULTILINE)[1:]:
         name = bullet.partition("**")[2]
-        network = "Fully connected" if name.startswith("Its post-selection") else re.match(r"[\w ]*\w", name)[0]
-        yield network, " ".join(bullet.split())
+        yield re.match(r"[\w ]*\w", name)[0], " ".join(bullet.split())
 
 
 def numbers_of(text, pattern=NUMBER):
@@ -58,7 +62,8 @@ def test_verdicts_stand_in_the_results():
     heading, _, *rows = [line.strip("| \n").split(" | ") for line in TABLE.splitlines() if line.startswith("|")]
     networks = [each.partition(",")[0].capitalize() for each in heading[1:]]
     assert networks == ["Fully connected", "Convolutional"] and len(rows) == len(QUANTITIES)
-    for (_, *cells), quantity in zip(rows, QUANTITIES, strict=True):
+    for (label, *cells), (begin, quantity) in zip(rows, QUANTITIES.items(), strict=True):
+        assert label.startswith(begin)
         for network, cell in zip(networks, cells, strict=True):
             (line,) = re.findall(rf"^- {re.escape(quantity)}: (.*)$", results_of(network), re.MULTILINE)
             verdict, _, rest = cell.replace("**", "").partition(",") if "," in cell else cell.partition(";")
@@ -66,6 +71,8 @@ def test_verdicts_stand_in_the_results():
             assert all(interval in line for interval in re.findall(INTERVAL, rest))
             without = re.search("Without (n = [0-9]+), .*: ([a-z ]+)[.]", line)
             assert rest.strip() == f"{without[2]} without {without[1]}" if without else "without" not in cell
+    (counted,) = re.findall(r"worse on \d+ pairs, beyond chance on \d+", " ".join(README.split()))
+    assert counted in results_of("Pairs of digits: Conv")
     assert "log n" not in " ".join(text for _, text in findings())
 
 

@@ -180,7 +180,7 @@ def test_verdicts_fit_into_the_picture():
     figure = figures.overview(loaded)
     figure.draw_without_rendering()
     texts = [t for ax in figure.axes for t in ax.texts if "growth" in t.get_text()]
-    assert len(texts) >= 8 and f"unknown: {growth.NO_GROWTH}" in [t.get_text() for t in texts]
+    assert len(texts) >= 8 and f"divisor unknown: {growth.NO_GROWTH}" in [t.get_text() for t in texts]
     assert all(t.get_window_extent().x1 <= figure.bbox.x1 for t in texts)
 
 
@@ -274,6 +274,27 @@ def test_digit_pairs_are_where_they_belong(drawn, loaded):
     assert f"8 and 9: {rank} (1 to 45)" in [line for t in first.texts for line in t.get_text().splitlines()]
 
 
+@pytest.mark.parametrize("trials, words", [
+    ([8, 8, 8, 2], "8 up to n = 64, then 2"), ([4, 4, 2, 0], "4, 4, 2"), ([3, 3, 3, 3], "3"), ([0] * 4, "none"),
+    ([4, 2, 4, 4], "4, 2, 4, 4"),
+])  # fmt: skip
+def test_numbers_of_trials_in_words(trials, words):
+    assert figures.counts_of({"data_sizes": SIZES, "trials": np.array(trials)}) == words
+
+
+def test_a_baseline_far_below_is_named_instead_of_setting_the_axis():
+    results = results_of()
+    part = results.parts["baselines"]
+    for name in part:
+        if name.startswith("accuracy"):
+            part[name] = np.where(np.isnan(part[name]), np.nan, 0.3 if "ink" in name else 0.9)
+    part["accuracy_ink"][0, 0] = 0.34  # of four trials
+    at_the_median, at_zero = figures.baselines(results).axes
+    assert at_the_median.get_ylim()[0] > 0.5
+    assert [t.get_text() for t in at_the_median.texts] == ["below: sum of the pixels, 0.30 to 0.31"]
+    assert [t.get_text() for t in at_zero.texts] == ["below: sum of the pixels, 0.30 to 0.30"]
+
+
 def test_good_is_yellow_or_blue_in_every_map():
     """The best cell is the lightest, or the bluest of a difference; a hair's difference is nearly white."""
     results = results_of()
@@ -285,7 +306,8 @@ def test_good_is_yellow_or_blue_in_every_map():
         image = ax.images[0].get_array()
         known = image[~image.mask]
         ends = known.max(), known.min()
-        good, bad = (ax.images[0].to_rgba(end)[:3] for end in (ends[::-1] if shown.small_is_good else ends))
+        high = shown.name.startswith("accuracy") and not shown.subtracted
+        good, bad = (ax.images[0].to_rgba(end)[:3] for end in (ends if high else ends[::-1]))
         if shown.subtracted:
             assert good[2] > good[0] + 0.2 and bad[0] > bad[2] + 0.2
             assert min(ax.images[0].to_rgba(-1e-4)[:3]) > 0.85

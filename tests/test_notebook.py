@@ -48,15 +48,19 @@ def test_notebook_on_committed_results_beside_digits(tmp_path, undisturbed):
     """After a run on the stand-in digits: MNIST's committed results, and a line that says so. One network only."""
     output = tmp_path / "output"
     output.mkdir()
-    committed = ROOT / "kernel_output" / "fully-connected_results.npz"
-    for path in (committed, *undisturbed.glob("digits-fully-connected_*")):
+    parts = ("results", "baselines", "digit_pairs")
+    committed = [ROOT / "kernel_output" / f"fully-connected_{part}.npz" for part in parts]
+    for path in (*committed, *undisturbed.glob("digits-fully-connected_*")):
         shutil.copy(path, output)
     np.savez(output / "fully-connected_emulation.npz", data_sizes=[16], trials=[1])  # of another version
     text, pictures = execute(tmp_path, output)
     assert 'dataset = "digits"' in text and "NOT MNIST" not in text and "NOT OF MNIST" not in text
     assert "no results of the convolutional network" in text
     assert "another version" in text or "an older version" in text
-    assert pictures == 8 and (output / "figures" / "overview.png").exists()
+    assert "- Threshold median: nearest neighbour is better than the exact NTK at n = 64" in text
+    assert "- 8 and 9 among all pairs: " in text and "All 45 pairs; trials of each: 4 of n = 16" in text
+    assert "| plan | 16 to 512 |" in text
+    assert pictures == 10 and (output / "figures" / "overview.png").exists()
 
 
 def test_cells_are_short_and_explained():

@@ -5,6 +5,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -163,12 +164,14 @@ def test_the_time_that_is_announced_is_measured(digits, tmp_path):
 
 def test_a_log_says_how_long_the_rest_takes(digits, tmp_path, monkeypatch, capsys):
     """600 of 1000 pairs were to be computed, and 200 of these were in eleven minutes."""
-    missing = iter([600, 400])
+    missing = iter([600, 600, 400])
     monkeypatch.setattr(sitting, "missing_pairs", lambda files: next(missing))
     monkeypatch.setattr(sitting, "trial_pairs", lambda files: 1000)
     clock = [0.0]
     monkeypatch.setattr(sitting.time, "perf_counter", lambda: clock[0])
-    it = sitting.Sitting(Run(0, 4, tmp_path, "numba", "float64", digits), "convolutional", "results", [None])
+    it = sitting.Sitting(
+        Run(0, 4, tmp_path, "numba", "float64", digits), "convolutional", "results", [SimpleNamespace(depth=96)]
+    )
     it.__enter__()
     it.progress(400)
     assert capsys.readouterr().out == ""
@@ -178,13 +181,21 @@ def test_a_log_says_how_long_the_rest_takes(digits, tmp_path, monkeypatch, capsy
     it.bar.close()
 
 
-def test_where_to_look():
-    """Commands that can be pasted, also for another folder."""
-    assert sitting.where_to_look(Path("kernel_output")) == (
-        "Figures: jupyter lab analysis.ipynb\nTables: python scaling.py writes kernel_output/RESULTS.md"
-    )
-    assert "KERNEL_OUTPUT='a b' jupyter" in sitting.where_to_look(Path("a b"))
-    assert "scaling.py --output 'a b' writes" in sitting.where_to_look(Path("a b"))
+def test_where_to_look(tmp_path, monkeypatch):
+    """Commands that can be pasted, also for another folder, and none that would find nothing."""
+    monkeypatch.chdir(tmp_path)
+    plan, pairs, other = Path("convolutional_results.npz"), Path("convolutional_digit_pairs.npz"), Path("a b")
+    tables = "Tables: python scaling.py writes kernel_output/RESULTS.md"
+    assert sitting.where_to_look(Path("kernel_output"), [pairs]) == ""
+    for folder, name in (("kernel_output", plan), ("kernel_output", pairs), (other, plan)):
+        Path(folder).mkdir(exist_ok=True)
+        (folder / name).touch()
+    for written in (plan, pairs):
+        said = sitting.where_to_look(Path("kernel_output"), [written])
+        assert said == f"Figures: jupyter lab analysis.ipynb\n{tables}"
+    assert sitting.where_to_look(Path("kernel_output"), [Path("convolutional-3v5_results.npz")]) == tables
+    said = sitting.where_to_look(other, [plan])
+    assert "KERNEL_OUTPUT='a b' jupyter" in said and "scaling.py --output 'a b' writes" in said
 
 
 def test_the_time_of_fully_connected_trials_is_that_of_their_eigenvalues(monkeypatch):
