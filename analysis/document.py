@@ -26,8 +26,7 @@ Trials are the units: a trial's value is the mean over its sparsity patterns, of
 test images and patterns. Each trial draws its images from MNIST anew and independently, so that intervals are about
 random draws from these images. Large trials share many. A verdict that needs sizes whose trials share more than
 {shared:.0%} is therefore *undecided*. ± is the half-width of the mean's 95 % interval; the relative spread of the
-trials is pooled over the sizes, or over a power of n where it changes with n (`relative_errors` in scaling.py); of pairs
-of digits over the pairs. So the
+trials is pooled over the sizes, or over a power of n where it changes with n (`relative_errors` in scaling.py). So the
 same trials have slightly different intervals in tables of other sizes, and intervals are not cut at 0 or 1.
 
 Growth is judged by one curve (analysis/growth.py), y(n) = a + b (n^λ − 1)/λ. Its slope against ln n goes like n^λ:
