@@ -464,7 +464,8 @@ def against_diagonal(arrays: Arrays) -> str:
     clear = np.abs(mean) > half
     better, worse = (f"{np.sum(sign * mean > 1e-9)} pairs, beyond chance on {np.sum(clear & (sign * mean > 0))}"
                      for sign in (1, -1))  # fmt: skip
-    return f"- At the median, K̃ is better than its diagonal on {better}, and worse on {worse} (on about 1 each by chance).\n"
+    each = f"better than its diagonal on {better}, and worse on {worse}"
+    return f"- At the median, K̃ is {each} (on about 1 each by chance).\n"
 
 
 def largest_losses(arrays: Arrays, pairs: list[tuple[int, ...]]) -> list[str]:
