@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from qiskit import QuantumCircuit, transpile
-from qiskit.circuit import Gate
-from qiskit.circuit.library import DiagonalGate, MCXGate, UCRYGate
+from qiskit.circuit import Gate, library
 from qiskit.quantum_info import Statevector
 
 import emulation
@@ -68,7 +67,7 @@ def positions_gate(matrix: Array) -> Gate:
         angles = 2 * np.arctan2(np.sqrt(halves[:, :, 1]), np.sqrt(halves[:, :, 0]))
         target = 2 * bits - 1 - level
         higher = list(range(target + 1, 2 * bits))
-        circuit.append(UCRYGate(angles.T.ravel().tolist()), [target, *range(bits), *higher])
+        circuit.append(library.UCRYGate(angles.T.ravel().tolist()), [target, *range(bits), *higher])
     return named(circuit, "positions")
 
 
@@ -83,7 +82,7 @@ def entries_gate(matrix: Array, controlled: bool) -> Gate:
         angles = np.concatenate([angles, 0 * angles])
     circuit = QuantumCircuit(2 * bits + 1 + controlled)
     controls = [*range(2 * bits), *([2 * bits + 1] if controlled else [])]
-    circuit.append(UCRYGate(angles.tolist()), [2 * bits, *controls])
+    circuit.append(library.UCRYGate(angles.tolist()), [2 * bits, *controls])
     return named(circuit, "entries")
 
 
@@ -119,7 +118,7 @@ def labels_gate(y: Array) -> Gate:
     """|j> -> y_j |j>, y_j = +1 or -1, where test = 0: one phase query."""
     bits = int(np.log2(len(y)))
     circuit = QuantumCircuit(bits + 1)
-    circuit.append(DiagonalGate([*np.sign(y), *np.ones(len(y))]), range(bits + 1))
+    circuit.append(library.DiagonalGate([*np.sign(y), *np.ones(len(y))]), range(bits + 1))
     return named(circuit, "labels")
 
 
@@ -128,7 +127,7 @@ def load_gate(k: Array) -> Gate:
     bits = int(np.log2(len(k)))
     circuit = QuantumCircuit(bits + 2)
     angles = [*np.zeros(len(k)), *2 * np.arccos(np.clip(k, -1, 1))]
-    circuit.append(UCRYGate(angles), [bits, *range(bits), bits + 1])
+    circuit.append(library.UCRYGate(angles), [bits, *range(bits), bits + 1])
     return named(circuit, "load")
 
 
@@ -175,7 +174,7 @@ def append_solver(circuit: QuantumCircuit, matrix: Array, y: Array, epsilon: flo
     inside, angle, test = list(range(bits, 2 * bits + 1)), 2 * bits + 1, 2 * bits + 2
     gates = {"positions": positions_gate(matrix), "entries": entries_gate(matrix, controlled=False)}
     gates["entries, controlled"] = entries_gate(matrix, controlled=True)
-    mark = MCXGate(len(inside), ctrl_state=0)
+    mark = library.MCXGate(len(inside), ctrl_state=0)
     circuit.h(angle)
     for use, turn in enumerate(turns):
         if use:

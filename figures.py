@@ -14,7 +14,6 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -227,8 +226,9 @@ def show_simulation() -> None:
     """How often the intervals cover and the verdicts are wrong, by design and by the spread of the trials."""
     from IPython.display import Markdown, display
 
-    if document.SIMULATION.exists():
-        display(Markdown(document.simulated_designs(json.loads(document.SIMULATION.read_text()))))
+    rows = document.simulation()
+    if rows:
+        display(Markdown(document.simulated_designs(rows)))
 
 
 def save(figure: Figure, name: str, folder: str | Path) -> bytes:
@@ -278,47 +278,51 @@ def show_together(loaded: Mapping[str, Results], drawing: Callable[[Mapping[str,
 # ----------------------------------------------------------------------------------------------------------------------
 
 
+class Shown(NamedTuple):
+    """One curve of a panel: its style, its array, its line by convention, and a label if not the style's."""
+
+    style: str
+    array: str
+    line: str = "original"
+    label: str | None = None
+
+
 class Panel(NamedTuple):
-    """One quantity over n: its axis, its curves as (style, array, line, label), and whether their growth is fitted."""
+    """One quantity over n: its axis, its curves, and whether their growth is fitted."""
 
     label: str
-    curves: tuple[tuple[str, str, str, str | None], ...]
+    curves: tuple[Shown, ...]
     fitted: bool = True
 
 
 PANELS = {
     "sparsity": Panel(
-        "most non-zeros in a column",
-        (("sparsified", "sparsity", "original", None), ("pattern", "pattern_sparsity", "original", None)),
+        "most non-zeros in a column", (Shown("sparsified", "sparsity"), Shown("pattern", "pattern_sparsity"))
     ),
     "accuracy": Panel(
         "accuracy at the median",
         (
-            ("exact", "accuracy_exact", "original", None),
-            ("sparsified", "accuracy_sparse", "original", None),
-            ("diagonal", "accuracy_diagonal", "original", None),
+            Shown("exact", "accuracy_exact"),
+            Shown("sparsified", "accuracy_sparse"),
+            Shown("diagonal", "accuracy_diagonal"),
         ),
         fitted=False,
     ),
     "condition_number": Panel(
-        "condition number κ",
-        (
-            ("exact", "condition_number_exact", "original", None),
-            ("sparsified", "condition_number", "original", None),
-        ),
+        "condition number κ", (Shown("exact", "condition_number_exact"), Shown("sparsified", "condition_number"))
     ),
     "post_selection": Panel(
         "post-selection measurements",
         (
-            ("both", "post_selection_measurements", "original", "divisor unknown"),
-            ("both", "post_selection_measurements_training", "sounder", "divisor known"),
+            Shown("both", "post_selection_measurements", label="divisor unknown"),
+            Shown("both", "post_selection_measurements_training", "sounder", "divisor known"),
         ),
     ),
     "readout": Panel(
         "readout measurements",
         (
-            ("sparsified", "readout_measurements_sparse", "original", None),
-            ("diagonal", "readout_measurements_diagonal", "original", None),
+            Shown("sparsified", "readout_measurements_sparse"),
+            Shown("diagonal", "readout_measurements_diagonal"),
         ),
     ),
 }
@@ -505,11 +509,8 @@ def means_at(
 
 
 SWEEP: dict[str, tuple[str, dict[str, str]]] = {  # title: (kind of axis, {style: array})
-    "test accuracy": ("shares", {key: name for key, name, *_ in PANELS["accuracy"].curves}),
-    "condition number κ, geometric means": (
-        "ratios",
-        {key: name for key, name, *_ in PANELS["condition_number"].curves},
-    ),
+    "test accuracy": ("shares", {c.style: c.array for c in PANELS["accuracy"].curves}),
+    "condition number κ, geometric means": ("ratios", {c.style: c.array for c in PANELS["condition_number"].curves}),
     "off-diagonal / diagonal of K": ("counts", {"exact": "off_diagonal_ratio"}),
     "share of K̃ positive definite": ("fractions", {"sparsified": "positive_definite"}),
 }
@@ -647,7 +648,8 @@ def baselines(results: Results) -> Figure:
     arrays = results.part("baselines")
     n = arrays["data_sizes"]
     figure, axes = panels(1, 2, 5.2, 5.6, f"{results.title}; trials: {counts_of(arrays)}", sharey=True)
-    heights: dict[str, list[Array]] = {}
+    ink: list[float] = []  # heights
+    others: list[float] = []
     for ax, ending, where in zip(axes[0], ("", "_at_zero"), ("threshold at the median", "threshold at 0"), strict=True):
         drawn = {f"accuracy_{key}": STYLES[key] for key in ("exact", "diagonal")}
         for i, (key, (label, marker)) in enumerate(BASELINES.items()):
@@ -655,17 +657,17 @@ def baselines(results: Results) -> Figure:
         for i, (name, style) in enumerate(drawn.items()):
             values = known_values(arrays, name + ending)
             options: dict[str, Any] = dict(sidestep=(i - len(drawn) / 2) / 2, points=False)
-            heights.setdefault(name, []).append(draw_curve(ax, n, values, style, **options).heights)
+            heights = ink if name == "accuracy_ink" else others
+            heights.extend(draw_curve(ax, n, values, style, **options).heights)
         size_axis(ax, n)
         ax.set_title(where, fontsize=12)
-    ink, others = np.concatenate(heights.pop("accuracy_ink")), np.concatenate(list(chain(*heights.values())))
-    below = bool(ink.size and others.size) and ink.max() < others.min() - 0.1  # so far that the axis leaves it out
-    value_axis(axes[0, 0], others if below else np.append(ink, others), "shares")
-    for ax, ending in zip(axes[0], ("", "_at_zero"), strict=True):
+    below = bool(ink and others) and max(ink) < min(others) - 0.1  # so far that the axis leaves it out
+    value_axis(axes[0, 0], np.array(others if below else ink + others), "shares")
+    for ax, ending in zip(axes[0], ("", "_at_zero"), strict=True) if below else ():
         means = [np.mean(trials) for trials in known_values(arrays, f"accuracy_ink{ending}") if len(trials)]
-        if below:
-            ax.text(0.5, 0.01, f"below: {drawn['accuracy_ink'].label}, {min(means):.2f} to {max(means):.2f}",
-                    ha="center", transform=ax.transAxes, fontsize=10, color=drawn["accuracy_ink"].color)  # fmt: skip
+        said = f"below: {drawn['accuracy_ink'].label}, {min(means):.2f} to {max(means):.2f}"
+        options = dict(ha="center", transform=ax.transAxes, fontsize=10, color=drawn["accuracy_ink"].color)
+        ax.text(0.5, 0.01, said, **options)
     axes[0, 0].set_ylabel("test accuracy")
     add_legend(figure, columns=3, points=False)
     return figure
@@ -692,6 +694,13 @@ PAIR_MAPS = (
     Map("readout measurements, sparsified", "readout_measurements_sparse_median", log=True, small_is_good=True),
     Map("readout measurements, diagonal", "readout_measurements_diagonal_median", log=True, small_is_good=True),
 )
+
+
+def draw_shown(
+    ax: Axes, shown: Map, table: Array, chance: NDArray[np.bool_], scale: Array | None = None
+) -> None:  # fmt: skip
+    """What a map shows as its colours; chance and scale as of `draw_map`."""
+    draw_map(ax, table, shown.log, shown.digits, scale, chance, shown.small_is_good, bool(shown.subtracted))
 
 
 def setting_means(arrays: Mapping[str, NDArray], name: str, size: int) -> Array:
@@ -734,14 +743,11 @@ def digit_pairs(results: Results) -> Figure:
         title += f", n = {arrays['data_sizes'][at]}" * (at != size)
         if shown.name.startswith("condition_number") and results.network == "fully-connected":
             values, title = values - 1, f"{title} − 1"
-        table = np.full((10, 10), np.nan)
+        table, chance = np.full((10, 10), np.nan), np.zeros((10, 10), bool)
         table[pairs[:, 1], pairs[:, 0]] = values
-        options: dict[str, Any] = dict(small_is_good=shown.small_is_good, difference=bool(shown.subtracted))
         if shown.subtracted:
-            chance = np.zeros((10, 10), bool)
             chance[pairs[:, 1], pairs[:, 0]] = evidence.pair_chance(arrays, shown.name, shown.subtracted, at)
-            options["chance"] = chance
-        draw_map(ax, table, shown.log, shown.digits, **options)
+        draw_shown(ax, shown, table, chance)
         ax.set(xlim=(-0.5, 8.5), ylim=(9.5, 0.5), xticks=range(9), yticks=range(1, 10), title=title)
         ranks, averages = ["ranks, all n:"], evidence.pair_values(arrays, shown.name, shown.subtracted or None)
         for network, digits in training.selections.items():
@@ -782,12 +788,10 @@ def sensitivity(results: Results) -> Figure:
     for row, shown in zip(axes, SENSITIVITY_MAPS, strict=True):
         maps = [sensitivity_map(arrays, shown, n, *plane) for plane in PLANES]
         chance = may_be_chance(arrays, shown, size)
-        options: dict[str, Any] = dict(small_is_good=shown.small_is_good, difference=bool(shown.subtracted))
-        options["scale"] = np.concatenate([table.ravel() for *_, table in maps])
+        scale = np.concatenate([table.ravel() for *_, table in maps])
         for ax, plane, (y, x, table) in zip(row, PLANES, maps, strict=True):
             places = (evidence.PARAMETERS.index(name) for name in reversed(plane))
-            options["chance"] = evidence.plane(arrays, chance, *places)[2] == 1
-            draw_map(ax, table, shown.log, shown.digits, **options)
+            draw_shown(ax, shown, table, evidence.plane(arrays, chance, *places)[2] == 1, scale)
             ax.set_xticks(range(len(x)), labels=[f"{value:g}" for value in x])
             ax.set_yticks(range(len(y)), labels=[f"{value:g}" for value in y])
             ax.set(xlabel=plane[0], ylabel=plane[1], ylim=(-0.5, len(y) - 0.5))

@@ -120,11 +120,16 @@ SPREADS = {  # of the trials in tests/growth_simulation.json: what the names of 
 }
 
 
+def simulation() -> list[dict[str, Any]]:
+    """What tests/simulate_growth.py measured, a row each of design, truth and spread; none where it did not run."""
+    return json.loads(SIMULATION.read_text()) if SIMULATION.exists() else []
+
+
 def simulation_section(folder: Path) -> str:
     """How often intervals cover and verdicts are wrong, as tests/simulate_growth.py measured it."""
-    if not SIMULATION.exists():
+    rows = simulation()
+    if not rows:
         return ""
-    rows = json.loads(SIMULATION.read_text())
     numbers = ["ratio", "index", "exponent", *growth.VERDICTS, "wrong"]
     cells = []
     for row in rows:

@@ -97,9 +97,12 @@ def depth_section(title: str, arrays: Arrays) -> str:
         "Off-diagonal: the largest such entry of K over its smallest diagonal one. Differences are paired by trial\n"
         "(bold: the 95 % interval excludes 0; 0 alone: the same in every trial).\n",
         tables.table(heading, rows),
-        *depth_findings(arrays, [c | approximations_minus_original(arrays, s) for s, c in enumerate(compared)]),
+        *depth_findings(arrays, [each | gains_of_approximations(each) for each in compared]),
     ]
     return "\n".join(parts)
+
+
+EXACT_GAIN = "exact minus exact at the original's depth"
 
 
 def depth_differences(arrays: Arrays, setting: int) -> dict[str, Array]:
@@ -109,7 +112,7 @@ def depth_differences(arrays: Arrays, setting: int) -> dict[str, Array]:
     found = {}
     if original.size:
         own = arrays["accuracy_exact"][:, original[0]]
-        found["exact minus exact at the original's depth"] = at["accuracy_exact"] - own
+        found[EXACT_GAIN] = at["accuracy_exact"] - own
     for ending, threshold in THRESHOLDS.items():
         for label in ("sparsified", "diagonal"):
             what = f"exact minus {label}" + f", threshold {threshold}" * (threshold == "0")
@@ -117,15 +120,15 @@ def depth_differences(arrays: Arrays, setting: int) -> dict[str, Array]:
     return found
 
 
-def approximations_minus_original(arrays: Arrays, setting: int) -> dict[str, Array]:
-    """Accuracies of the approximations minus the exact one's at the original's depth: do they gain where it does?"""
-    original = np.flatnonzero(arrays["depth_settings"] == origin(arrays)["depth_rule"])
-    if not original.size:
+def gains_of_approximations(differences: Mapping[str, Array]) -> dict[str, Array]:
+    """From `depth_differences`, approximations minus the exact NTK at the original's depth: do they gain as it does?"""
+    if EXACT_GAIN not in differences:
         return {}
-    own = arrays["accuracy_exact"][:, original[0]]
-    each = {"sparsified": arrays["accuracy_sparse"], "diagonal": arrays["accuracy_diagonal"]}
-    means_over_patterns = {label: x[:, setting].reshape(*own.shape, -1).mean(axis=-1) for label, x in each.items()}
-    return {f"{label} minus exact at the original's depth": x - own for label, x in means_over_patterns.items()}
+    gain = differences[EXACT_GAIN]
+    return {
+        f"{label} minus exact at the original's depth": gain - differences[f"exact minus {label}"]
+        for label in ("sparsified", "diagonal")
+    }
 
 
 def depth_findings(arrays: Arrays, compared: list[dict[str, Array]]) -> list[str]:
@@ -353,9 +356,9 @@ def definite_in_words(arrays: Arrays) -> list[str]:
     """From which boost on every K̃ is positive definite, the other constants being the paper's: a line a convention."""
     n, (_, boost, density), lines = arrays["data_sizes"], origin(arrays)["papers_setting"], []
     for suffix, convention in CONVENTIONS.items():
-        (row,) = (r for r in least_boosts(arrays, suffix, 2) if r[0].endswith(f"{PARAMETERS[2]} {density:g}"))
-        least = np.array(row[1:])
-        each = "; ".join(f"{value} at {at_sizes(n, least == value)}" for value in dict.fromkeys(row[1:]))
+        by_density = {label: np.array(boosts) for label, *boosts in least_boosts(arrays, suffix, 2)}
+        least = by_density[f"{convention}, {PARAMETERS[2]} {density:g}"]
+        each = "; ".join(f"{value} at {at_sizes(n, least == value)}" for value in dict.fromkeys(least.tolist()))
         lines.append(f"- {convention}, the paper's percentile and density: the least boost tried from which on every K̃ "
                      f"is positive definite is {each}. The paper's is {boost:g}.\n")  # fmt: skip
     return lines
@@ -381,24 +384,30 @@ def pair_values(arrays: Arrays, name: str, subtract: str | None = None) -> Array
     return values.mean(axis=(0, 3)) - (others.mean(axis=(0, 3)) if subtract else 0)
 
 
+def pair_means(values: Array) -> tuple[Array, Array]:
+    """Means [pairs] of values [pairs, trials], and half-widths of their intervals, the spread pooled over the pairs."""
+    shift = 1 if (values <= 0).any() else 0
+    mean, _, half = scaling.size_means(np.ones(len(values)), [shift + v[~np.isnan(v)] for v in values])
+    return mean - shift, half
+
+
 def pair_ranks(values: Array, pair: int, high: bool) -> tuple[Array, Array, tuple[int, int, int]]:
     """(means [pairs], half-widths of their intervals, the pair's rank: the best possible, as it is, the worst).
 
     values [pairs, trials]; rank 1 is the best. The possible ranks leave out the pairs that differ by more than chance,
     95 % each.
     """
-    shift = 1 if (values <= 0).any() else 0
-    mean, _, half = scaling.size_means(np.ones(len(values)), [shift + v[~np.isnan(v)] for v in values])
+    mean, half = pair_means(values)
     lead = (mean - mean[pair]) * (1 if high else -1)
     clear = np.abs(lead) > np.hypot(half, half[pair])
     ranks = 1 + np.sum(clear & (lead > 0)), 1 + np.sum(lead > 0), len(values) - np.sum(clear & (lead < 0))
-    return mean - shift, half, ranks
+    return mean, half, ranks
 
 
 def pair_chance(arrays: Arrays, name: str, subtract: str, size: int) -> NDArray[np.bool_]:
     """Whether a difference may be chance, the trials of one size taken alone: [pairs]."""
     alone = {each: arrays[each][[size]] for each in (name, subtract)}
-    mean, half, _ = pair_ranks(pair_values(alone, name, subtract), 0, True)
+    mean, half = pair_means(pair_values(alone, name, subtract))
     return ~(np.abs(mean) > half)
 
 
@@ -460,7 +469,7 @@ def in_words(papers: list[tuple[int, ...]], rows: list[list[str]]) -> list[str]:
 
 def against_diagonal(arrays: Arrays) -> str:
     """On how many pairs the sparsified matrix is better and worse than its diagonal, at the median."""
-    mean, half, _ = pair_ranks(pair_values(arrays, "accuracy_sparse", "accuracy_diagonal"), 0, True)
+    mean, half = pair_means(pair_values(arrays, "accuracy_sparse", "accuracy_diagonal"))
     clear = np.abs(mean) > half
     better, worse = (f"{np.sum(sign * mean > 1e-9)} pairs, beyond chance on {np.sum(clear & (sign * mean > 0))}"
                      for sign in (1, -1))  # fmt: skip

@@ -56,14 +56,14 @@ def announce(run: Run, planned: Mapping[str, Sequence[TrialFiles]], asked: Mappi
     """
     from ntk.numba_engine import is_compiled  # Numba takes a second to import, and --help should not wait for it
 
-    missing_of = {network: sum(map(missing_pairs, files)) for network, files in planned.items()}
-    compiled = [is_compiled(network, run.precision) for network, missing in missing_of.items() if missing]
+    missing_of = {network: list(map(missing_pairs, files)) for network, files in planned.items()}
+    compiled = [is_compiled(network, run.precision) for network, missing in missing_of.items() if any(missing)]
     if run.engine == "numba" and not all(compiled):
         print("note: the engine is compiled first, once on this machine, which takes up to 20 s")
     for network, files in planned.items():
         counts = Counter(f.trial.size for f in files)
         sizes = ", ".join(f"{count} of n = {size}" for size, count in counts.items())
-        pairs, missing = sum(map(trial_pairs, files)), missing_of[network]
+        pairs, missing = sum(map(trial_pairs, files)), sum(missing_of[network])
         print(f"{network}: {pairs:,} pairs of images; trials: {sizes or 'none'}")
         if len(files) < asked.get(network, 0):
             print(f"note: {network}: without an accelerator {len(files)} of {asked[network]} trials; --trials adds")
@@ -75,15 +75,15 @@ def announce(run: Run, planned: Mapping[str, Sequence[TrialFiles]], asked: Mappi
             print(f"{network}: {pairs - missing:,} pairs are in {run.output}/ and are not computed again; "
                   f"--output DIR computes all anew in another folder")  # fmt: skip
         if network == "convolutional" and missing and process_count() == 1:
-            seconds = missing_layers(files) * seconds_per_layer(run)
+            seconds = layers_of(missing_of[network], files) * seconds_per_layer(run)
             print(f"{network}: the other {missing:,} pairs take about {in_words(seconds)}")
         if network == "fully-connected" and files:
             print(f"{network}: about {in_words(seconds_of_trials([f.trial.size for f in files], dense_limit))}")
 
 
-def missing_layers(files: Iterable[TrialFiles]) -> int:
-    """Layers of all pairs that are not on the disk, to which the convolutional network's time is proportional."""
-    return sum(missing_pairs(each) * each.depth for each in files)
+def layers_of(pairs: Iterable[int], files: Iterable[TrialFiles]) -> int:
+    """Layers of so many pairs of each trial, to which the convolutional network's time is proportional."""
+    return sum(count * each.depth for count, each in zip(pairs, files, strict=True))
 
 
 def seconds_per_layer(run: Run) -> float:
@@ -143,7 +143,8 @@ class Sitting:
 
     def __init__(self, run: Run, network: str, what: str, files: Sequence[TrialFiles]) -> None:
         self.run, self.network, self.what, self.files = run, network, what, files
-        self.computed, self.layers = sum(map(missing_pairs, files)), missing_layers(files)
+        missing = list(map(missing_pairs, files))
+        self.computed, self.layers = sum(missing), layers_of(missing, files)
         self.pairs = sum(map(trial_pairs, files))
 
     def __enter__(self) -> "Sitting":
@@ -158,7 +159,7 @@ class Sitting:
         self.done += pairs
         if not sys.stderr.isatty() and time.perf_counter() > self.said + 600:
             self.said = time.perf_counter()
-            elapsed, left = self.said - self.started, missing_layers(self.files)
+            elapsed, left = self.said - self.started, layers_of(map(missing_pairs, self.files), self.files)
             known = self.network == "convolutional" and left < self.layers  # else eigenvalues decide, and they grow
             more = f", about {in_words(elapsed * left / (self.layers - left))} more" if known else ""
             print(f"{self.network}: {self.done:,} of {self.pairs:,} pairs after {in_words(elapsed)}{more}")
