@@ -1,208 +1,282 @@
-"""Results files: one record of quantities for each (size, setting, trial), merged from run to run.
+"""Results as labelled arrays: one xarray Dataset, and one netCDF file, for each network and kind of run.
 
-In `{prefix}_results.npz` every array is [sizes, trials, ...], in the files of a sweep [sizes, settings, trials, ...],
-NaN where there is no trial. `origin` says what all trials of a file have in common; a run replaces the trials that it
-computed, keeps the others, and puts a file of another origin aside. Until a run is over its records are in
-`{prefix}_results.npz.unfinished`, from where the next run goes on if it is stopped.
+A trial's record is a small Dataset whose axes have names: approximation, threshold, convention, pattern, image. In the
+file every quantity has the axes n and trial before them, in a sweep n, setting and trial. Records are merged by label:
+a trial that is computed again replaces the earlier one, a quantity or a label that is new joins the file and is NaN
+elsewhere, and nothing is put aside for it. Only results of another origin, that is of other images, another seed or
+other constants, can't share a file.
+
+    results = read_results(Path("kernel_output/fully-connected_results.nc"))
+    results.accuracy.sel(approximation="sparsified", convention="original", threshold="zero").mean("pattern")
 """
 
 import contextlib
-import functools
 import hashlib
+import io
 import json
 import time
-from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from ntk import BadInput
 from runtime.files import put_aside, save
 
-Key = tuple[int, Hashable, int]  # size, setting (None where a file has no sweep) and number of a trial
-Record = Mapping[str, Any]
-ROOT = Path(__file__).parent.parent
-SETTINGS = {"depth_sweep": "depth_settings", "digit_pairs": "digit_pairs"}  # of files that have settings
-SAVING = 0.05  # of a run's time at most is spent on saving unfinished records
+OUTER_AXES = ("n", "setting", "trial")  # of a file, before a record's own; setting only in sweeps
+SAVING_SHARE = 0.05  # of a run's time at most is spent on writing results that will be written again
+LARGEST_FILE = 2**30  # bytes; results are some megabytes
+
+Key = Mapping[str, Hashable]  # a trial's place: {"n": 16, "trial": 0}, in a sweep with its setting
+Origin = Mapping[str, Any]  # what all trials of a file have in common
 
 
-@dataclass
-class Results:
-    """The records of one file, and what belongs to a size and not to a trial."""
-
-    origin: dict[str, Any]
-    records: dict[Key, Record] = field(default_factory=dict)
-    by_size: dict[int, Record] = field(default_factory=dict)
-    settings_name: str | None = None  # the array that lists a sweep's settings
-
-    def arrays(self) -> dict[str, NDArray]:
-        """What the file holds, by name.
-
-        Raises ValueError where the records' names or shapes differ, so that a misspelt name is not dropped.
-        """
-        sizes = sorted({size for size, _, _ in self.records} | set(self.by_size))
-        settings = sorted({setting for _, setting, _ in self.records})  # type: ignore[type-var]
-        trials = 1 + max((number for _, _, number in self.records), default=-1)
-        axes = (len(sizes), len(settings), trials) if self.settings_name else (len(sizes), trials)
-        computed = np.zeros(axes, bool)
-        found: dict[str, NDArray] = {}
-        first = next(iter(self.records.values()), {})
-        for (size, setting, number), record in self.records.items():
-            if record.keys() != first.keys():
-                raise ValueError(f"records differ in their names: {sorted(record.keys() ^ first.keys())}")
-            at = (sizes.index(size), *([settings.index(setting)] if self.settings_name else []), number)
-            computed[at] = True
-            for name, value in record.items():
-                array = found.setdefault(name, np.full((*axes, *np.shape(first[name])), np.nan))
-                if array[at].shape != np.shape(value):
-                    raise ValueError(f"{name} of shape {np.shape(value)}, elsewhere {array[at].shape}")
-                array[at] = value
-        names_by_size = sorted({name for record in self.by_size.values() for name in record})
-        for s, size in enumerate(sizes):
-            for name, value in self.by_size.get(size, {}).items():
-                found.setdefault(name, np.full((len(sizes), *np.shape(value)), np.nan))[s] = value
-        present = computed.any(axis=1) if self.settings_name else computed
-        about = {"data_sizes": np.array(sizes), "trials": present.sum(axis=-1), "computed": computed}
-        if self.settings_name:
-            about[self.settings_name] = np.array(settings)
-        return about | found | {"by_size": np.array(names_by_size, "U"), "origin": np.array(json.dumps(self.origin))}
+# ----------------------------------------------------------------------------------------------------------------------
+# Reading and writing
+# ----------------------------------------------------------------------------------------------------------------------
 
 
-def medians_over_images(record: Record) -> Record:
-    """A record whose arrays over test images have become medians over them, to be kept for hundreds of settings."""
-    per_image = ("post_selection_measurements", "readout_measurements")
-    return {
-        name + "_median" * name.startswith(per_image): np.median(value, -1) if name.startswith(per_image) else value
-        for name, value in record.items()
-    }
+def checksum(results: xr.Dataset) -> str:
+    """SHA-256 sum of all names, axes, types, values and attributes, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name in sorted(map(str, results.variables)):
+        variable = results.variables[name]
+        attributes = json.dumps(dict(variable.attrs), sort_keys=True, default=str)
+        digest.update(f"{name} {variable.dims} {variable.shape} {attributes}\n".encode())
+        digest.update(value_bytes(variable.values))
+    others = {key: value for key, value in results.attrs.items() if key != "sha256"}
+    digest.update(json.dumps(others, sort_keys=True, default=str).encode())
+    return digest.hexdigest()
 
 
-def note_flags(network: str, records: Iterable[Record]) -> None:
-    """Say how many of a network's K~ have numerical flags, if any has."""
-    flags = np.ravel([record["numerical_flags"] for record in records])
-    if flags.any():
-        what = "not positive definite, or singular to rounding, or nearly; see numerical_flags"
-        print(f"note: {network}: {np.sum(flags > 0)} of {flags.size} K~ are {what}")
+def value_bytes(values: NDArray) -> bytes:
+    """The values as bytes that do not depend on how a file stores them: numbers as float64, texts as JSON."""
+    if values.dtype.kind in "biuf":
+        return np.ascontiguousarray(values, "<f8").tobytes()
+    return json.dumps([str(value) for value in values.ravel()]).encode()
 
 
-def load_arrays(path: Path) -> dict[str, NDArray]:
-    """The arrays of a results file. Raises BadInput where it can't be read."""
+def read_results(path: Path) -> xr.Dataset:
+    """The results in a file, all in memory. Raises BadInput where it can't be read, or is not what was written."""
+    remedy = "restore it with git checkout, or delete it and run again"
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
+        size = path.stat().st_size
+        if size > LARGEST_FILE:
+            raise BadInput("output", path, f"has {size:,} bytes, too many for results; {remedy}")
+        content = io.BytesIO(path.read_bytes())
+        decode = dict(decode_times=False, decode_timedelta=False)
+        with xr.open_dataset(content, engine="h5netcdf", **decode) as file:
+            if file.nbytes > 4 * LARGEST_FILE:
+                raise BadInput("output", path, f"unpacks to {file.nbytes:,} bytes; {remedy}")
+            results = file.load()
+    except BadInput:
+        raise
     except Exception as error:  # a damaged file can raise anything
-        remedy = f"can't be read ({error}); delete it, or restore it, and run it again"
-        raise BadInput("output", path, remedy) from error
-
-
-def read_results(path: Path, settings_name: str | None = None) -> Results:
-    """The records of a results file. Raises BadInput where it can't be read or says nothing of its origin."""
-    arrays = load_arrays(path)
-    try:
-        sizes, computed = arrays.pop("data_sizes").tolist(), arrays.pop("computed")
-        origin, names_by_size = json.loads(str(arrays.pop("origin"))), arrays.pop("by_size").tolist()
-        del arrays["trials"]
-        settings: list[Hashable] = [None]
-        if settings_name:
-            settings = [tuple(s) if isinstance(s, list) else s for s in arrays.pop(settings_name).tolist()]
-    except KeyError as error:
-        raise BadInput("output", path, f"has no array {error}; an older version wrote it; run it again") from error
-    results = Results(origin, settings_name=settings_name)
-    for at in np.argwhere(computed).tolist():
-        key = (sizes[at[0]], settings[at[1]] if settings_name else None, at[-1])
-        results.records[key] = {name: array[tuple(at)] for name, array in arrays.items() if name not in names_by_size}
-    for s, size in enumerate(sizes):
-        found = {name: arrays[name][s] for name in names_by_size}
-        if any(np.isfinite(value).any() for value in found.values()):
-            results.by_size[size] = found
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BadInput("output", path, f"can't be read ({reason}); {remedy}") from error
+    if "origin" not in results.attrs:
+        raise BadInput("output", path, f"holds no results of this program; {remedy}")
+    if results.attrs.get("sha256") != checksum(results):
+        raise BadInput("output", path, f"is damaged (its SHA-256 sum is another one); {remedy}")
     return results
 
 
-def merge_results(path: Path, new: Results) -> str:
-    """Write the new records into the file at `path`, beside what it holds of the same origin. Returns what was done."""
-    merged, said = new, f"wrote {path}: {len(new.records)} trials"
-    if path.exists():
-        try:
-            old = read_results(path, new.settings_name)
-            names = {frozenset(record) for record in [*old.records.values(), *new.records.values()]}
-            other = [f"{k} {old.origin.get(k)}, not {v}" for k, v in new.origin.items() if old.origin.get(k) != v]
-            reason = f"is of another origin ({', '.join(other)})" if other else None
-            reason = reason or ("has other quantities" if len(names) > 1 else None)
-        except BadInput as error:
-            reason = error.remedy
-        if reason:
-            put_aside(path, reason, "replaced")
-        else:
-            records = {**old.records, **new.records}
-            merged = Results(new.origin, records, old.by_size | new.by_size, new.settings_name)
-            kept = len(records) - len(new.records)
-            said += f" computed, {kept} kept from earlier runs" if kept else ""
-    merged.records = dict(sorted(merged.records.items(), key=lambda item: str(item[0])))  # whatever ran first
-    save_results(path, merged)
-    return said
+def write_results(path: Path, results: xr.Dataset) -> None:
+    """Write results, with their checksum, whole or not at all, whatever was there."""
+    results = in_order(results)
+    results.attrs["sha256"] = checksum(results)
+    packed = {}
+    for name, variable in results.data_vars.items():
+        if variable.dtype.kind == "f" and variable.size:
+            chunk = (1, *variable.shape[1:])  # the results of one size are compressed together
+            packed[name] = dict(zlib=True, complevel=5, shuffle=True, chunksizes=chunk)
+    content = results.to_netcdf(engine="h5netcdf", encoding=packed)
+    save(path, lambda file: file.write(content))
 
 
-def save_results(path: Path, results: Results) -> None:
-    """Write a results file, whatever was there."""
-    arrays: dict[str, Any] = results.arrays()
-    save(path, functools.partial(np.savez_compressed, **arrays))
+def in_order(results: xr.Dataset) -> xr.Dataset:
+    """The same with sizes, settings, trials and names sorted, whatever ran first."""
+    for axis in OUTER_AXES:
+        if axis in results.dims:
+            results = results.sortby(axis)
+    return results[sorted(map(str, results.data_vars))].assign_attrs(results.attrs)
 
 
-class GrowingResults(Results):
-    """The results of one run, as a context: it begins with the records that a stopped run left, and ends in a merge.
+def origin_of(results: xr.Dataset) -> dict[str, Any]:
+    """What all trials of these results have in common: data, classes, seed, constants."""
+    return json.loads(results.attrs["origin"])
 
-    Records that can't be read, or that other constants or other code computed, are not gone on with.
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Merging by label
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def quantity(dims: tuple[str, ...], values: Any, long_name: str, units: str = "1") -> xr.DataArray:
+    """One quantity of a record: its axes by name, its values as numbers, what it is, and its unit."""
+    return xr.DataArray(np.asarray(values, float), dims=dims, attrs=dict(long_name=long_name, units=units))
+
+
+def empty_results(origin: Origin) -> xr.Dataset:
+    """Results without any trial."""
+    return xr.Dataset(attrs={"origin": json.dumps(origin)})
+
+
+def merged(earlier: xr.Dataset, records: list[tuple[Key, xr.Dataset]]) -> xr.Dataset:
+    """Earlier results, and records at their places in them; what a place held of a record's quantities is replaced."""
+    if not records:
+        return earlier
+    results = enlarged(earlier, all_labels(earlier, records))
+    for key, record in records:
+        for name, values in record.data_vars.items():
+            if name not in results:
+                add_variable(results, str(name), (*key, *map(str, values.dims)), values)
+            place = results[name].loc[dict(key)]
+            labels = {dim: results[dim] for dim in values.dims}
+            missing = "" if values.dtype.kind in "OU" else np.nan
+            place[...] = values.reindex(labels, fill_value=missing).transpose(*place.dims).values
+            results[name].attrs.update(values.attrs)
+    return results
+
+
+def all_labels(earlier: xr.Dataset, records: list[tuple[Key, xr.Dataset]]) -> dict[str, list[Any]]:
+    """The labels of every axis, those of the earlier results first."""
+    labels = {str(dim): earlier[dim].values.tolist() for dim in earlier.dims}
+    for key, record in records:
+        axes = {dim: [label] for dim, label in key.items()}
+        axes |= {str(dim): record[dim].values.tolist() for dim in record.dims}
+        for dim, values in axes.items():
+            known = labels.setdefault(dim, [])
+            known += [value for value in values if value not in known]
+    return labels
+
+
+def enlarged(results: xr.Dataset, labels: Mapping[str, list[Any]]) -> xr.Dataset:
+    """Results with these labels on their axes; NaN, or "" in texts, where there was nothing."""
+    texts = {str(name): "" for name, values in results.data_vars.items() if values.dtype.kind in "OU"}
+    fill = {str(name): texts.get(str(name), np.nan) for name in results.data_vars}
+    larger = results.reindex({dim: labels[dim] for dim in map(str, results.dims)}, fill_value=fill)
+    for name in texts:
+        larger[name] = larger[name].astype(object)
+    return larger.assign_coords(labels)
+
+
+def add_variable(results: xr.Dataset, name: str, dims: tuple[str, ...], like: xr.DataArray) -> None:
+    """Add a quantity of which nothing is known yet, to be filled in."""
+    dims = tuple(dict.fromkeys([*(axis for axis in OUTER_AXES if axis in dims), *dims]))
+    shape = [results.sizes[dim] for dim in dims]
+    is_text = like.dtype.kind in "OU"
+    nothing = np.full(shape, "", object) if is_text else np.full(shape, np.nan)
+    results[name] = (dims, nothing, dict(like.attrs))
+
+
+class ResultsFile:
+    """The results of one run, as a context: those that are in the file, and each trial's record as it is computed.
+
+    The file is written now and then, and when the context is left, so that a run that is stopped loses little. Results
+    of another origin, or damaged ones, are put aside.
     """
 
-    def __init__(
-        self, path: Path, origin: dict[str, Any], settings_name: str | None = None, engine: str = "auto"
-    ) -> None:
-        super().__init__(origin, settings_name=settings_name)
-        self.path, self.unfinished, self.next_save = path, path.with_name(path.name + ".unfinished"), 0.0
-        self.marked = json.loads(json.dumps(origin | {"code": code_checksum(), "engine": engine}))
+    def __init__(self, path: Path, origin: Origin) -> None:
+        self.path, self.origin = path, json.loads(json.dumps(origin))
+        self.results = empty_results(origin)
+        self.new: list[tuple[Key, xr.Dataset]] = []
+        self.kept = 0
+        self.next_save = 0.0
 
-    def __enter__(self) -> "GrowingResults":
-        with contextlib.suppress(BadInput):
-            left = read_results(self.unfinished, self.settings_name)
-            if left.origin == self.marked:
-                self.records, self.by_size = left.records, left.by_size
-                print(f"{self.path.name}: {len(left.records)} trials are there from a run that was stopped")
+    def __enter__(self) -> "ResultsFile":
+        if self.path.exists():
+            reason = None
+            try:
+                earlier = read_results(self.path)
+                reason = other_origin(origin_of(earlier), self.origin)
+            except BadInput as error:
+                reason = error.remedy
+            if reason:
+                put_aside(self.path, reason, "replaced")
+            else:
+                self.results = earlier
         return self
 
-    def keep(self, key: Key, record: Record) -> None:
-        """Add a trial's record, and save all, unless that has just been done."""
-        self.records[key] = record
+    def value(self, name: str, key: Key) -> Any:
+        """What the file holds of a trial under that name; None where there is nothing."""
+        with contextlib.suppress(KeyError):
+            return self.results[name].sel(dict(key)).values[()]
+        return None
+
+    def keep(self, key: Key, record: xr.Dataset) -> None:
+        """Add a trial's record, and write the file unless that has just been done."""
+        self.new.append((key, record))
+        self.kept += 1
         start = time.monotonic()
         if start > self.next_save:
             self.save()
             end = time.monotonic()
-            self.next_save = end + (end - start) / SAVING
+            self.next_save = end + (end - start) / SAVING_SHARE
 
     def save(self) -> None:
-        """Save what there is for the next run."""
-        save_results(self.unfinished, Results(self.marked, self.records, self.by_size, self.settings_name))
+        """Write what there is."""
+        self.results, self.new = merged(self.results, self.new), []
+        write_results(self.path, self.results)
 
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            print(merge_results(self.path, self))
-            self.unfinished.unlink(missing_ok=True)
-        elif self.records:
+    def __exit__(self, *_: object) -> None:
+        if self.new:
             self.save()
 
 
-def code_checksum() -> str:
-    """SHA-256 sum of everything that computes a record. Changed code does not go on with what older code computed."""
-    files = [ROOT / "training.py", *sorted(ROOT.glob("ntk/*.py")), *sorted(ROOT.glob("runtime/*.py"))]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+def merge_into(path: Path, origin: Origin, records: list[tuple[Key, xr.Dataset]]) -> xr.Dataset:
+    """Merge records into the file at `path`. Returns all results there."""
+    with ResultsFile(path, origin) as file:
+        file.new += records
+    return file.results
 
 
-def relative_difference(found: Any, expected: Any) -> float:
-    """Largest |found - expected| / |expected|; 0 where both are NaN or the same infinity, inf where only one is."""
-    found, expected = np.broadcast_arrays(np.asarray(found, float), np.asarray(expected, float))
-    same = (found == expected) | (np.isnan(found) & np.isnan(expected))
+def other_origin(found: Origin, expected: Origin) -> str | None:
+    """Why results of one origin can't join those of another, or None."""
+    differing = []
+    for key in sorted({*found, *expected}):
+        if found.get(key) != expected.get(key):
+            differing.append(f"{key} {found.get(key)}, not {expected.get(key)}")
+    return f"is of another origin ({', '.join(differing)})" if differing else None
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What a trial's record says of its computation, and helpers for readers
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def medians_over_images(record: xr.Dataset) -> xr.Dataset:
+    """A record without its axis of images: medians over it, to be kept for hundreds of settings."""
+    shorter = record.drop_dims("image")
+    for name, values in record.data_vars.items():
+        if "image" in values.dims:
+            median = values.median("image", skipna=False)
+            long_name = f"{values.attrs['long_name']}, median over the test images"
+            shorter[f"{name}_median"] = median.assign_attrs(values.attrs, long_name=long_name)
+    return shorter
+
+
+def is_computed(results: xr.Dataset) -> xr.DataArray:
+    """Where there is a trial: bool [n, trial] or [n, setting, trial]."""
+    return results["test_images"].notnull()
+
+
+def relative_difference(values: Any, expected: Any) -> float:
+    """Largest |values - expected|/|expected|; 0 where both are NaN or the same infinity, inf where only one is."""
+    values, expected = np.broadcast_arrays(np.asarray(values, float), np.asarray(expected, float))
+    same = (values == expected) | (np.isnan(values) & np.isnan(expected))
     with np.errstate(all="ignore"):
-        ratio = np.abs(found - expected) / np.abs(expected)
-    return float(np.max(np.where(same, 0, np.nan_to_num(ratio, nan=np.inf, posinf=np.inf)), initial=0))
+        ratio = np.abs(values - expected) / np.abs(expected)
+    ratio = np.nan_to_num(ratio, nan=np.inf, posinf=np.inf)
+    return float(np.max(np.where(same, 0, ratio), initial=0))
+
+
+def each_file(folder: Path, kind: str, use: Callable[[str, xr.Dataset], Any]) -> list[Any]:
+    """use(prefix, results) of every file `{prefix}_{kind}.nc` in a folder, by name."""
+    collected = []
+    for path in sorted(folder.glob(f"*_{kind}.nc")):
+        collected.append(use(path.name.removesuffix(f"_{kind}.nc"), read_results(path)))
+    return collected
