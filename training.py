@@ -1,307 +1,576 @@
 """The experiment of "A quantum algorithm for training wide and deep classical neural networks".
 
-Reproduces A. Zlokapa, H. Neven and S. Lloyd, arXiv:2107.09200 (2021). Training an infinitely wide network by gradient
-descent is kernel regression with its neural tangent kernel (NTK), prediction(x*) = sign(k*^T K^-1 y - t). Replace K by
-a matrix that a quantum computer can invert in time O(log n), sparsified or diagonal; the accuracy should stay, and the
-sparsity, the condition number and the numbers of measurements should grow no faster than log n.
+Reproduces A. Zlokapa, H. Neven and S. Lloyd, arXiv:2107.09200 (2021). Training an infinitely wide
+network by gradient descent is kernel regression with its neural tangent kernel (NTK),
+prediction(x*) = sign(k*^T K^-1 y - t). Replace K by a matrix that a quantum computer can invert in
+time O(log n), sparsified or diagonal; the accuracy should stay, and the sparsity, the condition
+number and the numbers of measurements should grow no faster than log n.
 
     python training.py                                  # both networks, the constants below
     python training.py --data-sizes 16 32 --trials 2 1  # other sizes, other numbers of trials
     python training.py --help                           # everything else
 
-Read from top to bottom: constants, images, kernels, approximations, quantities, and one loop over all trials. The
-kernels come from ntk/, files and the command line from runtime/. What is written where stands in README.md.
+Read from top to bottom: constants, images, the two networks, kernels, approximations, quantities,
+and one loop over all trials. The kernels come from ntk/, files and the command line from runtime/.
+What is written where stands in README.md.
 """
 
 import argparse
 import functools
 import itertools
-from collections.abc import Callable, Hashable
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
+import xarray as xr
 from numpy.typing import NDArray
 
-from analysis import tables
 from ntk import BadInput, fully_connected_ntk, has_accelerator
 from ntk.fully_connected import nonlinearity
 from runtime import options
-from runtime.checkpoints import kernel_pair, missing_pairs, read_kernel_pair
+from runtime.checkpoints import read_kernel_pair
+from runtime.datasets import Split
 from runtime.files import save_unless_there
-from runtime.linear_algebra import Array, Matrix, condition_number, extreme_eigenvalues, numerical_flags, solve
-from runtime.results import SETTINGS, GrowingResults, medians_over_images, note_flags
+from runtime.kernels import Need, kernels_by_pairs, missing_pairs, whole_kernels
+from runtime.linear_algebra import (
+    Array,
+    Matrix,
+    condition_number,
+    entries_at,
+    extreme_eigenvalues,
+    numerical_flags,
+    solve,
+)
+from runtime.processes import is_leader, share
+from runtime.results import (
+    ResultsFile,
+    code_version,
+    medians_over_images,
+    note_flags,
+    provenance,
+    quantity,
+)
 from runtime.sitting import Sitting, announce, drop_unfillable_sizes, where_to_look
-from runtime.trials import PAPERS_DIGITS, Label, Run, Trial, TrialFiles, random_generator
+from runtime.streams import run_script
+from runtime.summary import summary
+from runtime.trials import Classes, Network, Run, Trial, TrialFiles, random_generator
 from runtime.verification import verify
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Constants: the original's names and values. Edit them here, or override them by flags.
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 seed = 0
 test_size = 256  # test images of a trial, half of each class
 data_sizes = [16, 32, 64, 128, 256, 512]  # training images of a trial, half of each class
 trials = [16, 8, 4, 4, 4, 4]  # trials of each size
-trials_without_accelerator = {16: 3, 32: 1}  # of the convolutional network, beside those that are in the folder
-sizes_to_verify = {"fully-connected": data_sizes, "convolutional": [16, 32]}  # by --verify, one trial of each
+trials_without_accelerator = {16: 3, 32: 1}  # convolutional, beside those that are in the folder
 
-selections = {"fully-connected": (8, 9), "convolutional": (1, 0)}  # digits; the second one is class +1
-networks = tuple(selections)
+selections = {  # classes, of which the second one is +1
+    "fully-connected": (8, 9),
+    "convolutional": (1, 0),
+}
 depth_factor = 0.1  # depth of the fully-connected network in units of L_conv
-convolutional_depth = 96  # convolutions of the convolutional network, a third in each of its three stages
-sweep_factors = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]  # depth factors of --depth-sweep, fully connected
-sweep_depths = [6, 12, 24, 48, 96, 192]  # and depths, convolutional
+convolutional_depth = 96  # convolutions of the other one, a third in each of its three stages
+sweep_factors = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]  # of --depth-sweep, fully connected
+sweep_depths = [6, 12, 24, 48, 96, 192]  # the same, convolutional
 
 k_thresh_margin = 1e-5  # fully connected: k_thresh is the NTK at inner product 1 - margin
 reference_size = 16  # convolutional: its first trial gives k_thresh and the sparsifying thresholds
 percentile = 90  # of |K| inside a class, for the sparsifying thresholds
-diagonal_boost = (0.76, 0.9)  # convolutional: 0.76 ln(n)^0.9 times the diagonal is added to the diagonal
+diagonal_boost = (0.76, 0.9)  # convolutional: 0.76 ln(n)^0.9 times the diagonal is added to it
 
 sparsity_patterns = 3  # random sparsity patterns tried on each trial's kernel
 pattern_draws = 100  # patterns drawn for each size to plot their sparsity alone
-conventions = {"original": "", "sound": "_sound"}  # and what the results' names of each end with
-dense_limit = 1024  # larger sparsified matrices are kept sparse, with sparse solves and Lanczos eigenvalues
-QUANTITIES_VERSION = 1  # of what a trial's record holds; raise it when a formula below changes
+dense_limit = 1024  # larger sparsified matrices are kept sparse, with solvers for sparse matrices
+exact_limit = 512  # convolutional: of larger kernels only the entries that K~ needs are computed,
+test_size_above_limit = 64  # for so many test images,
+precision_above_limit = "float32"  # in this precision
+sizes_to_verify = {  # by --verify, one trial of each
+    "fully-connected": data_sizes,
+    "convolutional": [16, 32],
+}
 
-# ----------------------------------------------------------------------------------------------------------------------
+conventions = {  # of random patterns and thresholds, and what ends the names of their random draws
+    "original": "",
+    "corrected": "_sound",
+}
+thresholds = ["test median", "zero"]  # t: the median of all test outputs, or 0
+divisors = ["test set", "training set", "fixed constant"]  # what k* is scaled by, see `scaled_k`
+
+# --------------------------------------------------------------------------------------------------
 # Images
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def draw_images(
-    split: dict[str, NDArray], digits: tuple[int, int], class_size: int, flatten: bool, rng: np.random.Generator
+    split: Split, classes: Classes, class_size: int, flatten: bool, rng: np.random.Generator
 ) -> tuple[NDArray, NDArray]:
-    """Draw a balanced, standardised subset of two digits.
+    """Draw a balanced, standardised subset of two classes.
 
-    split: {"image": uint8 [m, h, w, 1], "label": int [m]}. Takes `class_size` images of each digit in random order
-    (fewer of both, with a note, where one has not that many), first those of digits[1] with label +1, then those of
-    digits[0] with label -1. The subset is standardised by its own mean and standard deviation, all pixels together,
-    then every image scaled to unit Euclidean norm.
+    split: images [m, h, w, 1] and labels [m]. Takes `class_size` images of each class in random
+    order (fewer of both, with a note, where one has not that many), first those of classes[1] with
+    label +1, then those of classes[0] with label -1. The subset is standardised by its own mean and
+    standard deviation, all pixels together, then every image scaled to unit Euclidean norm.
 
-    Returns (images, labels): float64 [n, h * w] if `flatten`, else [n, h, w, 1]; +1 and -1 [n]. Raises BadInput, a
-    ValueError, where there is no image or only one colour.
+    Returns (images, labels): float64 [n, h * w] if `flatten`, else [n, h, w, 1]; +1 and -1 [n].
+    Raises BadInput, a ValueError, where there is no image or only one colour.
     """
-    available = [np.flatnonzero(split["label"] == digit) for digit in digits]
-    count = min(class_size, *map(len, available))
+    first = np.flatnonzero(split.label == classes[1])
+    second = np.flatnonzero(split.label == classes[0])
+    count = min(class_size, len(first), len(second))
     if count < 1:
-        raise BadInput("digits", digits, f"no {class_size} images of each to choose from; use others")
-    if count < class_size:
-        print(f"note: only {count} images of each of the digits {digits}, not {class_size}")
-    indices = np.concatenate([rng.permutation(available[i])[:count] for i in (1, 0)])
-    image = split["image"][indices].astype(np.float64)
-    if image.std() == 0:
-        raise BadInput("digits", digits, "the images are all of one colour; use others")
-    image = (image - image.mean()) / image.std()
-    image /= np.sqrt(np.sum(image**2, axis=(1, 2, 3), keepdims=True))
-    return image.reshape(2 * count, -1) if flatten else image, np.repeat([1, -1], count)
+        remedy = f"no {class_size} images of each to choose from; use others"
+        raise BadInput("classes", classes, remedy)
+    if count < class_size and is_leader():
+        print(f"note: only {count} images of each of the classes {classes}, not {class_size}")
+    chosen = np.concatenate([rng.permutation(first)[:count], rng.permutation(second)[:count]])
+    images = split.image[chosen].astype(np.float64)
+    if images.std() == 0:
+        raise BadInput("classes", classes, "the images are all of one colour; use others")
+    images = (images - images.mean()) / images.std()
+    images /= np.sqrt(np.sum(images**2, axis=(1, 2, 3), keepdims=True))
+    labels = np.repeat([1, -1], count)
+    return images.reshape(2 * count, -1) if flatten else images, labels
 
 
-def trial_images(run: Run, trial: Trial) -> dict[str, NDArray]:
-    """The trial's {"train", "test"} images and {"train_label", "test_label"}."""
-    drawn: dict[str, NDArray] = {}
-    for split, count in (("train", trial.size), ("test", run.test_size)):
-        flatten = trial.network == "fully-connected"
-        rng = trial.random(run.seed, split)
-        drawn[split], drawn[f"{split}_label"] = draw_images(run.data[split], trial.digits, count // 2, flatten, rng)
-    return drawn
+class TrialImages(NamedTuple):
+    """The images of a trial, [n, ...] and [x, ...], and their labels +1 and -1, [n] and [x]."""
+
+    train: Array
+    train_label: NDArray
+    test: Array
+    test_label: NDArray
+
+
+def trial_images(run: Run, trial: Trial) -> TrialImages:
+    """Draw the images of a trial, the same in every process and every run."""
+    run = run_of(run, trial)
+    flat = trial.network.flat
+    train_rng, test_rng = trial.random(run.seed, "train"), trial.random(run.seed, "test")
+    train = draw_images(run.images.train, trial.classes, trial.size // 2, flat, train_rng)
+    test = draw_images(run.images.test, trial.classes, run.test_size // 2, flat, test_rng)
+    return TrialImages(*train, *test)
 
 
 def separability(x: Array) -> float:
-    """Delta = min over i != j of 1 - |x_i . x_j|, of unit vectors x [n, d] or images [n, h, w, 1]."""
+    """Delta = min over i != j of 1 - |x_i . x_j|, of unit vectors x [n, d] or [n, h, w, 1]."""
     x = x.reshape(len(x), -1)
-    overlap = np.abs(x @ x.T)
-    np.fill_diagonal(overlap, 0)
-    return 1 - overlap.max()
+    largest = 0.0
+    for start in range(0, len(x), 1024):  # some rows at a time, so that memory stays small
+        overlap = np.abs(x[start : start + 1024] @ x.T)
+        np.fill_diagonal(overlap[:, start:], 0)
+        largest = max(largest, float(overlap.max()))
+    return 1 - largest
 
 
-def fully_connected_depth(n: int, delta: float, factor: float = depth_factor) -> int:
-    """round(factor L_conv) with L_conv = 8 ln(n/delta)/mu (arXiv:2107.09200): 36 to 43 at n = 16, 80 to 88 at 512.
+# --------------------------------------------------------------------------------------------------
+# The two networks, side by side: what differs between them
+# --------------------------------------------------------------------------------------------------
 
-    A delta of two identical images, below the precision of float64, counts as that precision.
+
+class Thresholds(NamedTuple):
+    """What k* is divided by, and below what entries of a class's block are dropped.
+
+    by_convention: {convention: (of the first class, of the second)}; None where none are dropped.
     """
-    return round(factor * 8 * np.log(n / max(delta, np.finfo(float).eps)) / nonlinearity)
+
+    k_thresh: float
+    by_convention: dict[str, tuple[float, float]] | None = None
 
 
-def trial_depth(trial: Trial, delta: float) -> int:
-    """The network's depth in this trial, by its depth setting or else by the constants."""
-    if trial.network == "fully-connected":
-        return fully_connected_depth(trial.size, delta, trial.depth_setting or depth_factor)
-    return int(trial.depth_setting or convolutional_depth)
+def make_networks() -> dict[str, Network]:
+    """The paper's two networks by name, made of the constants above."""
+    fully_connected = Network(
+        name="fully-connected",
+        title="Fully connected",
+        classes=(8, 9),
+        flat=True,
+        depth=fully_connected_depth,
+        depth_rule=depth_factor,
+        sweep=tuple(sweep_factors),
+        compute_kernels=whole_kernels,
+        thresholds=fully_connected_thresholds,
+        sparsify=keep_pattern,
+        reference_size=None,
+        exact_limit=None,
+        constants={"depth_rule": depth_factor, "k_thresh_margin": k_thresh_margin},
+        in_seconds=True,
+    )
+    convolutional = Network(
+        name="convolutional",
+        title="Convolutional",
+        classes=(1, 0),
+        flat=False,
+        depth=fixed_depth,
+        depth_rule=convolutional_depth,
+        sweep=tuple(sweep_depths),
+        compute_kernels=kernels_by_pairs,
+        thresholds=convolutional_thresholds,
+        sparsify=keep_large_entries,
+        reference_size=reference_size,
+        exact_limit=exact_limit,
+        constants={
+            "depth_rule": convolutional_depth,
+            "reference_size": reference_size,
+            "percentile": percentile,
+            "diagonal_boost": list(diagonal_boost),
+        },
+        in_seconds=False,
+    )
+    return {network.name: network for network in (fully_connected, convolutional)}
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+def fully_connected_depth(n: int, delta: float, factor: float | None = None) -> int:
+    """round(factor L_conv), L_conv = 8 ln(n/delta)/mu (arXiv:2107.09200): 36 to 43 at n = 16.
+
+    factor: by default `depth_factor`. A delta of two identical images, below the precision of
+    float64, counts as that precision.
+    """
+    factor = depth_factor if factor is None else factor
+    l_conv = 8 * np.log(n / max(delta, np.finfo(float).eps)) / nonlinearity
+    return round(factor * l_conv)
+
+
+def fixed_depth(n: int, delta: float, depth: float | None = None) -> int:
+    """The depth of the sweep or else the plan's, whatever the images."""
+    return convolutional_depth if depth is None else int(depth)
+
+
+def fully_connected_thresholds(depth: int, reference: Array | None) -> Thresholds:
+    """k_thresh = k(1 - 1e-5): the NTK of two unit vectors of that inner product."""
+    inner_product = 1 - k_thresh_margin
+    x1, x2 = np.zeros((2, 1, 28 * 28))
+    x1[0, 0] = 1
+    x2[0, :2] = inner_product, np.sqrt(1 - inner_product**2)
+    return Thresholds(float(fully_connected_ntk(x1, x2, depth=depth)[0, 0]))
+
+
+def convolutional_thresholds(depth: int, reference: Array) -> Thresholds:
+    """From the reference's [16, 16] entries: the largest |off-diagonal| one, and percentiles."""
+    off_diagonal = reference - np.diag(np.diag(reference))
+    by_convention = {
+        convention: class_thresholds(reference, percentile, zeros=convention == "original")
+        for convention in conventions
+    }
+    return Thresholds(np.abs(off_diagonal).max(), by_convention)
+
+
+def class_thresholds(kernel: Array, percentile: float, zeros: bool = True) -> tuple[float, float]:
+    """The percentile of |K| inside each class's block, off the diagonal.
+
+    The original takes it over the whole matrix with zeros outside the block (zeros=True): the 90th
+    then keeps 46 % of the block's entries at n = 16. With zeros=False it is the percentile of the
+    block's own entries.
+    """
+    n = len(kernel)
+    percentiles = []
+    for half in (slice(0, n // 2), slice(n // 2, n)):
+        block = np.abs(kernel[half, half])
+        entries = block[~np.eye(len(block), dtype=bool)]
+        outside = np.zeros(n * n - entries.size if zeros else 0)
+        percentiles.append(np.percentile(np.concatenate([entries, outside]), percentile))
+    return percentiles[0], percentiles[1]
+
+
+# --------------------------------------------------------------------------------------------------
 # Kernels
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
-def make_trial(
-    network: str, digits: tuple[int, int], size: int, number: int, depth_setting: float | None = None
-) -> Trial:
-    """A trial; other digits than the paper's get a name."""
-    variant = "" if digits == PAPERS_DIGITS[network] else "-{}v{}".format(*digits)
-    return Trial(network, digits, size, number, depth_setting, variant)
+@dataclass(frozen=True)
+class TrialKernels:
+    """One trial's NTK matrices, and what follows from its images.
+
+    train: K [n, n], sparse where only some of its entries were computed; test: k* of every test
+    image [x, n], and test_normalised, the same over k_thresh, clipped to [-1, 1]; train_label [n]
+    and test_label [x], +1 and -1.
+    """
+
+    trial: Trial
+    depth: int
+    separability: float
+    train: Matrix
+    test: Array
+    train_label: NDArray
+    test_label: NDArray
+    thresholds: Thresholds
+
+    @functools.cached_property
+    def test_normalised(self) -> Array:
+        """k*/k_thresh, clipped to [-1, 1]. [x, n]"""
+        return np.clip(self.test / self.thresholds.k_thresh, -1, 1)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of K was computed."""
+        return isinstance(self.train, np.ndarray)
+
+    @functools.cached_property
+    def largest_off_diagonal(self) -> float:
+        """The largest |off-diagonal| entry of K, of those that were computed."""
+        if self.is_whole:
+            return float(max(np.abs(np.delete(row, i)).max() for i, row in enumerate(self.train)))
+        entries = self.train.tocoo()
+        return float(np.abs(entries.data[entries.row != entries.col]).max(initial=0))
+
+
+def run_of(run: Run, trial: Trial) -> Run:
+    """The run with the test images and the precision of this trial."""
+    limit = trial.network.exact_limit
+    if limit is None or trial.size <= limit:
+        return run
+    few = min(run.test_size, test_size_above_limit)
+    return replace(run, test_size=few, precision=precision_above_limit)
+
+
+def need_of(run: Run, trial: Trial) -> Need:
+    """Which part of its kernels a trial needs: all, or the entries that its patterns have."""
+    limit = trial.network.exact_limit
+    if limit is None or trial.size <= limit:
+        return Need()
+    n, count = trial.size, sparsity_patterns
+    expected = n + len(conventions) * count * n * np.log(n) / 2
+    entries = functools.partial(entries_of_patterns, run, trial)
+    return Need(entries=entries, expected=round(expected), patterns=count)
 
 
 def trial_files(run: Run, trial: Trial, delta: float = 1) -> TrialFiles:
-    """Where the trial's arrays are; delta: its separability, which the convolutional network does not need."""
-    plan = depth_factor if trial.network == "fully-connected" else convolutional_depth
-    return TrialFiles(run, trial, trial_depth(trial, delta), depth_in_name=trial.depth_setting not in (None, plan))
+    """Where the trial's arrays are; delta: its separability, which decides some networks' depth."""
+    depth = trial.network.depth(trial.size, delta, trial.depth_setting)
+    return TrialFiles(run_of(run, trial), trial, depth)
 
 
 def trial_kernels(
-    run: Run, trial: Trial, progress: Callable[[int], object] = lambda pairs: None, train_only: bool = False
-) -> dict[str, Any]:
-    """One trial's arrays by file name, read or else computed and saved, with its depth, separability and thresholds.
+    run: Run, trial: Trial, progress: Callable[[int], object] = lambda pairs: None
+) -> TrialKernels:
+    """One trial's kernels, read or else computed and saved, as all processes call it.
 
-    With `train_only` kernel_train alone. progress: called with the number of pairs of images that became known.
+    progress: called with the number of pairs of images that became known.
     """
     images = trial_images(run, trial)
-    delta = separability(images["train"])
+    delta = separability(images.train)
     files = trial_files(run, trial, delta)
-    if train_only:
-        return kernel_pair(files, images["train"], None, progress)
-    kernels: dict[str, Any] = kernel_pair(files, images["train"], images["test"], progress)
-    kernels |= kernel_thresholds(files.depth, reference_kernel(run, trial))
-    kernels["kernel_test_normalized"] = normalise(kernels["kernel_test"], kernels["k_thresh"])
-    kernels |= {name: images[name] for name in ("train_label", "test_label")}
-    for name in ("train_label", "test_label", "kernel_test_normalized"):
-        save_unless_there(files.path(name), kernels[name])
-    return kernels | {"depth": files.depth, "separability": delta}
+    compute = trial.network.compute_kernels
+    matrices = compute(files, images.train, images.test, need_of(run, trial), progress)
+    kernels = TrialKernels(
+        trial=trial,
+        depth=files.depth,
+        separability=delta,
+        train=matrices["kernel_train"],
+        test=matrices["kernel_test"],
+        train_label=images.train_label,
+        test_label=images.test_label,
+        thresholds=trial.network.thresholds(files.depth, reference_kernel(run, trial)),
+    )
+    if is_leader():
+        save_unless_there(files.path("train_label"), kernels.train_label)
+        save_unless_there(files.path("test_label"), kernels.test_label)
+        save_unless_there(files.path("kernel_test_normalized"), kernels.test_normalised)
+    return kernels
 
 
 def reference_kernel(run: Run, trial: Trial) -> Array | None:
-    """kernel_train of the convolutional network's first trial of n = 16, of the same digits and depth; else None."""
-    if trial.network == "fully-connected":
+    """K of the trial whose entries decide the thresholds, the first one of n = 16; None without."""
+    if trial.network.reference_size is None:
         return None
-    return trial_kernels(run, replace(trial, size=reference_size, number=0), train_only=True)["kernel_train"]
+    reference = replace(trial, size=trial.network.reference_size, number=0)
+    images = trial_images(run, reference)
+    files = trial_files(run, reference, separability(images.train))
+    need = Need(test=False)
+    compute = trial.network.compute_kernels
+    return compute(files, images.train, images.test, need, lambda pairs: None)["kernel_train"]
 
 
-def stored_kernels(folder: Path, prefix: str, size: int, number: int, seed: int = seed) -> dict[str, Any]:
-    """What `trial_kernels` gives but for the separability, from the kernel files alone, without images.
+def stored_kernels(folder: Path, prefix: str, size: int, number: int, seed: int) -> TrialKernels:
+    """What `trial_kernels` gives but for the separability, from the kernel files alone.
 
-    prefix: what the files' names begin with. Raises BadInput where a file is not there or damaged.
+    prefix: what the files' names begin with. Raises BadInput where a file is missing or damaged.
     """
-    kernels, label = read_kernel_pair(folder, prefix, size, number, seed)
-    convolutional = label["network"] == "convolutional"
-    reference = read_kernel_pair(folder, prefix, reference_size, 0, seed)[0]["kernel_train"] if convolutional else None
-    kernels |= kernel_thresholds(label["depth"], reference)
-    return kernels | {"kernel_test_normalized": normalise(kernels["kernel_test"], kernels["k_thresh"])} | label
+    train, test, label = read_kernel_pair(folder, prefix, size, number, seed)
+    network = make_networks()[label["network"]]
+    reference = None
+    if network.reference_size is not None:
+        reference = read_kernel_pair(folder, prefix, network.reference_size, 0, seed)[0]
+    return TrialKernels(
+        trial=Trial(network, tuple(label["digits"]), size, number),
+        depth=label["depth"],
+        separability=np.nan,
+        train=train,
+        test=test,
+        train_label=np.repeat([1, -1], size // 2),
+        test_label=np.repeat([1, -1], len(test) // 2),
+        thresholds=network.thresholds(label["depth"], reference),
+    )
 
 
-def labelled_images(run: Run, label: Label) -> tuple[Array, Array]:
-    """The training and test images that a kernel's label stands for."""
-    images = trial_images(run, make_trial(label["network"], tuple(label["digits"]), label["size"], label["trial"]))
-    return images["train"], images["test"]
+# --------------------------------------------------------------------------------------------------
+# Sparsity patterns
+# --------------------------------------------------------------------------------------------------
 
 
-def kernel_thresholds(depth: int, reference: Array | None) -> dict[str, Any]:
-    """What k* is divided by, and what small entries are compared with: {"k_thresh", "class_thresholds"}.
-
-    Fully connected, without a reference kernel: k_thresh = k(1 - 1e-5), the NTK of two unit vectors of that inner
-    product. Convolutional: the reference's [16, 16] largest |off-diagonal| entry; two class thresholds by convention.
-    """
-    if reference is not None:
-        k_thresh = np.abs(reference - np.diag(np.diag(reference))).max()
-        by_convention = {c: class_thresholds(reference, percentile, zeros=c == "original") for c in conventions}
-        return {"k_thresh": k_thresh, "class_thresholds": by_convention}
-    x1, x2 = np.zeros((2, 1, 28 * 28))
-    x1[0, 0] = 1
-    x2[0, :2] = 1 - k_thresh_margin, np.sqrt(1 - (1 - k_thresh_margin) ** 2)
-    return {"k_thresh": fully_connected_ntk(x1, x2, depth=depth)[0, 0], "class_thresholds": None}
-
-
-def normalise(kernel_test: Array, k_thresh: float) -> Array:
-    """k*/k_thresh, clipped to [-1, 1], for every test image. [x, n]"""
-    return np.clip(kernel_test / k_thresh, -1, 1)
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Approximations of the kernel matrix K [n, n], the n/2 images of the first class before those of the second
-# ----------------------------------------------------------------------------------------------------------------------
-
-
-def sparsity_pattern(n: int, rng: np.random.Generator, replacement: bool = True, density: float = 1) -> Matrix:
+def sparsity_pattern(
+    n: int, rng: np.random.Generator, replacement: bool = True, density: float = 1
+) -> Matrix:
     """Random symmetric pattern of O(log n) entries a row, sparse bool [n, n].
 
-    Each row draws Binomial(n, p) columns, p = min(2 density ln(n)/n, 1), with replacement as the original does; the
-    lower triangle is kept and mirrored, entries between the classes are dropped, the diagonal is set. Without
-    replacement every entry is drawn with probability p.
+    Each row draws Binomial(n, p) columns, p = min(2 density ln(n)/n, 1), with replacement as the
+    original does; the lower triangle is kept and mirrored, entries between the classes are dropped,
+    the diagonal is set. Without replacement every entry is drawn with probability p.
     """
     p = min(2 * density * np.log(n) / n, 1)
     if replacement:
         counts = rng.binomial(n, p, size=n)
-        i, j = np.repeat(np.arange(n), counts), rng.integers(n, size=counts.sum())
+        i = np.repeat(np.arange(n), counts)
+        j = rng.integers(n, size=counts.sum())
     else:
-        height = max(1, 2**22 // n)  # rows drawn at once, so that memory stays small
-        starts = range(0, n, height)
-        drawn = [np.nonzero(rng.random((min(height, n - s), n), dtype=np.float32) < p) for s in starts]
-        i = np.concatenate([rows + s for s, (rows, _) in zip(starts, drawn, strict=True)])
-        j = np.concatenate([columns for _, columns in drawn])
-    kept = (j < i) & ((i < n // 2) == (j < n // 2))
+        i, j = entries_drawn_once(n, p, rng)
+    same_class = (i < n // 2) == (j < n // 2)
+    kept = (j < i) & same_class
     i, j = np.divmod(np.unique(i[kept] * n + j[kept]), n)
     diagonal = np.arange(n)
-    rows, columns = np.concatenate([i, j, diagonal]), np.concatenate([j, i, diagonal])
+    rows = np.concatenate([i, j, diagonal])
+    columns = np.concatenate([j, i, diagonal])
     return scipy.sparse.csr_array((np.ones(len(rows), bool), (rows, columns)), shape=(n, n))
 
 
-def class_thresholds(kernel: Array, percentile: float = percentile, zeros: bool = True) -> tuple[float, float]:
-    """The percentile of |K| inside each class's block, off the diagonal.
+def entries_drawn_once(
+    n: int, p: float, rng: np.random.Generator
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns of entries [n, n], each drawn with probability p."""
+    height = max(1, 2**22 // n)  # rows drawn at once, so that memory stays small
+    rows, columns = [], []
+    for start in range(0, n, height):
+        drawn = rng.random((min(height, n - start), n), dtype=np.float32) < p
+        i, j = np.nonzero(drawn)
+        rows.append(i + start)
+        columns.append(j)
+    return np.concatenate(rows), np.concatenate(columns)
 
-    The original takes it over the whole matrix with zeros outside the block (zeros=True): the 90th then keeps 46 % of
-    the block's entries at n = 16. With zeros=False it is the percentile of the block's own entries.
+
+class Pattern(NamedTuple):
+    """One of a trial's random patterns, bool [n, n]; the original has three a trial."""
+
+    convention: str
+    number: int
+    matrix: Matrix
+
+
+def trial_patterns(run_seed: int, trial: Trial, density: float = 1) -> list[Pattern]:
+    """The trial's random patterns, those of one convention before those of the other.
+
+    "original" as in the paper's experiment; "corrected" draws without replacement.
     """
-    n = len(kernel)
-    blocks = [np.abs(kernel[half, half]) for half in (slice(0, n // 2), slice(n // 2, n))]
-    inside = [block[~np.eye(len(block), dtype=bool)] for block in blocks]
-    outside = [np.zeros(n * n - entries.size if zeros else 0) for entries in inside]
-    first, second = (np.percentile(np.concatenate(both), percentile) for both in zip(inside, outside, strict=True))
-    return first, second
+    patterns = []
+    for convention, ending in conventions.items():
+        for number in range(sparsity_patterns):
+            rng = trial.random(run_seed, f"pattern {number}{ending}")
+            replacement = convention == "original"
+            matrix = sparsity_pattern(trial.size, rng, replacement, density)
+            patterns.append(Pattern(convention, number, matrix))
+    return patterns
 
 
-def sparsified_kernel(
-    network: str, kernel: Array, pattern: Matrix, thresholds: Any, boost: Any = diagonal_boost
+def entries_of_patterns(run: Run, trial: Trial) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns of the entries that a trial's patterns have, the diagonal among them.
+
+    Of the lower half alone, row >= column, ordered by row, then by column.
+    """
+    n = trial.size
+    positions = [np.arange(n) * (n + 1)]  # the diagonal, as positions in the flattened matrix
+    for pattern in trial_patterns(run.seed, trial):
+        i, j = pattern.matrix.nonzero()
+        lower = i > j
+        positions.append(i[lower].astype(np.int64) * n + j[lower])
+    rows, columns = np.divmod(np.unique(np.concatenate(positions)), n)
+    return rows, columns
+
+
+# --------------------------------------------------------------------------------------------------
+# Approximations of the kernel matrix K [n, n]; its first class comes before the second
+# --------------------------------------------------------------------------------------------------
+
+
+def keep_pattern(kernel: Matrix, pattern: Pattern, limits: Thresholds) -> Matrix:
+    """K o pattern, K~ of the fully-connected network."""
+    i, j = pattern.matrix.nonzero()
+    return matrix_of(kernel.shape[0], i, j, entries_at(kernel, i, j))
+
+
+def keep_large_entries(
+    kernel: Matrix,
+    pattern: Pattern,
+    limits: Thresholds,
+    boost: tuple[float, float] | None = None,
 ) -> Matrix:
-    """K~ [n, n], sparse where n is above `dense_limit`.
+    """K~ of the convolutional network: the large entries of K o pattern, and a larger diagonal.
 
-    Fully connected: K o pattern. Convolutional: of that, off the diagonal only entries whose |K| is above their class's
-    one of the two `thresholds`; and 0.76 ln(n)^0.9 (`boost`) times the diagonal is added to the diagonal.
+    Off the diagonal only entries whose |K| is above their class's threshold are kept. Then
+    0.76 ln(n)^0.9 (`boost`) times the diagonal is added to the diagonal.
     """
-    n = len(kernel)
-    i, j = pattern.nonzero()
-    entries = kernel[i, j]
-    if network == "convolutional":
-        factor, power = boost
-        entries[i == j] *= 1 + factor * np.log(n) ** power
-        kept = (i == j) | (np.abs(entries) > np.where(i < n // 2, *thresholds))
-        i, j, entries = i[kept], j[kept], entries[kept]
-    sparsified = scipy.sparse.csr_array((entries, (i, j)), shape=(n, n))
-    sparsified.eliminate_zeros()
-    return sparsified.toarray() if n <= dense_limit else sparsified
+    n = kernel.shape[0]
+    factor, power = diagonal_boost if boost is None else boost
+    i, j = pattern.matrix.nonzero()
+    entries = entries_at(kernel, i, j)
+    on_diagonal = i == j
+    entries[on_diagonal] *= 1 + factor * np.log(n) ** power
+    assert limits.by_convention is not None
+    first, second = limits.by_convention[pattern.convention]
+    kept = on_diagonal | (np.abs(entries) > np.where(i < n // 2, first, second))
+    return matrix_of(n, i[kept], j[kept], entries[kept])
 
 
-def trial_approximations(
-    trial: Trial, seed: int, kernel_train: Array, thresholds: Any, boost: Any = diagonal_boost, density: float = 1
-) -> dict[str, list[Matrix]]:
-    """The sparsified matrices K~ of one trial, a list by convention, each from a random pattern of its own.
+def matrix_of(n: int, i: NDArray, j: NDArray, entries: Array) -> Matrix:
+    """The matrix [n, n] of these entries, dense up to `dense_limit`."""
+    matrix = scipy.sparse.csr_array((entries, (i, j)), shape=(n, n))
+    matrix.eliminate_zeros()
+    return matrix.toarray() if n <= dense_limit else matrix
 
-    "original" as in the paper's experiment; "sound" draws without replacement, and compares with percentiles of the
-    class's own entries. thresholds: `class_thresholds` by convention, or None; boost, density: as in these functions.
+
+@dataclass(frozen=True)
+class Approximation:
+    """What is inverted in K's place.
+
+    make(kernels, pattern): its matrix; random: whether it depends on a pattern, or is one for all;
+    needs_all: whether it needs all entries of K; exact_test: whether k* is taken as it is, not over
+    k_thresh; reads_labels: whether the state |w> that is read out is that of y, not of matrix^-1 y.
     """
-    found = {}
-    for convention, suffix in conventions.items():
-        draws = [trial.random(seed, f"pattern {i}{suffix}") for i in range(sparsity_patterns)]
-        patterns = [sparsity_pattern(trial.size, rng, convention == "original", density) for rng in draws]
-        limits = thresholds and thresholds[convention]
-        found[convention] = [sparsified_kernel(trial.network, kernel_train, p, limits, boost) for p in patterns]
-    return found
+
+    name: str
+    make: Callable[[TrialKernels, Pattern | None], Matrix]
+    random: bool = False
+    needs_all: bool = False
+    exact_test: bool = False
+    reads_labels: bool = False
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+def exact(kernels: TrialKernels, pattern: Pattern | None) -> Matrix:
+    """K itself."""
+    return kernels.train
+
+
+def sparsified(kernels: TrialKernels, pattern: Pattern | None) -> Matrix:
+    """K~: some entries of K, as the network chooses them."""
+    return kernels.trial.network.sparsify(kernels.train, pattern, kernels.thresholds)
+
+
+def diagonal(kernels: TrialKernels, pattern: Pattern | None) -> Matrix:
+    """The diagonal of K, sparse."""
+    return scipy.sparse.diags_array(kernels.train.diagonal(), format="csr")
+
+
+approximations = (
+    Approximation("exact", exact, needs_all=True, exact_test=True),
+    Approximation("sparsified", sparsified, random=True),
+    Approximation("diagonal", diagonal, reads_labels=True),
+)
+
+# --------------------------------------------------------------------------------------------------
 # Quantities that the paper claims to stay O(log n)
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def sparsity(matrix: Matrix) -> int:
@@ -309,18 +578,19 @@ def sparsity(matrix: Matrix) -> int:
     return (matrix != 0).sum(axis=0).max()
 
 
-def accuracy(outputs: Array, label: NDArray, threshold: float | None = None) -> float:
-    """Share of test images classified rightly by sign(output - threshold), by default the median of the outputs."""
+def accuracy(outputs: Array, label: NDArray, threshold: float) -> float:
+    """Share of test images classified rightly by sign(output - threshold); NaN without outputs."""
     if not np.isfinite(outputs).all():
         return np.nan
-    return float(np.mean(np.where(outputs > (np.median(outputs) if threshold is None else threshold), 1, -1) == label))
+    predicted = np.where(outputs > threshold, 1, -1)
+    return float(np.mean(predicted == label))
 
 
 def post_selection_probability(k: Array) -> Array:
-    """P = sum_i k_i^2 / n that |k*> is prepared, of every test image, from |k_i| <= 1. [x, n] -> [x]
+    """P = sum_i k_i^2 / n that |k*> is prepared, of every test image, for |k_i| <= 1. [x, n] -> [x]
 
-    QRAM loads k_i beside sum_i |i>/sqrt(n); an ancilla is rotated by arcsin k_i and has to be measured as 1. The number
-    of measurements is 1/P.
+    QRAM loads k_i beside sum_i |i>/sqrt(n); an ancilla is rotated by arcsin k_i and has to be
+    measured as 1. The number of measurements is 1/P.
     """
     return np.sum(k**2, axis=1) / k.shape[1]
 
@@ -331,170 +601,361 @@ def overlaps(k: Array, state: NDArray) -> Array:
 
 
 def readout_measurements(overlap: Array, threshold: float = 0) -> Array:
-    """Measurements to read out the sign of o - t: (1 - o^2)/(o - t)^2, which is 1/o^2 - 1 about t = 0. [x] -> [x]"""
+    """Measurements to read the sign of o - t: (1 - o^2)/(o - t)^2; 1/o^2 - 1 at t = 0. [x] -> [x]"""
     with np.errstate(divide="ignore"):  # inf at the threshold itself
         return (1 - overlap**2) / (overlap - threshold) ** 2
 
 
-def trial_quantities(kernels: dict[str, Any], approximations: dict[str, list[Matrix]]) -> dict[str, Any]:
-    """What the paper plots, of one trial, and beside it the same by sounder conventions.
+@dataclass(frozen=True)
+class Prediction:
+    """What a matrix in K's place predicts for a trial's test images.
 
-    kernels: as from `trial_kernels`; approximations: as from `trial_approximations`. The results' names and shapes are
-    those of this dict: numbers, [x] of test images, [p] of patterns, [p, x]. `_sound` ends the names of the sounder
-    sparsified matrices; `_at_zero` is about the threshold 0, `_at_median` about the median of the test images' o.
+    matrix [n, n]; k: k* [x, n]; y [n] and test_label [x]. Its weights are matrix^-1 y, of unit
+    norm, and state is |w>, which is read out.
     """
-    kernel, y, test_label = kernels["kernel_train"], kernels["train_label"], kernels["test_label"]
-    test, k = kernels["kernel_test"], kernels["kernel_test_normalized"]
-    # A threshold that is known before the test images are: the largest off-diagonal entry of the training matrix.
-    largest = max(np.abs(np.delete(row, i)).max() for i, row in enumerate(kernel))
-    k_training = np.clip(test / largest, -1, 1) if largest > 0 else np.sign(test)
-    # As the original does, k* is divided once more, by what no algorithm knows: the test block's largest entry.
-    k_rescaled = k / np.abs(k).max()
-    exact, diagonal = test @ solve(kernel, y), k @ (y / np.diag(kernel))
-    overlap, eigenvalues = overlaps(k, y), extreme_eigenvalues(kernel)
-    found = {
-        "depth": kernels["depth"],
-        "separability": kernels["separability"],
-        "condition_number_exact": condition_number(kernel, eigenvalues),
-        "numerical_flags_exact": numerical_flags(kernel, eigenvalues),
-        "off_diagonal_ratio": largest / np.abs(np.diag(kernel)).min(),
-        "accuracy_exact": accuracy(exact, test_label),
-        "accuracy_exact_at_zero": accuracy(exact, test_label, 0),
-        "accuracy_diagonal": accuracy(diagonal, test_label),
-        "accuracy_diagonal_at_zero": accuracy(diagonal, test_label, 0),
-        "post_selection_measurements": 1 / post_selection_probability(k_rescaled),
-        "post_selection_measurements_k_thresh": 1 / post_selection_probability(k),
-        "post_selection_measurements_training": 1 / post_selection_probability(k_training),
-        "clipped_share_k_thresh": np.mean(np.abs(k) == 1),
-        "clipped_share_training": np.mean(np.abs(k_training) == 1),
-        "readout_measurements_diagonal": readout_measurements(overlap),
-        "readout_measurements_diagonal_at_median": readout_measurements(overlap, np.median(overlap)),
-    }
-    for convention, matrices in approximations.items():
-        each = [approximation_quantities(matrix, k, y, test_label) for matrix in matrices]
-        for name in each[0]:
-            found[name + conventions[convention]] = np.array([values[name] for values in each], float)
-    return found
+
+    matrix: Matrix
+    k: Array
+    y: NDArray
+    test_label: NDArray
+    reads_labels: bool = False
+
+    @functools.cached_property
+    def eigenvalues(self) -> tuple[float, float, float]:
+        """The lowest one, the smallest magnitude, the largest magnitude."""
+        return extreme_eigenvalues(self.matrix)
+
+    @functools.cached_property
+    def weights(self) -> Array:
+        """matrix^-1 y, of unit norm. [n]"""
+        return solve(self.matrix, self.y)
+
+    @functools.cached_property
+    def outputs(self) -> Array:
+        """The output for every test image. [x]"""
+        return self.k @ self.weights
+
+    @functools.cached_property
+    def overlap(self) -> Array:
+        """<k*|w> of every test image. [x]"""
+        return overlaps(self.k, self.y if self.reads_labels else self.weights)
 
 
-def approximation_quantities(matrix: Matrix, k: Array, y: NDArray, test_label: NDArray) -> dict[str, Any]:
-    """What the paper plots of one sparsified matrix [n, n], with k* [x, n] and labels [n], [x]."""
-    weights, eigenvalues = solve(matrix, y), extreme_eigenvalues(matrix)
-    overlap = overlaps(k, weights)
-    return {
-        "sparsity": sparsity(matrix),
-        "condition_number": condition_number(matrix, eigenvalues),
-        "numerical_flags": numerical_flags(matrix, eigenvalues),
-        "smallest_eigenvalue": eigenvalues[0],
-        "positive_definite": eigenvalues[0] > 0,
-        "accuracy_sparse": accuracy(k @ weights, test_label),
-        "accuracy_sparse_at_zero": accuracy(k @ weights, test_label, 0),
-        "readout_measurements_sparse": readout_measurements(overlap),
-        "readout_measurements_sparse_at_median": readout_measurements(overlap, np.median(overlap)),
-    }
+def accuracies(prediction: Prediction) -> list[float]:
+    """Accuracy at each of the `thresholds`."""
+    outputs, label = prediction.outputs, prediction.test_label
+    return [accuracy(outputs, label, threshold) for threshold in (np.median(outputs), 0)]
 
 
-def size_quantities(seed: int, network: str, size: int) -> dict[str, Any]:
-    """Sparsity of random patterns of one size alone, [pattern_draws], by convention."""
-    found = {}
-    for convention, suffix in conventions.items():
-        draws = (random_generator(seed, network, size, i, f"sparsity{suffix}") for i in range(pattern_draws))
-        patterns = (sparsity_pattern(size, rng, convention == "original") for rng in draws)
-        found[f"pattern_sparsity{suffix}"] = [sparsity(pattern) for pattern in patterns]
-    return found
+def readouts(prediction: Prediction) -> list[Array]:
+    """Measurements to read out each test image, at each of the `thresholds`. [2, x]"""
+    overlap = prediction.overlap
+    return [readout_measurements(overlap, threshold) for threshold in (np.median(overlap), 0)]
 
 
-def compute_trial(run: Run, trial: Trial, progress: Callable[[int], object] = lambda pairs: None) -> dict[str, Any]:
-    """One trial from its images to its dict of quantities; its kernels are read where they are on the disk."""
-    kernels = trial_kernels(run, trial, progress)
-    matrices = trial_approximations(trial, run.seed, kernels["kernel_train"], kernels["class_thresholds"])
-    return trial_quantities(kernels, matrices)
+def scaled_k(kernels: TrialKernels) -> list[Array]:
+    """k* as QRAM holds it, |k_i| <= 1, by each of the `divisors`. [3, x, n]
+
+    "fixed constant": k*/k_thresh, clipped. "test set": as the original does, divided once more by
+    the largest entry of all test images, which no algorithm knows beforehand. "training set": k*
+    over the largest off-diagonal entry of K, which is known, clipped.
+    """
+    fixed, largest = kernels.test_normalised, kernels.largest_off_diagonal
+    training = np.clip(kernels.test / largest, -1, 1) if largest > 0 else np.sign(kernels.test)
+    return [fixed / np.abs(fixed).max(), training, fixed]
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+def post_selections(kernels: TrialKernels) -> list[Array]:
+    """Measurements until |k*> is prepared, of each test image, by each of the `divisors`. [3, x]"""
+    return [1 / post_selection_probability(k) for k in scaled_k(kernels)]
+
+
+def clipped_shares(kernels: TrialKernels) -> list[float]:
+    """Share of the entries of k* that are 1 or -1, by each of the `divisors`."""
+    return [float(np.mean(np.abs(k) == 1)) for k in scaled_k(kernels)]
+
+
+def off_diagonal_ratio(kernels: TrialKernels) -> float:
+    """The largest off-diagonal entry of K over its smallest diagonal one; NaN of a part of K."""
+    if not kernels.is_whole:
+        return np.nan
+    return kernels.largest_off_diagonal / np.abs(kernels.train.diagonal()).min()
+
+
+class Quantity(NamedTuple):
+    """What is computed, what it is, its unit, and its own axes."""
+
+    compute: Callable[[Any], Any]
+    long_name: str
+    axes: tuple[str, ...] = ()
+    units: str = "1"
+
+
+# A new quantity is a function and an entry: of a prediction, for each approximation and pattern,
+prediction_quantities = {
+    "sparsity": Quantity(
+        lambda p: sparsity(p.matrix), "largest number of non-zero entries in a column"
+    ),
+    "condition_number": Quantity(
+        lambda p: condition_number(p.matrix, p.eigenvalues), "largest over smallest |eigenvalue|"
+    ),
+    "numerical_flags": Quantity(
+        lambda p: numerical_flags(p.matrix, p.eigenvalues),
+        "1 not positive definite + 2 singular to rounding + 4 condition number above 1e12",
+    ),
+    "smallest_eigenvalue": Quantity(lambda p: p.eigenvalues[0], "lowest eigenvalue"),
+    "positive_definite": Quantity(lambda p: p.eigenvalues[0] > 0, "1 if positive definite"),
+    "accuracy": Quantity(accuracies, "share of test images classified rightly", ("threshold",)),
+    "readout_measurements": Quantity(
+        readouts,
+        "measurements to read the sign of o - t: (1 - o^2)/(o - t)^2",
+        ("threshold", "image"),
+        "measurements",
+    ),
+}
+# or of a trial's kernels.
+kernel_quantities = {
+    "depth": Quantity(lambda k: k.depth, "hidden layers, or convolutions", units="layers"),
+    "separability": Quantity(lambda k: k.separability, "delta = min 1 - |x_i . x_j|"),
+    "off_diagonal_ratio": Quantity(
+        off_diagonal_ratio, "largest off-diagonal over smallest diagonal entry of K"
+    ),
+    "post_selection_measurements": Quantity(
+        post_selections,
+        "measurements until |k*> is prepared, n/sum(k_i^2)",
+        ("divisor", "image"),
+        "measurements",
+    ),
+    "clipped_share": Quantity(clipped_shares, "share of k* at 1 or -1", ("divisor",)),
+}
+
+
+def computed(quantities: dict[str, Quantity], subject: Any) -> xr.Dataset:
+    """All of these quantities of a prediction or of a trial's kernels, with their axes' labels."""
+    record = xr.Dataset()
+    for name, (compute, long_name, axes, units) in quantities.items():
+        record[name] = quantity(axes, compute(subject), long_name, units)
+    labels = {"threshold": thresholds, "divisor": divisors}
+    for axis in record.dims:
+        record = record.assign_coords({axis: labels.get(str(axis), range(record.sizes[axis]))})
+    return record
+
+
+def predict(
+    approximation: Approximation, kernels: TrialKernels, pattern: Pattern | None
+) -> Prediction:
+    """The prediction of an approximation, made with this pattern if it is random."""
+    matrix = approximation.make(kernels, pattern)
+    k = kernels.test if approximation.exact_test else kernels.test_normalised
+    y, test_label = kernels.train_label, kernels.test_label
+    return Prediction(matrix, k, y, test_label, approximation.reads_labels)
+
+
+def approximation_record(
+    approximation: Approximation, kernels: TrialKernels, patterns: list[Pattern]
+) -> xr.Dataset:
+    """The quantities of one approximation; with the axes convention and pattern if it is random."""
+    if not approximation.random:
+        return computed(prediction_quantities, predict(approximation, kernels, None))
+    by_convention = []
+    for convention in conventions:
+        records = []
+        for pattern in patterns:
+            if pattern.convention == convention:
+                prediction = predict(approximation, kernels, pattern)
+                records.append(computed(prediction_quantities, prediction))
+        numbers = xr.Variable("pattern", np.arange(len(records)))
+        by_convention.append(xr.concat(records, numbers))
+    return xr.concat(by_convention, xr.Variable("convention", list(conventions)))
+
+
+def trial_quantities(kernels: TrialKernels, patterns: list[Pattern]) -> xr.Dataset:
+    """What the paper plots, of one trial, and beside it the same by corrected conventions.
+
+    What does not depend on a pattern or a convention is the same for all of them.
+    """
+    possible = [each for each in approximations if kernels.is_whole or not each.needs_all]
+    records = [approximation_record(each, kernels, patterns) for each in possible]
+    names = xr.Variable("approximation", [each.name for each in possible])
+    record = xr.concat(records, names, combine_attrs="override")
+    return record.merge(computed(kernel_quantities, kernels))
+
+
+def pattern_quantities(run_seed: int, network: Network, size: int) -> xr.Dataset:
+    """Sparsity of random patterns of one size alone, by convention and draw."""
+    by_convention = []
+    for convention, ending in conventions.items():
+        sparsities = []
+        for number in range(pattern_draws):
+            rng = random_generator(run_seed, network.name, size, number, f"sparsity{ending}")
+            sparsities.append(sparsity(sparsity_pattern(size, rng, convention == "original")))
+        by_convention.append(sparsities)
+    long_name = "largest number of entries in a column of a random pattern"
+    values = quantity(("convention", "draw"), by_convention, long_name)
+    labels = {"convention": list(conventions), "draw": range(pattern_draws)}
+    return xr.Dataset({"pattern_sparsity": values}, labels)
+
+
+# --------------------------------------------------------------------------------------------------
 # One loop over (size, setting, trial)
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
-def settings_of(args: argparse.Namespace, network: str) -> list[tuple[Hashable, tuple[int, int], float | None]]:
-    """What is varied beside the size: (setting, digits, depth setting); one setting, None, in the plan itself."""
-    digits = tuple(args.digits or selections[network])
+def compute_trial(
+    run: Run, trial: Trial, progress: Callable[[int], object] = lambda pairs: None
+) -> xr.Dataset:
+    """One trial from its images to its quantities; kernels are read where they are on the disk."""
+    kernels = trial_kernels(run, trial, progress)
+    return trial_quantities(kernels, trial_patterns(run.seed, trial))
+
+
+class Setting(NamedTuple):
+    """What a sweep varies beside the size: its label in the results, classes, and the depth."""
+
+    label: Any
+    classes: Classes
+    depth: float | None = None
+
+
+def settings_of(args: argparse.Namespace, network: Network) -> list[Setting]:
+    """The settings of a sweep; one without a label in the plan itself."""
+    classes = tuple(args.classes or selections[network.name])
     if args.depth_sweep:
-        return [(s, digits, s) for s in (sweep_factors if network == "fully-connected" else sweep_depths)]
+        return [Setting(float(depth), classes, depth) for depth in network.sweep]
     if args.digit_pairs:
-        pairs = {frozenset(pair): pair for pair in [*itertools.combinations(range(10), 2), selections[network]]}
-        return [(pair, pair, None) for pair in sorted(pairs.values())]
-    return [(None, digits, None)]
+        settings = []
+        for pair in itertools.combinations(range(10), 2):
+            own = network.classes if set(pair) == set(network.classes) else pair
+            settings.append(Setting(f"{own[0]} {own[1]}", own))
+        return settings
+    return [Setting(None, classes)]
 
 
-def planned_trials(args: argparse.Namespace, run: Run, network: str) -> list[tuple[Hashable, Trial]]:
-    """(setting, trial) of everything that is to be computed for one network."""
-    slow = network == "convolutional" and (run.engine != "jax" or not has_accelerator())
-    limited = (args.verify or slow) and not args.trials_given
-    to_verify = args.data_sizes if args.sizes_given else sizes_to_verify[network]
-    limits = dict.fromkeys(to_verify, 1) if args.verify else trials_without_accelerator
-    planned = []
-    counts = zip(args.data_sizes, args.trials, strict=True)
-    for (n, count), (setting, digits, depth_setting) in itertools.product(counts, settings_of(args, network)):
-        for number in range(count):
-            trial = make_trial(network, digits, n, number, depth_setting)
-            if not limited or number < limits.get(n, 0) or not missing_pairs(trial_files(run, trial)):
-                planned.append((setting, trial))
-    return planned
+def planned_trials(
+    args: argparse.Namespace, run: Run, network: Network
+) -> list[tuple[Setting, Trial]]:
+    """Everything that is to be computed for one network."""
+    candidates = []
+    for n, count in zip(args.data_sizes, args.trials, strict=True):
+        for setting in settings_of(args, network):
+            for number in range(count):
+                trial = Trial(network, setting.classes, n, number, setting.depth)
+                candidates.append((setting, trial))
+    # Which ones are wanted may depend on files, and process 0 alone looks at those.
+    wanted = share(lambda: [is_wanted(args, run, trial) for _, trial in candidates])
+    return list(itertools.compress(candidates, wanted))
 
 
-def results_origin(run: Run, network: str, digits: tuple[int, int] | None) -> dict[str, Any]:
-    """What all trials of a results file have in common, the constants above among it; digits: None if they vary."""
-    own: dict[str, Any] = {"depth_rule": depth_factor, "k_thresh_margin": k_thresh_margin}
-    if network == "convolutional":
-        own = {"depth_rule": convolutional_depth, "reference_size": reference_size}
-        own |= {"percentile": percentile, "diagonal_boost": list(diagonal_boost)}
-    both = {"sparsity_patterns": sparsity_patterns, "pattern_draws": pattern_draws, "quantities": QUANTITIES_VERSION}
-    return run.origin(network, digits) | own | both
+def is_wanted(args: argparse.Namespace, run: Run, trial: Trial) -> bool:
+    """Whether a trial is among those that are verified, or computed without an accelerator."""
+    network = trial.network
+    without_accelerator = run.engine != "jax" or not has_accelerator()
+    slow = not network.in_seconds and without_accelerator
+    if args.trials_given or not (slow or args.verify):
+        return True
+    if args.verify:
+        sizes = args.data_sizes if args.sizes_given else sizes_to_verify[network.name]
+        return trial.number < 1 and trial.size in sizes
+    if trial.number < trials_without_accelerator.get(trial.size, 0):
+        return True
+    return not missing_pairs(trial_files(run, trial), need_of(run, trial))
 
 
-def run_network(args: argparse.Namespace, run: Run, network: str, planned: list[tuple[Hashable, Trial]]) -> Path:
+def run_network(
+    args: argparse.Namespace, run: Run, network: Network, planned: list[tuple[Setting, Trial]]
+) -> Path:
     """Compute all trials of one network, and merge them into its results file, which is returned."""
-    digits = None if args.digit_pairs else planned[0][1].digits
-    path = run.output / f"{run.prefix(network)}{planned[0][1].variant if digits else ''}_{args.what}.npz"
-    with GrowingResults(path, results_origin(run, network, digits), SETTINGS.get(args.what), run.engine) as results:
-        todo = [(s, t) for s, t in planned if (t.size, s, t.number) not in results.records]
-        with Sitting(run, network, args.what, [trial_files(run, trial) for _, trial in todo]) as sitting:
-            for setting, trial in todo:
-                if setting is None and trial.size not in results.by_size:
-                    results.by_size[trial.size] = size_quantities(run.seed, network, trial.size)
+    first = planned[0][1]
+    classes = None if args.digit_pairs else first.classes
+    variant = "" if args.digit_pairs else first.variant
+    path = run.output / f"{run.prefix(network)}{variant}_{args.what}.nc"
+    about_code = code_version(Path(__file__))
+    with ResultsFile(path, run.origin(network, classes)) as results:
+        todo = []
+        for setting, trial in planned:
+            about = provenance(run_of(run, trial), network, about_code)
+            if not results.holds(key_of(setting, trial), about):
+                todo.append((setting, trial, about))
+        described = [(trial_files(run, trial), need_of(run, trial)) for _, trial, _ in todo]
+        with Sitting(run, network, args.what, described, len(planned)) as sitting:
+            for setting, trial, about in todo:
                 record = compute_trial(run, trial, sitting.progress)
-                results.keep((trial.size, setting, trial.number), medians_over_images(record) if setting else record)
-        note_flags(network, results.records.values())
+                if setting.label is not None:
+                    record = medians_over_images(record)
+                elif not results.holds({"n": trial.size}, {}, "pattern_sparsity"):
+                    drawn = pattern_quantities(run.seed, network, trial.size)
+                    results.keep({"n": trial.size}, drawn)
+                results.keep(key_of(setting, trial), record.assign(about))
+        note_flags(network.name, results.computed_now)
     return path
 
 
-def digits_in_use(args: argparse.Namespace) -> list[int]:
-    """Every digit that the run draws images of."""
-    return sorted({d for network in args.networks for _, pair, _ in settings_of(args, network) for d in pair})
+def key_of(setting: Setting, trial: Trial) -> dict[str, Any]:
+    """A trial's place in the results."""
+    if setting.label is None:
+        return {"n": trial.size, "trial": trial.number}
+    return {"n": trial.size, "setting": setting.label, "trial": trial.number}
+
+
+def chosen_networks(args: argparse.Namespace) -> list[Network]:
+    """The networks that the command line asks for."""
+    return [network for network in make_networks().values() if network.name in args.networks]
+
+
+def classes_in_use(args: argparse.Namespace) -> list[int]:
+    """Every class that the run draws images of."""
+    classes: set[int] = set()
+    for network in chosen_networks(args):
+        for setting in settings_of(args, network):
+            classes |= set(setting.classes)
+    return sorted(classes)
 
 
 def experiment(args: argparse.Namespace, run: Run) -> int:
     """Everything that the command line asks for. Returns the exit status."""
-    drop_unfillable_sizes(args, run, digits_in_use(args))
-    planned = {network: planned_trials(args, run, network) for network in args.networks}
-    asked = {} if args.verify else {n: sum(args.trials) * len(settings_of(args, n)) for n in args.networks}
-    announce(run, {n: [trial_files(run, t) for _, t in each] for n, each in planned.items()}, asked, dense_limit)
-    written = [run_network(args, run, network, each) for network, each in planned.items() if each]
-    if not args.verify:
-        summaries = map(tables.summary, written) if args.what == "results" else []
-        print("", *summaries, where_to_look(run.output, written), sep="\n")
+    drop_unfillable_sizes(args, run, classes_in_use(args))
+    planned = {}
+    for network in chosen_networks(args):
+        trials_of_network = planned_trials(args, run, network)
+        if trials_of_network:
+            planned[network] = trials_of_network
+        needs = [(trial_files(run, t), need_of(run, t)) for _, t in trials_of_network]
+        asked = sum(args.trials) * len(settings_of(args, network))
+        announce(run, network, needs, None if args.verify else asked)
+    written = [run_network(args, run, network, each) for network, each in planned.items()]
+    if is_leader() and not args.verify:
+        for path in written:
+            if args.what == "results":
+                print(f"\n{summary(path)}")
+        print(f"\n{where_to_look(run.output, written)}")
     return 0
+
+
+def constants() -> options.Constants:
+    """The constants above that flags override, or that are checked as flags are."""
+    return options.Constants(
+        seed=seed,
+        test_size=test_size,
+        data_sizes=data_sizes,
+        trials=trials,
+        trials_without_accelerator=trials_without_accelerator,
+        selections=selections,
+        percentile=percentile,
+        sparsity_patterns=sparsity_patterns,
+        pattern_draws=pattern_draws,
+        reference_size=reference_size,
+        depth_factor=depth_factor,
+        convolutional_depth=convolutional_depth,
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line. Returns the exit status, 2 after one line about a bad input."""
-    constants = options.Constants(seed, test_size, data_sizes, trials, trials_without_accelerator, networks)
-    args = options.parse_arguments(argv, constants)
+    args = options.parse_arguments(argv, constants())
     run_all = functools.partial(experiment, args)
     to_do = functools.partial(verify, run_all) if args.verify else run_all
-    return options.launch(args, to_do, labelled_images, digits_in_use(args))
+    return options.launch(args, to_do, classes_in_use(args))
 
 
 if __name__ == "__main__":
-    options.run_script(main)
+    run_script(main)

@@ -1,308 +1,362 @@
 """Kernel files that survive whatever ends a run.
 
-An NTK matrix grows in `NAME.npy.partial`, mapped into memory, NaN where it is unfinished: what has been written there
-survives the end of the process, kill -9 included. Complete and checked, it gets its final name. Behind the array stands
-its label, a line of JSON that says what the matrix was computed from and, once it is finished, the SHA-256 sum of all
-bytes before that sum (`tail -n 1 FILE`; np.load does not see it), so that the two can't part.
+A finished kernel is a .npy file under its final name. Behind the array stands its label, a line of JSON that says what
+the kernel was computed from and the SHA-256 sum of all bytes before that sum (`tail -n 1 FILE`; np.load does not see
+it), so that the two can't part. Every reader compares the label with the file's name and with the file's partner.
+
+What is computed of an unfinished kernel stands in a journal, `NAME.npy.partial`: blocks of values, each with a checksum
+of its own, appended as they are computed. So what has been written survives the end of the process, kill -9 included,
+and a block that was cut off or damaged is computed again.
 """
 
 import hashlib
+import io
 import json
 import os
 import re
+import struct
 import time
-from collections.abc import Callable, Iterator, Mapping
+import zlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any
 
 import numpy as np
+import scipy.sparse
 from numpy.typing import NDArray
 
 from ntk import BadInput
-from ntk.arguments import mirror
-from ntk.convolutional import ConvolutionalPairs
-from ntk.fully_connected import fully_connected_rows
-from runtime.files import put_aside, write_durably, write_errors_explained
-from runtime.processes import broadcast, evaluate_pairs, is_leader, orders, pairs_at_once, send_order
-from runtime.trials import Label, TrialFiles
+from runtime.files import (
+    in_words,
+    open_array,
+    open_regular,
+    output_files,
+    partial_path,
+    put_aside,
+    read_small,
+    save,
+    write_durably,
+    write_errors_explained,
+)
+from runtime.trials import Label
 
-flush_seconds = 20  # from one flush of unfinished kernels to the disk to the next
-ending = 67  # bytes of a label from its checksum on
+Array = NDArray[np.float64]
+
+flush_seconds = 20  # from one flush of a journal to the disk to the next
+checksum_ending = 67  # bytes of a label from its checksum on
+ENTRY = np.dtype([("row", "<i4"), ("column", "<i4"), ("value", "<f8")])  # of a kernel of which only some are known
+block_head = struct.Struct("<qI")  # of a journal: number of values, and a checksum of the block
+remedy = "delete it and run training.py again"
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# One matrix, one file
+# Finished kernels
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def label_line(label: Label) -> bytes:
-    """The line behind the array, with room for the checksum, so that a full disk can't keep a matrix from its end."""
-    return f"\n{json.dumps(label | {'sha256': 64 * '0'})}\n".encode()
+def write_kernel(path: Path, array: NDArray, label: Label) -> None:
+    """Write an array and its label, whole or not at all. Raises BadInput for NaN and infinite values."""
+    values = array["value"] if array.dtype.names else array
+    if not np.isfinite(values).all():
+        advice = "the engine gave NaN or infinite values; use another --engine or --precision"
+        raise BadInput("output", path, advice)
+
+    def write(file: IO[bytes]) -> None:
+        content = io.BytesIO()
+        np.lib.format.write_array(content, np.ascontiguousarray(array), version=(1, 0))
+        line = f"\n{json.dumps(label | {'sha256': 64 * '0'})}\n".encode()
+        content.write(line[:-checksum_ending])
+        digest = hashlib.sha256(content.getbuffer()).hexdigest()
+        file.write(content.getbuffer())
+        file.write(f'{digest}"}}\n'.encode())
+
+    save(path, write)
 
 
-def checksum(path: Path) -> bytes:
-    """What a finished kernel file ends with: the SHA-256 sum of the bytes before it, and the end of the label."""
-    return hashlib.sha256(np.memmap(path, np.uint8, mode="r")[:-ending].data).hexdigest().encode() + b'"}\n'
+def read_stored(path: Path) -> tuple[NDArray, Label, bool]:
+    """A kernel file's array and label, and whether it ends with the checksum of its bytes.
+
+    Raises OSError for what is no regular file, and ValueError where it can't be read.
+    """
+    with open_array(path) as stored:
+        label = parse_label(stored.tail)
+        is_intact = stored.tail.endswith(f'{stored.checksum(checksum_ending)}"}}\n'.encode())
+        return np.array(stored.array), label, is_intact
 
 
-def read_label(path: Path) -> tuple[NDArray, Label]:
-    """A kernel file's array, mapped into memory, and its label. Raises ValueError or OSError where it can't be read."""
-    matrix = np.lib.format.open_memmap(path, mode="r")
-    with path.open("rb") as file:
-        file.seek(matrix.offset + matrix.nbytes)
-        line = file.read()
-    return matrix, json.loads(line) if line else {}
+def read_label(path: Path) -> tuple[np.dtype, tuple[int, ...], Label]:
+    """A kernel file's type, shape and label, without its values. Raises as `read_stored` does."""
+    with open_array(path) as stored:
+        return stored.array.dtype, stored.array.shape, parse_label(stored.tail)
 
 
-def is_intact(path: Path) -> bool:
-    """Whether a file ends with the checksum of its bytes."""
-    with path.open("rb") as file:
-        file.seek(-ending, os.SEEK_END)
-        return file.read() == checksum(path)
+def parse_label(tail: bytes) -> Label:
+    """The label that stands behind an array; {} where nothing does. Raises ValueError for others."""
+    label = json.loads(tail) if tail.strip() else {}
+    if not isinstance(label, dict):
+        raise ValueError("holds no label behind its array")
+    return label
 
 
-def why_unusable(path: Path, shape: tuple[int, ...], label: Label, finished: bool) -> str | None:
-    """What is wrong with a kernel file, or None if it holds a float64 matrix of that shape and label."""
+def why_unusable(path: Path, label: Label, shape: tuple[int, ...] | None = None) -> str | None:
+    """What the label of a kernel file speaks against, or None; its values are not looked at."""
     try:
-        matrix, found = read_label(path)
+        dtype, own_shape, own = read_label(path)
     except Exception as error:  # a damaged file can raise anything
-        return f"can't be read ({error})"
-    other = [f"{key} {found.get(key)}, not {value}" for key, value in label.items() if found.get(key) != value]
-    if not found:
+        return f"can't be read ({in_words(error)})"
+    return why_other(own, label, dtype, own_shape, shape)
+
+
+def why_other(
+    own: Label, expected: Label, dtype: np.dtype, shape: tuple[int, ...], wanted: tuple[int, ...] | None
+) -> str | None:
+    """Why a file of this label, type and shape is not the expected one, or None."""
+    if not own:
         return "does not say what it was computed from"
+    other = differences(own, expected)
     if other:
-        return f"was computed from other settings ({', '.join(other)})"
-    if matrix.shape != shape or matrix.dtype != np.float64:
-        return f"holds {matrix.dtype} {matrix.shape}, not float64 {shape}"
-    if "sha256" not in found:
+        return f"was computed from other settings ({other})"
+    if dtype not in (np.float64, ENTRY) or (wanted is not None and shape != wanted):
+        return f"holds {dtype} {shape}, not float64 {wanted}"
+    if "sha256" not in own:
         return "has no checksum"
-    if finished and not is_intact(path):
-        return "is damaged (its SHA-256 sum is another one)"
-    if finished and not np.isfinite(matrix).all():
-        return "holds NaN or infinite values"
     return None
 
 
-def open_matrix(path: Path, shape: tuple[int, ...], label: Label) -> np.memmap:
-    """The finished matrix of that shape and label at `path`, or the unfinished one that will get this name.
-
-    Returns a float64 memory map, writeable where it is unfinished, which may be new; `finish_matrix` takes it back.
-    A file of another label, or a damaged one, is put aside.
-    """
-    partial = path.with_name(path.name + ".partial")
-    modes: tuple[tuple[Path, Literal["r", "r+"]], ...] = ((path, "r"), (partial, "r+"))
-    for known, mode in modes:
-        if known.exists():
-            reason = why_unusable(known, shape, label, finished=mode == "r")
-            if reason is None:
-                return np.lib.format.open_memmap(known, mode=mode)
-            put_aside(known, reason)
-
-    def write(file: Any) -> None:  # NaN written, not only the size set: a full disk is noticed here and not later
-        np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": shape})
-        for _ in range(shape[0]):
-            file.write(np.full(shape[1:], np.nan).data)
-        file.write(label_line(label))
-
-    write_durably(partial, write)
-    return np.lib.format.open_memmap(partial, mode="r+")
-
-
-def finish_matrix(path: Path, matrix: np.memmap) -> NDArray[np.float64]:
-    """The completed matrix of `open_matrix` as an array; its file gets its checksum and its final name, `path`.
-
-    Raises BadInput for NaN, infinite values, and a kernel_train that is not symmetric.
-    """
-    finished = np.array(matrix)
-    if matrix.flags.writeable:
-        partial = Path(str(matrix.filename))
-        if not np.isfinite(finished).all():
-            remedy = "the engine gave NaN or infinite values; use another --engine or --precision"
-            raise BadInput("output", path, remedy)
-        if path.stem.endswith("kernel_train") and not np.array_equal(finished, finished.T):
-            raise BadInput("output", partial, "the matrix is not symmetric; delete the file and run it again")
-        matrix.flush()
-        with write_errors_explained(path):
-            with partial.open("r+b") as file:
-                file.seek(-ending, os.SEEK_END)
-                file.write(checksum(partial))
-            partial.replace(path)
-    return finished
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# The two matrices of a trial
-# ----------------------------------------------------------------------------------------------------------------------
-
-
-def shapes_and_labels(files: TrialFiles) -> dict[str, tuple[tuple[int, int], Label]]:
-    """What a trial's two matrices are."""
-    n, x, label = files.trial.size, files.run.test_size, files.label()
-    return {"kernel_train": ((n, n), label), "kernel_test": ((x, n), label | {"test_size": x})}
-
-
-def kernel_pair(
-    files: TrialFiles, train: NDArray, test: NDArray | None, progress: Callable[[int], object] = lambda pairs: None
-) -> dict[str, NDArray[np.float64]]:
-    """A trial's NTK matrices, read or computed: {"kernel_train": [n, n], "kernel_test": [x, n]}.
-
-    files: where they are and what decides them. train, test: images [n, d] or [n, h, w, 1]; without test images
-    kernel_train alone. progress: called with the number of pairs of images that have become known.
-    """
-    described = shapes_and_labels(files)
-    if test is None:
-        del described["kernel_test"]
-    matrices = {name: open_matrix(files.path(name), *each) for name, each in described.items()}
-    fill_matrices(matrices, files.label(), train, test, files.run.engine, progress)
-    return {name: finish_matrix(files.path(name), matrix) for name, matrix in matrices.items()}
-
-
-def fill_matrices(
-    matrices: dict[str, np.memmap], label: Label, train: NDArray, test: NDArray | None, engine: str,
-    progress: Callable[[int], object],
-) -> None:  # fmt: skip
-    """Compute what is NaN in a trial's matrices, in place, with the other processes of the run."""
-    pending = {}
-    for name, matrix in matrices.items():
-        todo = unfinished_entries(label["network"], name, matrix) if matrix.flags.writeable else np.empty((1, 0), int)
-        if todo.size:
-            pending[name] = todo
-        else:
-            progress(len(matrix) * (len(matrix) + 1) // 2 if name == "kernel_train" else matrix.size)
-    # An order to the other processes even for nothing: who waits for one gives up after half an hour.
-    send_order({"label": label, "pending": {name: todo.shape for name, todo in pending.items()}})
-    for todo in pending.values():
-        broadcast(todo)
-    flushed = time.monotonic()
-    for name, rows, columns, entries in computed_blocks(label, train, test, engine, pending):
-        matrices[name][rows, columns] = entries
-        progress(entries.size)
-        if time.monotonic() > flushed + flush_seconds:
-            for growing in pending:
-                matrices[growing].flush()
-            flushed = time.monotonic()
-    if matrices["kernel_train"].flags.writeable:
-        mirror(matrices["kernel_train"])
-
-
-def unfinished_entries(network: str, name: str, matrix: NDArray) -> NDArray[np.int64]:
-    """The NaN rows [1, m] (fully connected) or cells [2, m] of a matrix; half of kernel_train will do."""
-    rows = [row[: i + 1] if name == "kernel_train" else row for i, row in enumerate(matrix)]
-    if network == "fully-connected":
-        return np.flatnonzero([np.isnan(row).any() for row in rows])[None]
-    columns = [np.flatnonzero(np.isnan(row)) for row in rows]
-    return np.stack([np.repeat(np.arange(len(rows)), [len(c) for c in columns]), np.concatenate(columns)])
-
-
-def computed_blocks(
-    label: Label, train: NDArray, test: NDArray | None, engine: str, pending: Mapping[str, NDArray[np.int64]]
-) -> Iterator[tuple[str, Any, Any, NDArray[np.float64]]]:
-    """Yield (name, rows, columns, entries), block by block, of what `unfinished_entries` listed.
-
-    All processes of a run go through this together, each doing its share.
-    """
-    if label["network"] == "fully-connected":
-        if engine != "jax" and not is_leader():
-            return  # process 0 does alone what takes seconds
-        for name, (rows,) in pending.items():
-            x1, x2 = (train, None) if test is None or name == "kernel_train" else (test, train)
-            for block, entries in fully_connected_rows(x1, x2, depth=label["depth"], engine=engine, rows=rows):
-                yield name, block, slice(entries.shape[1]), entries
-    elif pending:
-        images = train if test is None else np.concatenate([train, test])
-        pairs = ConvolutionalPairs(images, depth=label["depth"], engine=engine, precision=label["precision"])
-        # One list of pairs serves both matrices. In each pair a training image comes first.
-        asked = [[j, i + len(train) * (name == "kernel_test")] for name, (i, j) in pending.items()]
-        first, second = np.concatenate(asked, axis=1)
-        at_once = pairs_at_once(pairs)
-        for start in range(0, len(first), at_once):
-            entries = evaluate_pairs(pairs, first[start : start + at_once], second[start : start + at_once])
-            begin = -start  # of each matrix, relative to this block
-            for name, cells in pending.items():
-                inside = slice(max(begin, 0), max(begin + cells.shape[1], 0))
-                if entries[inside].size:
-                    yield name, *cells[:, max(-begin, 0) :][:, : entries[inside].size], entries[inside]
-                begin += cells.shape[1]
-
-
-def follow(images_of: Callable[[Label], tuple[NDArray, NDArray | None]], engine: str) -> None:
-    """What processes other than 0 do: their share of all kernels that process 0 computes, until the run is over.
-
-    images_of: a label's training and test images.
-    """
-    for order in orders():
-        pending = {name: broadcast(np.zeros(shape, dtype=int)) for name, shape in order["pending"].items()}
-        train, test = images_of(order["label"])
-        for _ in computed_blocks(order["label"], train, test, engine, pending):
-            pass
-
-
-def count_missing(path: Path, shape: tuple[int, ...], label: Label) -> int:
-    """Pairs of images that a matrix of this label still lacks. Its label is read and its checksum not computed."""
-    if why_unusable(path, shape, label, finished=False) is None:
-        return 0
-    rows, columns = shape
-    half = path.stem.endswith("kernel_train")
-    entries = rows * (rows + 1) // 2 if half else rows * columns
-    partial = path.with_name(path.name + ".partial")
-    if why_unusable(partial, shape, label, finished=False):
-        return entries
-    matrix = np.load(partial, mmap_mode="r", allow_pickle=False)
-    return sum(int(np.isnan(row[: i + 1] if half else row).sum()) for i, row in enumerate(matrix))
-
-
-def known_before(files: TrialFiles) -> dict[Path, tuple[tuple[int, int], Label]]:
-    """Path, shape and label of a trial's matrices, as far as they are known before its images are.
-
-    The fully-connected network's depth is not: it follows from the images.
-    """
-    unknown = {"depth"} if files.trial.network == "fully-connected" else set()
-    described = shapes_and_labels(files).items()
-    return {
-        files.path(name): (shape, {key: value for key, value in label.items() if key not in unknown})
-        for name, (shape, label) in described
-    }
-
-
-def missing_pairs(files: TrialFiles) -> int:
-    """Pairs of images whose kernel a trial needs and its files lack."""
-    return sum(count_missing(path, *each) for path, each in known_before(files).items())
-
-
-def foreign_files(files: TrialFiles) -> list[str]:
-    """Why those of a trial's finished matrices that are there will be put aside. Their checksums are not computed."""
-    there = {path: each for path, each in known_before(files).items() if path.exists()}
-    reasons = (why_unusable(path, *each, finished=False) for path, each in there.items())
-    return [reason for reason in reasons if reason]
-
-
-def read_kernel(path: Path) -> tuple[NDArray[np.float64], Label]:
-    """A finished kernel and its label, from the file alone. Raises BadInput where it can't be trusted."""
+def checked_kernel(
+    path: Path, label: Label, shape: tuple[int, ...] | None = None
+) -> tuple[NDArray, Label, str | None]:
+    """A kernel file's array and label, and what is wrong with it, or None if it is whole."""
     try:
-        _, label = read_label(path)
-        shape = (label["test_size"] if "test_size" in label else label["size"], label["size"])
+        array, own, is_intact = read_stored(path)
     except Exception as error:  # a damaged file can raise anything
-        raise BadInput("output", path, f"can't be read ({error}); delete it and run training.py again") from error
-    reason = why_unusable(path, shape, {}, finished=True)
+        return np.empty(0), {}, f"can't be read ({in_words(error)})"
+    reason = why_other(own, label, array.dtype, array.shape, shape)
+    if reason is None and not is_intact:
+        reason = "is damaged (its SHA-256 sum is another one)"
+    values = array["value"] if array.dtype == ENTRY else array
+    if reason is None and not np.isfinite(values).all():
+        reason = "holds NaN or infinite values"
+    return array, own, reason
+
+
+def differences(own: Label, expected: Label) -> str:
+    """In what a label differs from an expected one, in words; "" where it has all of it."""
+    other = []
+    for key, value in expected.items():
+        if own.get(key) != value:
+            other.append(f"{key} {own.get(key)}, not {value}")
+    return ", ".join(other)
+
+
+def stored_kernel(path: Path, label: Label, shape: tuple[int, ...] | None) -> NDArray | None:
+    """The finished kernel of this label and shape, or None; what can't be used is put aside."""
+    if not os.path.lexists(path):
+        return None
+    array, _, reason = checked_kernel(path, label, shape)
     if reason:
-        raise BadInput("output", path, f"{reason}; delete it and run training.py again")
-    return np.load(path, allow_pickle=False), label
+        put_aside(path, reason)
+        return None
+    return array
 
 
-def read_kernel_pair(folder: Path, prefix: str, size: int, number: int, seed: int) -> tuple[dict[str, Any], Label]:
-    """A trial's finished matrices and labels by file name, from the files alone, and what they were computed from."""
+# ----------------------------------------------------------------------------------------------------------------------
+# Reading without a run: what the files' names and labels say of each other
+# ----------------------------------------------------------------------------------------------------------------------
+
+file_name = re.compile(
+    r"(?P<prefix>.+)_seed(?P<seed>\d+)_data(?P<size>\d+)_trial(?P<trial>\d+)(?:_depth[\d.e+-]+)?"
+    r"_(?P<name>kernel_train|kernel_test|kernel_entries)\.npy"
+)
+
+
+def read_kernel(path: Path) -> tuple[NDArray, Label]:
+    """A finished kernel and its label, from the file alone: float64 [rows, n], or `ENTRY` [m].
+
+    Raises BadInput where it is damaged, or where its label is not that of a file of this name.
+    """
+    match = file_name.fullmatch(path.name)
+    if match is None:
+        raise BadInput("output", path, "is not named like a kernel; name a file that training.py wrote")
+    expected: Label = {"size": int(match["size"]), "trial": int(match["trial"]), "seed": int(match["seed"])}
+    array, label, reason = checked_kernel(path, expected)
+    if reason:
+        raise BadInput("output", path, f"{reason}; {remedy}")
+    n = label["size"]
+    rows = {"kernel_train": n, "kernel_test": label.get("test_size")}.get(match["name"])
+    if rows is not None and array.shape != (rows, n):
+        raise BadInput("output", path, f"holds {array.shape}, not {(rows, n)} as its label says; {remedy}")
+    if not prefix_of(label, match["prefix"]):
+        what = f"{label['network']} of classes {label['digits']} of {label['dataset']}"
+        raise BadInput("output", path, f"holds a kernel of {what}, not what its name says; {remedy}")
+    return array, label
+
+
+def prefix_of(label: Label, prefix: str) -> bool:
+    """Whether a file's prefix, such as digits-convolutional-3v5, fits its label; the paper's classes have no ending."""
+    first, second = label["digits"]
+    network = prefix.removesuffix(f"-{first}v{second}")
+    if network == prefix and re.search(r"-\d+v\d+$", prefix):
+        return False
+    is_mnist = network == label["network"]
+    return network.endswith(label["network"]) and is_mnist == (label["dataset"] == "mnist")
+
+
+def read_kernel_pair(folder: Path, prefix: str, size: int, number: int, seed: int) -> tuple[Any, Array, Label]:
+    """A trial's finished kernels of training and test images, from the files alone, and their label.
+
+    The first is dense [n, n], or sparse [n, n] where only some of its entries were computed. Raises BadInput where a
+    file is missing or damaged, or where the two do not belong together.
+    """
     stem = f"{prefix}_seed{seed}_data{size}_trial{number}"
-    train, label = read_kernel(folder / f"{stem}_kernel_train.npy")
-    test, _ = read_kernel(folder / f"{stem}_kernel_test.npy")
-    labels = {name: np.repeat([1, -1], len(k) // 2) for name, k in (("train_label", train), ("test_label", test))}
-    return {"kernel_train": train, "kernel_test": test} | labels, label
+    train_path = folder / f"{stem}_kernel_train.npy"
+    if not train_path.exists() and (folder / f"{stem}_kernel_entries.npy").exists():
+        train_path = folder / f"{stem}_kernel_entries.npy"
+    train, label = read_kernel(train_path)
+    test, test_label = read_kernel(folder / f"{stem}_kernel_test.npy")
+    own = {"sha256", "test_size", "entries"}
+    common = {key: value for key, value in label.items() if key not in own}
+    other = differences(test_label, common)
+    if other:
+        raise BadInput("output", folder / f"{stem}_kernel_test.npy", f"is not {train_path.name}'s: {other}; {remedy}")
+    if train.dtype == ENTRY:
+        train = symmetric(size, train["row"], train["column"], train["value"])
+    return train, test, common
+
+
+def symmetric(n: int, rows: NDArray, columns: NDArray, values: Array) -> scipy.sparse.csr_array:
+    """The matrix [n, n] of entries of its lower half [m]; entries that are not known are not stored."""
+    below = rows > columns
+    i = np.concatenate([rows, columns[below]])
+    j = np.concatenate([columns, rows[below]])
+    matrix = scipy.sparse.csr_array((np.concatenate([values, values[below]]), (i, j)), shape=(n, n))
+    matrix.sort_indices()
+    return matrix
 
 
 def finished_trials(folder: Path, prefix: str, seed: int) -> dict[int, list[int]]:
-    """The trials whose two kernels are finished, at the plan's depth: their numbers by size."""
-    found: dict[int, list[int]] = {}
-    for path in sorted(folder.glob(f"{prefix}_seed{seed}_data*_kernel_test.npy")):
-        match = re.fullmatch(rf"{re.escape(prefix)}_seed{seed}_data(\d+)_trial(\d+)_kernel_test.npy", path.name)
-        if match and path.with_name(path.name.replace("kernel_test", "kernel_train")).exists():
-            found.setdefault(int(match[1]), []).append(int(match[2]))
-    return {size: sorted(found[size]) for size in sorted(found)}
+    """The trials whose kernels are finished, at the plan's depth: their numbers by size.
+
+    Raises BadInput where their labels say that they are of different images, classes or formulas.
+    """
+    trials: dict[int, list[int]] = {}
+    common: Label = {}
+    pattern = re.compile(rf"{re.escape(prefix)}_seed{seed}_data(\d+)_trial(\d+)_kernel_test\.npy")
+    for path in output_files(folder, "*_kernel_test.npy"):
+        match = pattern.fullmatch(path.name)
+        stem = path.name.removesuffix("test.npy")
+        partners = [folder / f"{stem}train.npy", folder / f"{stem}entries.npy"]
+        if not match or not any(map(os.path.lexists, partners)):
+            continue
+        label = label_of(path)
+        shared = {key: label.get(key) for key in ("dataset", "dataset_sha256", "digits", "network", "formulas")}
+        other = differences(shared, common)
+        if other:
+            raise BadInput("output", path, f"is of another kind than other trials there: {other}; keep one kind there")
+        common = shared
+        trials.setdefault(int(match[1]), []).append(int(match[2]))
+    return {size: sorted(trials[size]) for size in sorted(trials)}
+
+
+def label_of(path: Path) -> Label:
+    """A kernel file's label. Raises BadInput where it can't be read."""
+    try:
+        return read_label(path)[2]
+    except Exception as error:  # a damaged file can raise anything
+        raise BadInput("output", path, f"can't be read ({in_words(error)}); {remedy}") from error
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Unfinished kernels
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+class Journal:
+    """The values that are known of an unfinished kernel, in `NAME.npy.partial`.
+
+    A line of JSON, the label; then blocks: the number of values, a checksum, their positions, and
+    the values. label: decides the values; count: how many there are in all.
+    """
+
+    def __init__(self, path: Path, label: Label, count: int) -> None:
+        self.path = partial_path(path)
+        self.head = json.dumps(label | {"values": count}).encode() + b"\n"
+        self.values = np.full(count, np.nan)
+        self.flushed = time.monotonic()
+
+    def open(self) -> Array:
+        """The values [count] that are known, NaN elsewhere; opens the file, which may be new, for `append`."""
+        end = 0
+        if os.path.lexists(self.path):
+            try:
+                content = read_small(self.path, self.largest())
+                if content.startswith(self.head):
+                    end = self.read_blocks(memoryview(content))
+                    reason = None
+                else:
+                    reason = "was computed from other settings, or is damaged"
+            except OSError as error:
+                reason = f"can't be read ({in_words(error)})"
+            if reason:
+                put_aside(self.path, reason)
+        with write_errors_explained(self.path):
+            if not end:
+                write_durably(self.path, lambda file: file.write(self.head))
+            self.file = open_regular(self.path, "r+b")
+            self.file.truncate(end or len(self.head))
+            self.file.seek(0, os.SEEK_END)
+        return self.values
+
+    def largest(self) -> int:
+        """Bytes that the file has at most: every value in a block of its own, and some again."""
+        return len(self.head) + 2 * len(self.values) * (16 + block_head.size) + 2**16
+
+    def read_blocks(self, content: memoryview) -> int:
+        """Read the values of all whole blocks; returns where the last one ends."""
+        end = len(self.head)
+        while end + block_head.size <= len(content):
+            size, expected = block_head.unpack_from(content, end)
+            start = end + block_head.size
+            stop = start + 16 * size
+            if not 0 < size <= len(self.values) or stop > len(content):
+                break
+            if zlib.crc32(content[start:stop]) != expected:
+                break
+            positions = np.frombuffer(content[start : start + 8 * size], "<i8")
+            self.values[positions] = np.frombuffer(content[start + 8 * size : stop], "<f8")
+            end = stop
+        return end
+
+    def append(self, positions: NDArray[np.intp], values: Array) -> None:
+        """Keep values at these positions: at once in the system's hands, on the disk within `flush_seconds`."""
+        self.values[positions] = values
+        block = positions.astype("<i8").tobytes() + values.astype("<f8").tobytes()
+        with write_errors_explained(self.path):
+            self.file.write(block_head.pack(len(positions), zlib.crc32(block)) + block)
+            self.file.flush()
+            if time.monotonic() > self.flushed + flush_seconds:
+                os.fsync(self.file.fileno())
+                self.flushed = time.monotonic()
+
+    def close(self) -> None:
+        """Close the file; it stays."""
+        self.file.close()
+
+    def remove(self) -> None:
+        """Close and delete the file, whose values stand under their final name."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+
+def count_missing(path: Path, label: Label, count: int) -> int:
+    """How many of a kernel's `count` values its files lack. Labels are read, and no checksum is computed."""
+    if os.path.lexists(path) and why_unusable(path, label) is None:
+        return 0
+    try:
+        with open_regular(partial_path(path)) as file:
+            first = file.readline(2**16)
+            size = os.fstat(file.fileno()).st_size
+        other = differences(json.loads(first), label)
+    except (OSError, ValueError):
+        return count
+    known = 0 if other else (size - len(first)) // 16  # the blocks' heads are small beside their values
+    return max(count - known, 0)

@@ -17,9 +17,9 @@ condition_limit = 1e12  # matrices of a larger condition number are flagged
 
 def extreme_eigenvalues(matrix: Matrix) -> tuple[float, float, float]:
     """(lowest, smallest magnitude, largest magnitude) of the eigenvalues of a symmetric matrix, dense or sparse."""
-    if not isinstance(matrix, scipy.sparse.csr_array):
-        eigenvalues = scipy.linalg.eigvalsh(matrix)
-        return eigenvalues[0], np.abs(eigenvalues).min(), np.abs(eigenvalues).max()
+    if not isinstance(matrix, scipy.sparse.csr_array) or is_diagonal(matrix):
+        eigenvalues = matrix.diagonal() if is_diagonal(matrix) else scipy.linalg.eigvalsh(matrix)
+        return eigenvalues.min(), np.abs(eigenvalues).min(), np.abs(eigenvalues).max()
     start = np.random.default_rng(0).random(matrix.shape[0])
 
     def lanczos(**which: Any) -> float:
@@ -35,6 +35,33 @@ def extreme_eigenvalues(matrix: Matrix) -> tuple[float, float, float]:
         return min(lanczos(which="SA"), 0.0), 0.0, abs(lanczos(which="LM"))
     closest = lanczos(sigma=0, OPinv=inverse)  # to zero
     return min(lanczos(which="SA"), closest), abs(closest), abs(lanczos(which="LM"))
+
+
+def is_diagonal(matrix: Matrix) -> bool:
+    """Whether a sparse matrix holds its diagonal and nothing else."""
+    if not isinstance(matrix, scipy.sparse.csr_array):
+        return False
+    n = matrix.shape[0]
+    return matrix.nnz == n and np.array_equal(matrix.indices, np.arange(n)) and np.array_equal(matrix.indptr, np.arange(n + 1))
+
+
+def entries_at(kernel: Matrix, i: NDArray, j: NDArray) -> Array:
+    """The entries (i, j) [m] of a kernel [n, n], dense or sparse.
+
+    Raises KeyError where a sparse one does not store one: that is not a zero but unknown.
+    """
+    if not isinstance(kernel, scipy.sparse.csr_array):
+        return kernel[i, j]
+    n = kernel.shape[0]
+    rows = np.repeat(np.arange(n), np.diff(kernel.indptr))
+    stored = rows * n + kernel.indices
+    asked = np.asarray(i, np.int64) * n + j
+    places = np.minimum(np.searchsorted(stored, asked), len(stored) - 1)
+    unknown = np.flatnonzero(stored[places] != asked)
+    if unknown.size:
+        first = i[unknown[0]], j[unknown[0]]
+        raise KeyError(f"{unknown.size} entries of the kernel were not computed, the first one {first}")
+    return kernel.data[places]
 
 
 def condition_number(matrix: Matrix, eigenvalues: tuple[float, float, float] | None = None) -> float:
@@ -57,7 +84,9 @@ def solve(matrix: Matrix, y: NDArray) -> Array:
     """matrix^-1 y of a symmetric matrix [n, n], dense or sparse, scaled to unit norm [n]; NaN if it is singular."""
     try:
         with warnings.catch_warnings(action="ignore"):  # the condition number is reported anyway
-            if isinstance(matrix, scipy.sparse.csr_array):
+            if is_diagonal(matrix):
+                weights = y / matrix.diagonal()
+            elif isinstance(matrix, scipy.sparse.csr_array):
                 weights = scipy.sparse.linalg.spsolve(matrix.tocsc(), y)
             else:
                 weights = scipy.linalg.solve(matrix, y, assume_a="sym")

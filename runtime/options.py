@@ -1,48 +1,43 @@
-"""The command line, what ends a run, and the record of it.
+"""The command line, and the frame around an experiment.
 
-`launch` is the frame around an experiment: it joins the processes, loads the data, holds the output folder, and turns
-every bad input into one line that names the option, the value and the remedy.
+`launch` joins the processes, loads the images, holds the output folder, and turns every bad input
+into one line that names the option, the value and the remedy.
 """
 
 import argparse
 import contextlib
 import os
-import shlex
-import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 import numpy as np
 
 from ntk import ENGINES, FORMULAS, BadInput, choose_engine
-from runtime.checkpoints import follow
-from runtime.files import locked
-from runtime.mnist import load_data
-from runtime.processes import (
-    broadcast,
-    check_agreement,
-    is_leader,
-    join_processes,
-    process_count,
-    run_again,
-    send_order,
+from runtime.datasets import (
+    MNIST,
+    add_classes_option,
+    add_dataset_options,
+    find_dataset,
+    load_images,
+    parse_classes,
 )
+from runtime.files import default_output, folder_path, locked
+from runtime.processes import check_agreement, is_leader, join_processes, process_count, run_again, share
 from runtime.sitting import describe_device
-from runtime.trials import Label, Run
+from runtime.streams import program
+from runtime.trials import Run
+
+MOST_TRIALS = 100_000  # of one size; planning more would take minutes without a word
+LARGEST_SEED = 2**63
+SCRIPTS_FOLDER = Path(__file__).resolve().parent.parent
 
 
-def program() -> str:
-    """The name of the script that runs."""
-    return Path(sys.argv[0]).name
-
-
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The command line
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 class Parser(argparse.ArgumentParser):
@@ -50,12 +45,14 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Leave with status 2 after that line."""
-        self.exit(2, f"{program()}: error: {message.removeprefix('argument ')}; see --help\n")
+        line = " ".join(message.removeprefix("argument ").split())
+        self.exit(2, f"{program()}: error: {line}; see --help\n")
 
     def check(self, is_right: bool, option: str, values: Any, remedy: str) -> None:
-        """Complain about an option's values unless they are right."""
+        """Complain about the values of an option, or of a constant, unless they are right."""
         if not is_right:
-            self.error(f"--{option} {' '.join(map(str, np.atleast_1d(values)))}: {remedy}")
+            name = option if option.startswith("the constant") else f"--{option}"
+            self.error(f"{name} {in_short(values)}: {remedy}")
 
     def add_options(self, options: Iterable[tuple[str, dict[str, Any], str, Any]]) -> None:
         """Add (flag, how, help text, default in words)."""
@@ -63,116 +60,272 @@ class Parser(argparse.ArgumentParser):
             words = " ".join(map(str, default)) if isinstance(default, (list, tuple)) else default
             self.add_argument(flag, **how, help=f"{text} (default: {words})")
 
+    def add_output(self, flag: str = "--output", text: str = "folder to write to, and to go on from") -> None:
+        """Add an option for a folder, by default kernel_output beside the scripts."""
+        default = default_output(SCRIPTS_FOLDER / program())
+        self.add_argument(flag, type=folder, default=default, metavar="DIR", help=f"{text} (default: {default})")
+
+
+def in_short(values: Any) -> str:
+    """Values as they were given, if they are not too many or too long to be read."""
+    words = " ".join(map(str, np.atleast_1d(np.asarray(values, dtype=object))))
+    return words if len(words) <= 60 else f"{words[:57]}..."
+
 
 def whole_number(text: str) -> int:
     """An int from the command line."""
     try:
+        if len(text) > 20:
+            raise ValueError
         return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text}: use whole numbers") from None
+        raise argparse.ArgumentTypeError(f"{in_short(text)}: use whole numbers of up to 20 digits") from None
 
 
 def folder(text: str) -> Path:
     """A folder from the command line."""
-    if not text:
-        raise argparse.ArgumentTypeError("'': name a folder")
-    return Path(text)
+    try:
+        return folder_path(text)
+    except BadInput as error:
+        raise argparse.ArgumentTypeError(f"{error.value}: {error.remedy}") from None
 
 
 @dataclass(frozen=True)
 class Constants:
-    """Those of a script's constants that flags override or that flags are checked against."""
+    """Those of training.py's constants that flags override, or that are checked as flags are."""
 
     seed: int
     test_size: int
-    data_sizes: list[int]
-    trials: list[int]
+    data_sizes: Any
+    trials: Any
     trials_without_accelerator: dict[int, int]
-    networks: tuple[str, ...]
+    selections: dict[str, tuple[int, int]]
+    percentile: float
+    sparsity_patterns: int
+    pattern_draws: int
+    reference_size: int
+    depth_factor: float
+    convolutional_depth: int
 
 
 def parse_arguments(argv: list[str] | None, constants: Constants) -> argparse.Namespace:
-    """training.py's command line, checked as far as it can be without the data; errors end with status 2.
+    """training.py's command line, checked as far as it can be without images; errors end with status 2.
 
-    Besides the options: sizes_given, trials_given, test_size_given, whether the user chose those; what, the name of the
-    results file.
+    Besides the options: sizes_given, trials_given, test_size_given, whether the user chose those;
+    what, the kind of results.
     """
     parser = Parser(
         description="Kernels, approximations and measurement counts of arXiv:2107.09200.",
         epilog="The defaults are the constants at the top of training.py.",
     )
-    limits = ", ".join(f"{count} of {n}" for n, count in constants.trials_without_accelerator.items())
-    number, numbers = {"type": whole_number}, {"type": whole_number, "nargs": "+"}
-    parser.add_options([
-        ("--networks", dict(nargs="+", choices=constants.networks, default=constants.networks, metavar="NETWORK"),
-         f"one or both of {' '.join(constants.networks)}", constants.networks),
-        ("--data-sizes", dict(numbers, metavar="N"), "numbers of training images, even", constants.data_sizes),
-        ("--trials", dict(numbers, metavar="T"), "trials of each size, 0 skips it",
-         f"{' '.join(map(str, constants.trials))}; for the convolutional network without an accelerator {limits}, and "
-         f"those whose kernels are in the folder"),
-        ("--test-size", dict(number, metavar="X"), "test images of a trial, even", constants.test_size),
-        ("--seed", dict(number, default=constants.seed), "seed of every random draw, 0 or more", constants.seed),
-        ("--digits", dict(type=whole_number, nargs=2, metavar="D"), "two digits, the second one is class +1",
-         "the paper's, 8 9 fully connected and 1 0 convolutional"),
-        ("--output", dict(type=folder, default=Path("kernel_output"), metavar="DIR"),
-         "folder to write to, and to go on from", "kernel_output"),
-        ("--dataset", dict(choices=("auto", "mnist", "digits"), default="auto"),
-         "MNIST, scikit-learn's 8x8 digits, or the digits only where MNIST can't be had", "auto"),
-        ("--mnist-dir", dict(metavar="DIR"), "folder of MNIST's four IDX files",
-         "the environment variable MNIST_DIR, else TensorFlow Datasets"),
-        ("--engine", dict(choices=ENGINES, default="auto"), "what evaluates the kernels; gpu: jax, refusing to run on "
-         "a CPU; neural-tangents: the slow cross-check", "auto: jax where JAX finds an accelerator, else numba"),
-        ("--precision", dict(choices=("float64", "float32"), default="float64"),
-         "of the convolutional kernels' evaluation", "float64"),
-        ("--depth-sweep", dict(action="store_true"), "vary the depth instead of running the plan; hours "
-         "with both networks", "off"),
-        ("--digit-pairs", dict(action="store_true"), "run all 45 pairs of digits instead of the plan; "
-         "hours with both networks", "off"),
-        ("--verify", dict(action="store_true"), "compute some trials again and compare them with those in the folder, "
-         "which stays as it is", "off"),
-        ("--coordinator", dict(metavar="HOST:PORT"), "where process 0 of a run of several processes listens",
-         "what Slurm or Open MPI says, else one process"),
-        ("--processes", dict(number, metavar="P"), "their number", "likewise"),
-        ("--process-id", dict(number, metavar="I"), "this one's, from 0 on", "likewise"),
-    ])  # fmt: skip
+    constants = checked_constants(parser, constants)
+    add_plan_options(parser, constants)
+    add_dataset_options(parser)
+    add_classes_option(parser)
+    add_engine_options(parser)
     args = parser.parse_args(argv)
     check_plan(parser, args, constants)
+    check_modes(parser, args)
     check_processes(parser, args)
+    args.classes = checked_classes(parser, args)
     return args
 
 
-def check_plan(parser: Parser, args: argparse.Namespace, constants: Constants) -> None:
-    """Complain about sizes, trials, digits and seeds that can't be; fill in the constants."""
-    args.sizes_given, args.trials_given, args.test_size_given = (
-        value is not None for value in (args.data_sizes, args.trials, args.test_size)
+def add_plan_options(parser: Parser, constants: Constants) -> None:
+    """What is computed: networks, sizes, trials, test images, seed, folder, and kinds of runs."""
+    networks = list(constants.selections)
+    limits = ", ".join(f"{count} of {n}" for n, count in constants.trials_without_accelerator.items())
+    number = {"type": whole_number}
+    numbers = {"type": whole_number, "nargs": "+"}
+    switch = {"action": "store_true"}
+    trials = (
+        f"{' '.join(map(str, constants.trials))}; for the convolutional network without an "
+        f"accelerator {limits}, and those whose kernels are in the folder"
     )
-    if len(constants.trials) != len(constants.data_sizes):
-        what = f"the constants data_sizes = {constants.data_sizes} and trials = {constants.trials}"
+    parser.add_options([
+        (
+            "--networks",
+            dict(nargs="+", choices=networks, default=networks, metavar="NETWORK"),
+            f"one or both of {' '.join(networks)}",
+            networks,
+        ),
+        (
+            "--data-sizes",
+            dict(numbers, metavar="N"),
+            "numbers of training images, even",
+            constants.data_sizes,
+        ),
+        ("--trials", dict(numbers, metavar="T"), "trials of each size, 0 skips it", trials),
+        ("--test-size", dict(number, metavar="X"), "test images of a trial, even", constants.test_size),
+        (
+            "--seed",
+            dict(number, default=constants.seed),
+            "seed of every random draw, 0 or more",
+            constants.seed,
+        ),
+        ("--depth-sweep", switch, "vary the depth instead of running the plan; hours with both networks", "off"),
+        ("--digit-pairs", switch, "run all 45 pairs of classes instead of the plan; hours likewise", "off"),
+        (
+            "--verify",
+            switch,
+            "compute some trials again and compare them with those in the folder, which stays as it is",
+            "off",
+        ),
+    ])  # fmt: skip
+    parser.add_output()
+
+
+def add_engine_options(parser: Parser) -> None:
+    """What evaluates the kernels, and the processes of a run."""
+    number = {"type": whole_number}
+    parser.add_options([
+        (
+            "--engine",
+            dict(choices=ENGINES, default="auto"),
+            "what evaluates the kernels; gpu: jax, refusing to run on a CPU; neural-tangents: the slow cross-check",
+            "auto: jax where JAX finds an accelerator, else numba",
+        ),
+        (
+            "--precision",
+            dict(choices=("float64", "float32"), default="float64"),
+            "of the convolutional kernels' evaluation",
+            "float64",
+        ),
+        (
+            "--coordinator",
+            dict(metavar="HOST:PORT"),
+            "where process 0 of a run of several processes listens",
+            "what Slurm or Open MPI says, else one process",
+        ),
+        ("--processes", dict(number, metavar="P"), "their number", "likewise"),
+        ("--process-id", dict(number, metavar="I"), "this one's, from 0 on", "likewise"),
+    ])  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------------------
+# Checks, the same for constants and for flags
+# --------------------------------------------------------------------------------------------------
+
+
+def checked_constants(parser: Parser, constants: Constants) -> Constants:
+    """The constants as plain Python numbers; complains, in one line, about one that can't be.
+
+    A single number of `trials` is taken for every size.
+    """
+    sizes = whole_numbers(parser, "data_sizes", constants.data_sizes)
+    trials = whole_numbers(parser, "trials", constants.trials)
+    if np.ndim(constants.trials) == 0:
+        trials = trials * len(sizes)
+    check_sizes(parser, "the constant data_sizes =", sizes)
+    what = f"the constants data_sizes = {sizes} and trials = {trials}"
+    if len(trials) != len(sizes):
         parser.error(f"{what}: give each size its trials")
+    check_trials(parser, "the constant trials =", trials)
+    for name, least in (("test_size", 2), ("reference_size", 4)):
+        value = whole_numbers(parser, name, getattr(constants, name))
+        right = len(value) == 1 and value[0] >= least and value[0] % 2 == 0
+        parser.check(right, f"the constant {name} =", value, f"use an even number, {least} or more")
+    for name, least in (("seed", 0), ("sparsity_patterns", 1), ("pattern_draws", 1)):
+        value = whole_numbers(parser, name, getattr(constants, name))
+        right = len(value) == 1 and least <= value[0] < LARGEST_SEED
+        parser.check(right, f"the constant {name} =", value, f"use a whole number, {least} or more")
+    check_real_constants(parser, constants)
+    for network, classes in constants.selections.items():
+        name = f"the constant selections[{network!r}] ="
+        pair = whole_numbers(parser, f"selections[{network!r}]", classes)
+        right = len(pair) == 2 and pair[0] != pair[1] and min(pair) >= 0
+        parser.check(right, name, pair, "use two different classes")
+    return replace(constants, data_sizes=sizes, trials=trials)
+
+
+def check_real_constants(parser: Parser, constants: Constants) -> None:
+    """Complain about the percentile and the depths."""
+    percentile, depth, factor = constants.percentile, constants.convolutional_depth, constants.depth_factor
+    right = is_number(percentile) and 0 <= percentile <= 100
+    parser.check(right, "the constant percentile =", percentile, "use a number from 0 to 100")
+    right = is_number(depth) and depth > 0 and depth % 3 == 0
+    parser.check(right, "the constant convolutional_depth =", depth, "use a positive multiple of 3")
+    right = is_number(factor) and 0 <= factor < 1000
+    parser.check(right, "the constant depth_factor =", factor, "use a number, 0 or more")
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number."""
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and bool(np.isfinite(value))
+
+
+def whole_numbers(parser: Parser, name: str, values: Any) -> list[int]:
+    """A constant's number or numbers as ints, 16.0 and NumPy's among them; complains about others."""
+    numbers = []
+    try:
+        for value in np.ravel(np.asarray(values, dtype=object)):
+            if not is_number(value) or value != int(value):
+                raise ValueError
+            numbers.append(int(value))
+    except (ValueError, TypeError):
+        numbers = []
+    parser.check(bool(numbers), f"the constant {name} =", values, "use whole numbers")
+    return numbers
+
+
+def check_sizes(parser: Parser, option: str, sizes: Sequence[int]) -> None:
+    """Complain about numbers of training images."""
+    for n in sizes:
+        parser.check(2 <= n <= 10**7 and n % 2 == 0, option, n, "use even numbers, 2 or more")
+        parser.check(list(sizes).count(n) == 1, option, sizes, "give each size once")
+
+
+def check_trials(parser: Parser, option: str, trials: Sequence[int]) -> None:
+    """Complain about numbers of trials."""
+    right = min(trials) >= 0 and max(trials) <= MOST_TRIALS
+    parser.check(right, option, trials, f"use 0 to {MOST_TRIALS:,} for each size")
+    parser.check(any(trials), option, trials, "nothing to do; use at least one that is not 0")
+
+
+def check_plan(parser: Parser, args: argparse.Namespace, constants: Constants) -> None:
+    """Complain about sizes, trials and seeds that can't be; fill in the constants."""
+    args.sizes_given = args.data_sizes is not None
+    args.trials_given = args.trials is not None
+    args.test_size_given = args.test_size is not None
     known = dict(zip(constants.data_sizes, constants.trials, strict=True))
     args.data_sizes = args.data_sizes or constants.data_sizes
+    check_sizes(parser, "data-sizes", args.data_sizes)
     for n in args.data_sizes:
-        parser.check(n >= 2 and n % 2 == 0, "data-sizes", n, "use even numbers, 2 or more")
-        parser.check(args.data_sizes.count(n) == 1, "data-sizes", args.data_sizes, "give each size once")
         remedy = f"no constant says how many trials; give --trials or sizes of {constants.data_sizes}"
         parser.check(n in known or args.trials_given, "data-sizes", n, remedy)
     args.trials = args.trials or [known[n] for n in args.data_sizes]
     remedy = f"use one number, 0 or more, for each of {len(args.data_sizes)} sizes"
-    right = len(args.trials) == len(args.data_sizes) and min(args.trials) >= 0
-    parser.check(right, "trials", args.trials, remedy)
-    parser.check(any(args.trials), "trials", args.trials, "nothing to do; use at least one that is not 0")
+    parser.check(len(args.trials) == len(args.data_sizes), "trials", args.trials, remedy)
+    check_trials(parser, "trials", args.trials)
     args.test_size = args.test_size if args.test_size_given else constants.test_size
-    right = args.test_size >= 2 and args.test_size % 2 == 0
+    right = 2 <= args.test_size <= 10**7 and args.test_size % 2 == 0
     parser.check(right, "test-size", args.test_size, "use an even number, 2 or more")
-    parser.check(args.seed >= 0, "seed", args.seed, "use 0 or more")
-    if args.digits:
-        right = len(set(args.digits)) == 2 and all(0 <= digit <= 9 for digit in args.digits)
-        parser.check(right, "digits", args.digits, "use two different ones of 0 to 9")
-        parser.check(not args.digit_pairs, "digits", args.digits, "--digit-pairs takes all; leave one of them out")
-    args.what = "depth_sweep" if args.depth_sweep else "digit_pairs" if args.digit_pairs else "results"
+    parser.check(0 <= args.seed < LARGEST_SEED, "seed", args.seed, "use 0 to 2^63 - 1")
+
+
+def checked_classes(parser: Parser, args: argparse.Namespace) -> tuple[int, int] | None:
+    """The two classes that --classes names, by numbers or names; None where it is not given."""
+    if not args.classes:
+        return None
+    parser.check(not args.digit_pairs, "classes", args.classes, "--digit-pairs takes all; leave one of them out")
+    dataset = MNIST if args.dataset == "auto" else find_dataset(args.dataset)
+    try:
+        return parse_classes(dataset, args.classes)
+    except BadInput as error:
+        parser.check(False, "classes", error.value, error.remedy)
+    return None
+
+
+def check_modes(parser: Parser, args: argparse.Namespace) -> None:
+    """Complain about kinds of runs that exclude each other; fill in the kind of results."""
     modes = [mode for mode in ("depth-sweep", "digit-pairs", "verify") if getattr(args, mode.replace("-", "_"))]
     if len(modes) > 1:
         parser.error(f"--{' --'.join(modes)}: use one of them at a time")
+    args.what = "results"
+    if args.depth_sweep:
+        args.what = "depth_sweep"
+    if args.digit_pairs:
+        args.what = "digit_pairs"
 
 
 def check_processes(parser: Parser, args: argparse.Namespace) -> None:
@@ -183,78 +336,33 @@ def check_processes(parser: Parser, args: argparse.Namespace) -> None:
         parser.check(value is None or None not in team.values(), option, value, together)
     if args.coordinator is not None:
         host, _, port = args.coordinator.rpartition(":")
-        right = bool(host) and port.isdecimal() and 0 < int(port) < 2**16
+        right = bool(host) and port.isdecimal() and len(port) < 6 and 0 < int(port) < 2**16
         parser.check(right, "coordinator", args.coordinator, "use HOST:PORT, as in 127.0.0.1:12345")
         parser.check(args.processes >= 1, "processes", args.processes, "use 1 or more")
         remedy = f"use 0 to {args.processes - 1}, each in one process"
         parser.check(0 <= args.process_id < args.processes, "process-id", args.process_id, remedy)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Starting and ending
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
-
-class OpenEnded:
-    """A text stream that goes on silently when nobody reads it any more, as after `| head`."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
-
-    def write(self, text: str) -> int:
-        """Write, or do nothing once the reader has gone."""
-        try:
-            count = self.stream.write(text)
-            self.stream.flush()
-            return count
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
-            return len(text)
-
-    def flush(self) -> None:
-        """Nothing is held back."""
-
-
-def stop(number: int, _: FrameType | None) -> None:
-    """On Ctrl-C and SIGTERM: say how to go on, and leave.
-
-    An exception could get lost in a library's callback, and whatever is on the disk survives even kill -9.
-    """
-    line = f"{program()}: stopped by {signal.Signals(number).name}; to go on: python {shlex.join(sys.argv)}\n"
-    with contextlib.suppress(OSError):
-        os.write(2, ("\n" * sys.stderr.isatty() + line).encode())  # below the progress bar
-    os._exit(128 + number)
-
-
-def prepare_process() -> None:
-    """Handle signals, and write every line at once, so that a log is complete whatever ends the run."""
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
-    sys.stdout, sys.stderr = OpenEnded(sys.stdout), OpenEnded(sys.stderr)  # type: ignore[assignment]
-
-
-def run_script(main: Callable[[], int]) -> NoReturn:
-    """What a script does under `if __name__ == "__main__"`: run main() and leave with its status."""
-    prepare_process()
-    status = main()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is written: leave with that status whatever comes
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.exit(status)
+OPTIONS_OF_ARGUMENTS = {
+    "engine", "precision", "output", "input", "dataset", "data_dir", "mnist_dir", "classes", "coordinator",
+    "processes", "process_id", "test_size", "data_sizes",
+}  # fmt: skip
 
 
 def explained(error: BadInput) -> str:
     """The line about a bad input, with the option that the argument came from."""
-    options = ("engine", "precision", "output", "dataset", "mnist_dir", "coordinator", "processes", "process_id",
-               "test_size", "data_sizes", "digits", "input")  # fmt: skip
-    name = "--" + error.argument.replace("_", "-") if error.argument in options else error.argument
-    return f"{name} {error.value}: {error.remedy}"
+    name = error.argument
+    if name in OPTIONS_OF_ARGUMENTS:
+        name = "--" + name.replace("_", "-")
+    return f"{name} {in_short(str(error.value))}: {' '.join(error.remedy.split())}"
 
 
 def with_folder(output: Path, work: Callable[[], object]) -> int:
-    """Do `work` with the folder held against other runs. Returns the exit status, 2 after one line about bad input."""
+    """Do `work` with the folder held against other runs. Returns the status, 2 after a bad input."""
     try:
         with locked(output):
             work()
@@ -265,65 +373,65 @@ def with_folder(output: Path, work: Callable[[], object]) -> int:
 
 
 def launch(
-    args: argparse.Namespace,
-    experiment: Callable[[Run], int],
-    images_of: Callable[[Run, Label], tuple[Any, Any]],
-    digits: Sequence[int],
+    args: argparse.Namespace, experiment: Callable[[Run], int], classes: Sequence[int]
 ) -> int:
-    """Load the data and call experiment(run), in process 0; the others compute their share of its kernels.
+    """Load the images and call experiment(run), in every process of the run.
 
-    images_of(run, label): the training and test images of a kernel's label. digits: all in use. Returns the exit
-    status: experiment's, 2 after one line about a bad input, 1 after one about a lost process.
+    classes: all in use. Returns the exit status: experiment's, 2 after one line about a bad input,
+    1 after one about a lost process.
     """
     try:
         join_processes(args.coordinator, args.processes, args.process_id)
         args.engine = choose_engine(args.engine)
-        status = 0
-        with locked(args.output) if is_leader() and not args.verify else contextlib.nullcontext():
-            run = start(args, digits)
-            if is_leader():
-                status = experiment(run)
-                send_order(None)
-            else:
-                follow(lambda label: images_of(run, label), run.engine)
-            print(stand_in_note(run), end="")
+        held = locked(args.output) if is_leader() and not args.verify else contextlib.nullcontext()
+        with held:
+            run = start(args, classes)
+            status = experiment(run)
+            say_note(run)
         return status
     except BadInput as error:
         status, message = 2, explained(error)
     except (RuntimeError, ValueError) as error:
         if process_count() == 1:
             raise
-        status, message = 1, f"the processes lost each other ({str(error).splitlines()[0]}); {run_again}"
+        reason = str(error).splitlines()[0]
+        status, message = 1, f"the processes lost each other ({reason}); {run_again}"
     print(f"{program()}: error: {message}", file=sys.stderr, flush=True)
     if process_count() > 1:
         os._exit(status)  # leaving in order would wait for the other processes
     return status
 
 
-def start(args: argparse.Namespace, digits: Sequence[int]) -> Run:
-    """The Run of these arguments, with data that all processes agree on."""
-    if not is_leader():
-        broadcast(np.zeros(1))  # until process 0 has loaded, and perhaps downloaded, the data
-    data = load_data(args.dataset, args.mnist_dir)
-    if is_leader():
-        broadcast(np.zeros(1))
-    available = min(np.sum(data["test"]["label"] == d) for d in digits) * 2
+def start(args: argparse.Namespace, classes: Sequence[int]) -> Run:
+    """The Run of these arguments, with images that all processes agree on."""
+
+    def load() -> Any:
+        return load_images(args.dataset, args.data_dir, args.mnist_dir)
+
+    # Process 0 may download; the others find the files then.
+    images = load() if is_leader() else None
+    share(lambda: None)
+    images = images or load()
+    available = min(np.sum(images.test.label == label) for label in classes) * 2
     test_size = args.test_size
     if test_size > available:
         if args.test_size_given:
-            raise BadInput("test_size", test_size, f"{data['name']} fills {available}; use that or less")
-        print(f"note: {data['name']} fills {available} test images, not {test_size}")
+            remedy = f"{images.name} fills {available}; use that or less"
+            raise BadInput("test_size", test_size, remedy)
+        print(f"note: {images.name} fills {available} test images, not {test_size}")
         test_size = int(available)
-    run = Run(args.seed, test_size, args.output, args.engine, args.precision, data)
-    check_agreement((data["sha256"], run.seed, test_size, run.engine, run.precision, FORMULAS))
-    print(stand_in_note(run), end="")
+    run = Run(args.seed, test_size, args.output, args.engine, args.precision, images)
+    check_agreement((images.sha256, run.seed, test_size, run.engine, run.precision, FORMULAS))
+    say_note(run)
     together = f" ({process_count()} processes)" if process_count() > 1 else ""
-    print(f"dataset {data['name']}, {test_size} test images; {describe_device()}{together}; engine {run.engine}, "
-          f"{run.precision}; output {run.output}/")  # fmt: skip
+    print(
+        f"dataset {images.name}, {test_size} test images; {describe_device()}{together}; "
+        f"engine {run.engine}, {run.precision}; output {run.output}/"
+    )
     return run
 
 
-def stand_in_note(run: Run) -> str:
-    """A line in capitals where the data are not MNIST."""
-    line = "THESE ARE SCIKIT-LEARN'S 8x8 DIGITS, NOT MNIST; FILES ARE NAMED digits-...\n"
-    return "" if run.data["name"] == "mnist" else line
+def say_note(run: Run) -> None:
+    """Print a line in capitals where the images are not MNIST's."""
+    if run.images.dataset.note:
+        print(run.images.dataset.note)

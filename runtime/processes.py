@@ -1,25 +1,29 @@
 """The processes of one run: who is there, what they tell each other, and how they share out the pairs of images.
 
-One process is the usual case, and then nothing here imports JAX. Several are connected by `jax.distributed`: process 0
-leads, reads, writes and prints; the others compute their share of what it asks for.
+One process is the usual case, and then nothing here imports JAX. Several are connected by `jax.distributed`. All of
+them run the same loop over the same trials, and share out the pairs of images of each kernel; process 0 alone reads,
+writes and prints.
 """
 
 import contextlib
 import ctypes
-import json
 import os
+import pickle
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ntk import BadInput
 from ntk.convolutional import ConvolutionalPairs
+
+Value = TypeVar("Value")
 
 answer_seconds = 60  # that the processes of a run wait for one that does not answer
 run_again = "run it again, all processes of it: what is finished is kept"
@@ -63,22 +67,15 @@ def gather(array: NDArray) -> NDArray:
         return np.asarray(multihost_utils.process_allgather(array))
 
 
-def send_order(order: dict | None) -> None:
-    """Process 0 tells the others what to take part in; None: the run is over."""
-    if process_count() > 1:
-        text = np.frombuffer(json.dumps(order).encode(), np.uint8)
-        broadcast(np.array([len(text)]))
-        broadcast(text)
-
-
-def orders() -> Iterator[dict]:
-    """In the other processes: what process 0 sends, until the run is over."""
-    while True:
-        (length,) = broadcast(np.zeros(1, dtype=int))
-        order = json.loads(broadcast(np.zeros(length, np.uint8)).tobytes())
-        if order is None:
-            return
-        yield order
+def share(compute: Callable[[], Value]) -> Value:
+    """What compute() gives in process 0, in every process; the others do not call it."""
+    if process_count() == 1:
+        return compute()
+    value = compute() if is_leader() else None
+    content = np.frombuffer(pickle.dumps(value), np.uint8) if is_leader() else np.zeros(0, np.uint8)
+    (length,) = broadcast(np.array([len(content)]))
+    content = broadcast(content if is_leader() else np.zeros(length, np.uint8))
+    return value if is_leader() else pickle.loads(content.tobytes())  # type: ignore[return-value]
 
 
 def pairs_at_once(pairs: ConvolutionalPairs) -> int:

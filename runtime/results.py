@@ -10,12 +10,13 @@ other constants, can't share a file.
     results.accuracy.sel(approximation="sparsified", convention="original", threshold="zero").mean("pattern")
 """
 
-import contextlib
+import ast
 import hashlib
 import io
 import json
+import os
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,14 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ntk import BadInput
-from runtime.files import put_aside, save
+from ntk import FORMULAS, BadInput
+from runtime.files import check_hdf5, in_words, output_files, put_aside, read_small, save
+from runtime.processes import is_leader, share
+from runtime.trials import Network, Run
 
 OUTER_AXES = ("n", "setting", "trial")  # of a file, before a record's own; setting only in sweeps
 SAVING_SHARE = 0.05  # of a run's time at most is spent on writing results that will be written again
-LARGEST_FILE = 2**30  # bytes; results are some megabytes
+LARGEST_RESULTS = 2**31  # bytes; results are some megabytes
 
 Key = Mapping[str, Hashable]  # a trial's place: {"n": 16, "trial": 0}, in a sweep with its setting
 Origin = Mapping[str, Any]  # what all trials of a file have in common
@@ -63,20 +66,13 @@ def read_results(path: Path) -> xr.Dataset:
     """The results in a file, all in memory. Raises BadInput where it can't be read, or is not what was written."""
     remedy = "restore it with git checkout, or delete it and run again"
     try:
-        size = path.stat().st_size
-        if size > LARGEST_FILE:
-            raise BadInput("output", path, f"has {size:,} bytes, too many for results; {remedy}")
-        content = io.BytesIO(path.read_bytes())
+        check_hdf5(path, LARGEST_RESULTS)
+        content = io.BytesIO(read_small(path, LARGEST_RESULTS))
         decode = dict(decode_times=False, decode_timedelta=False)
         with xr.open_dataset(content, engine="h5netcdf", **decode) as file:
-            if file.nbytes > 4 * LARGEST_FILE:
-                raise BadInput("output", path, f"unpacks to {file.nbytes:,} bytes; {remedy}")
             results = file.load()
-    except BadInput:
-        raise
     except Exception as error:  # a damaged file can raise anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BadInput("output", path, f"can't be read ({reason}); {remedy}") from error
+        raise BadInput("output", path, f"can't be read ({in_words(error)}); {remedy}") from error
     if "origin" not in results.attrs:
         raise BadInput("output", path, f"holds no results of this program; {remedy}")
     if results.attrs.get("sha256") != checksum(results):
@@ -177,18 +173,18 @@ class ResultsFile:
     """The results of one run, as a context: those that are in the file, and each trial's record as it is computed.
 
     The file is written now and then, and when the context is left, so that a run that is stopped loses little. Results
-    of another origin, or damaged ones, are put aside.
+    of another origin, or damaged ones, are put aside. Process 0 alone reads and writes.
     """
 
     def __init__(self, path: Path, origin: Origin) -> None:
         self.path, self.origin = path, json.loads(json.dumps(origin))
         self.results = empty_results(origin)
         self.new: list[tuple[Key, xr.Dataset]] = []
-        self.kept = 0
+        self.computed_now: list[xr.Dataset] = []
         self.next_save = 0.0
 
     def __enter__(self) -> "ResultsFile":
-        if self.path.exists():
+        if os.path.lexists(self.path) and is_leader():
             reason = None
             try:
                 earlier = read_results(self.path)
@@ -201,16 +197,31 @@ class ResultsFile:
                 self.results = earlier
         return self
 
-    def value(self, name: str, key: Key) -> Any:
-        """What the file holds of a trial under that name; None where there is nothing."""
-        with contextlib.suppress(KeyError):
-            return self.results[name].sel(dict(key)).values[()]
-        return None
+    def holds(self, key: Key, about: Mapping[str, Any], name: str = "test_images") -> bool:
+        """Whether the file has that quantity at this place, computed as `about`, from `provenance`, says.
+
+        When it was computed does not matter. Process 0 answers for all.
+        """
+        return share(lambda: self._holds(key, about, name))
+
+    def _holds(self, key: Key, about: Mapping[str, Any], name: str) -> bool:
+        try:
+            place = self.results[name].sel(dict(key))
+            if not place.notnull().any():
+                return False
+            for text, value in about.items():
+                if text != "finished" and self.results[text].sel(dict(key)).item() != value.item():
+                    return False
+        except KeyError:
+            return False
+        return True
 
     def keep(self, key: Key, record: xr.Dataset) -> None:
         """Add a trial's record, and write the file unless that has just been done."""
         self.new.append((key, record))
-        self.kept += 1
+        self.computed_now.append(record)
+        if not is_leader():
+            return
         start = time.monotonic()
         if start > self.next_save:
             self.save()
@@ -222,9 +233,14 @@ class ResultsFile:
         self.results, self.new = merged(self.results, self.new), []
         write_results(self.path, self.results)
 
+    def counted(self) -> int:
+        """How many trials were computed now."""
+        return sum("test_images" in record for record in self.computed_now)
+
     def __exit__(self, *_: object) -> None:
-        if self.new:
+        if self.new and is_leader():
             self.save()
+            print(f"wrote {self.path}: {self.counted()} trials computed")
 
 
 def merge_into(path: Path, origin: Origin, records: list[tuple[Key, xr.Dataset]]) -> xr.Dataset:
@@ -246,6 +262,48 @@ def other_origin(found: Origin, expected: Origin) -> str | None:
 # ----------------------------------------------------------------------------------------------------------------------
 # What a trial's record says of its computation, and helpers for readers
 # ----------------------------------------------------------------------------------------------------------------------
+
+
+def provenance(run: Run, network: Network, code: str) -> dict[str, xr.DataArray]:
+    """What a trial's record says of how it was computed; code: from `code_version`."""
+    return {
+        "test_images": quantity((), run.test_size, "number of test images"),
+        "precision": xr.DataArray(run.precision_of(network)),
+        "engine": xr.DataArray(run.engine),
+        "code": xr.DataArray(code),
+        "finished": xr.DataArray(time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())),
+    }
+
+
+def code_version(*files: Path) -> str:
+    """Twelve hexadecimal digits of the functions in these files and of what they call in runtime/, without comments.
+
+    So a record that other formulas computed is known, and is computed again.
+    """
+    digest = hashlib.sha256(str(FORMULAS).encode())
+    for path in (*files, Path(__file__).parent / "linear_algebra.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                digest.update(ast.dump(without_docstrings(node)).encode())
+    return digest.hexdigest()[:12]
+
+
+def without_docstrings(node: ast.AST) -> ast.AST:
+    """The same function or class without its docstrings, in place."""
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(inner):
+            inner.body = inner.body[1:] or [ast.Pass()]
+    return node
+
+
+def note_flags(network: str, records: Sequence[xr.Dataset]) -> None:
+    """Say how many of a network's K~ have numerical flags, if any has."""
+    flags = [record.numerical_flags.values.ravel() for record in records if "numerical_flags" in record]
+    flagged = int(sum(np.count_nonzero(each > 0) for each in flags))
+    if flagged and is_leader():
+        count = sum(each.size for each in flags)
+        what = "not positive definite, or singular to rounding, or nearly; see numerical_flags"
+        print(f"note: {network}: {flagged} of {count} matrices are {what}")
 
 
 def medians_over_images(record: xr.Dataset) -> xr.Dataset:
@@ -277,6 +335,6 @@ def relative_difference(values: Any, expected: Any) -> float:
 def each_file(folder: Path, kind: str, use: Callable[[str, xr.Dataset], Any]) -> list[Any]:
     """use(prefix, results) of every file `{prefix}_{kind}.nc` in a folder, by name."""
     collected = []
-    for path in sorted(folder.glob(f"*_{kind}.nc")):
+    for path in output_files(folder, f"*_{kind}.nc"):
         collected.append(use(path.name.removesuffix(f"_{kind}.nc"), read_results(path)))
     return collected

@@ -1,6 +1,5 @@
-"""One sitting of a run: what it computes with, what it says of what is to come, its progress, and its record."""
+"""One sitting of a run: what it says of what is to come, its progress, and its record."""
 
-import contextlib
 import importlib.metadata
 import json
 import os
@@ -10,7 +9,7 @@ import sys
 import time
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,75 +18,92 @@ from tqdm import tqdm
 
 from ntk import BadInput, has_accelerator
 from ntk.convolutional import ConvolutionalPairs
-from runtime.checkpoints import foreign_files, missing_pairs
-from runtime.files import save
+from runtime.files import output_files, put_aside, read_small, save_text
+from runtime.kernels import Need, foreign_files, missing_pairs, trial_pairs
 from runtime.linear_algebra import extreme_eigenvalues
-from runtime.processes import process_count
-from runtime.trials import DATASETS, PAPERS_DIGITS, Run, TrialFiles
+from runtime.processes import is_leader, process_count
+from runtime.trials import Network, Run, TrialFiles
 
-# ----------------------------------------------------------------------------------------------------------------------
+Needed = Sequence[tuple[TrialFiles, Need]]  # trials, and which part of their kernels each needs
+LARGEST_RECORD = 2**24  # bytes of run.json
+line_seconds = 600  # from one line about progress to the next, in logs
+
+# --------------------------------------------------------------------------------------------------
 # What is to come
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
-def drop_unfillable_sizes(args: Namespace, run: Run, digits: Sequence[int]) -> None:
-    """Leave out the constants' sizes that the data can't fill, with one note; a flag's sizes raise BadInput."""
-    available = 2 * min(int(np.sum(run.data["train"]["label"] == digit)) for digit in digits)
-    if args.sizes_given and max(args.data_sizes) > available:
-        raise BadInput("data_sizes", max(args.data_sizes), f"{run.data['name']} fills {available}; use that or less")
-    dropped = [n for n, t in zip(args.data_sizes, args.trials, strict=True) if n > available and t]
-    if dropped:
-        sizes = " ".join(map(str, dropped))
-        print(f"note: {run.data['name']} can't fill {dropped[0]} training images of two digits; skipped: {sizes}")
-    args.trials = [t if n <= available else 0 for n, t in zip(args.data_sizes, args.trials, strict=True)]
+def drop_unfillable_sizes(args: Namespace, run: Run, classes: Sequence[int]) -> None:
+    """Leave out the constants' sizes that the images can't fill, with one note.
 
-
-def trial_pairs(files: TrialFiles) -> int:
-    """Pairs of images whose kernel a trial needs, images with themselves included."""
-    n = files.trial.size
-    return n * (n + 1) // 2 + n * files.run.test_size
-
-
-def announce(run: Run, planned: Mapping[str, Sequence[TrialFiles]], asked: Mapping[str, int], dense_limit: int) -> None:
-    """Say for each network what is to come, what is there already, and how long the rest takes.
-
-    asked: trials that the command line or the constants ask for, of which some are left out without an accelerator;
-    dense_limit: the size from which on sparsified matrices are kept sparse.
+    Raises BadInput for a flag's sizes.
     """
-    from ntk.numba_engine import is_compiled  # Numba takes a second to import, and --help should not wait for it
+    counts = [int(np.sum(run.images.train.label == label)) for label in classes]
+    available = 2 * min(counts)
+    name = run.images.name
+    if args.sizes_given and max(args.data_sizes) > available:
+        remedy = f"{name} fills {available}; use that or less"
+        raise BadInput("data_sizes", max(args.data_sizes), remedy)
+    kept, dropped = [], []
+    for n, count in zip(args.data_sizes, args.trials, strict=True):
+        kept.append(count if n <= available else 0)
+        if n > available and count:
+            dropped.append(n)
+    args.trials = kept
+    if dropped and is_leader():
+        sizes = " ".join(map(str, dropped))
+        print(f"note: {name} can't fill {dropped[0]} training images of two classes; skipped: {sizes}")
 
-    missing_of = {network: list(map(missing_pairs, files)) for network, files in planned.items()}
-    compiled = [is_compiled(network, run.precision) for network, missing in missing_of.items() if any(missing)]
-    if run.engine == "numba" and not all(compiled):
+
+def announce(run: Run, network: Network, needed: Needed, asked: int | None) -> None:
+    """Say what is to come, what is there already, and how long the rest takes.
+
+    asked: trials that the command line or the constants ask for, of which some may be left out
+    without an accelerator; None where that is no news.
+    """
+    if not is_leader():
+        return
+    counts = Counter(files.trial.size for files, _ in needed)
+    sizes = ", ".join(f"{count} of n = {size}" for size, count in counts.items())
+    pairs = sum(trial_pairs(*each) for each in needed)
+    missing = [missing_pairs(*each) for each in needed]
+    print(f"{network.name}: {pairs:,} pairs of images; trials: {sizes or 'none'}")
+    if asked is not None and len(needed) < asked:
+        what = f"without an accelerator {len(needed)} of {asked} trials; --trials adds"
+        print(f"note: {network.name}: {what}")
+    foreign = [reason for each in needed for reason in foreign_files(*each)]
+    if foreign:
+        print(
+            f"note: {network.name}: {len(foreign)} kernels in {run.output}/ will be put aside and "
+            f"computed again; --output DIR leaves them. The first one {foreign[0]}"
+        )
+    if sum(missing) < pairs:
+        print(
+            f"{network.name}: {pairs - sum(missing):,} pairs are in {run.output}/ and are not "
+            f"computed again; --output DIR computes all anew in another folder"
+        )
+    if sum(missing):
+        say_compilation(run, network)
+    if not network.in_seconds and sum(missing) and process_count() == 1:
+        seconds = layers_of(missing, needed) * seconds_per_layer(needed[-1][0].run)
+        print(f"{network.name}: the other {sum(missing):,} pairs take about {in_words(seconds)}")
+
+
+def say_compilation(run: Run, network: Network) -> None:
+    """Say that the engine has to be compiled, if it has."""
+    from ntk.numba_engine import is_compiled  # Numba takes a second to import; --help should not wait
+
+    if run.engine == "numba" and not is_compiled(network.name, run.precision):
         print("note: the engine is compiled first, once on this machine, which takes up to 20 s")
-    for network, files in planned.items():
-        counts = Counter(f.trial.size for f in files)
-        sizes = ", ".join(f"{count} of n = {size}" for size, count in counts.items())
-        pairs, missing = sum(map(trial_pairs, files)), sum(missing_of[network])
-        print(f"{network}: {pairs:,} pairs of images; trials: {sizes or 'none'}")
-        if len(files) < asked.get(network, 0):
-            print(f"note: {network}: without an accelerator {len(files)} of {asked[network]} trials; --trials adds")
-        foreign = [reason for f in files for reason in foreign_files(f)]
-        if foreign:
-            print(f"note: {network}: {len(foreign)} kernels in {run.output}/ will be put aside and computed again; "
-                  f"--output DIR leaves them. The first one {foreign[0]}")  # fmt: skip
-        if missing < pairs:
-            print(f"{network}: {pairs - missing:,} pairs are in {run.output}/ and are not computed again; "
-                  f"--output DIR computes all anew in another folder")  # fmt: skip
-        if network == "convolutional" and missing and process_count() == 1:
-            seconds = layers_of(missing_of[network], files) * seconds_per_layer(run)
-            print(f"{network}: the other {missing:,} pairs take about {in_words(seconds)}")
-        if network == "fully-connected" and files:
-            print(f"{network}: about {in_words(seconds_of_trials([f.trial.size for f in files], dense_limit))}")
 
 
-def layers_of(pairs: Iterable[int], files: Iterable[TrialFiles]) -> int:
-    """Layers of so many pairs of each trial, to which the convolutional network's time is proportional."""
-    return sum(count * each.depth for count, each in zip(pairs, files, strict=True))
+def layers_of(pairs: Iterable[int], needed: Needed) -> int:
+    """Layers of so many pairs of each trial, to which a convolutional network's time is proportional."""
+    return sum(count * files.depth for count, (files, _) in zip(pairs, needed, strict=True))
 
 
 def seconds_per_layer(run: Run) -> float:
-    """Seconds of a layer of the convolutional kernel of a pair of images, measured on one block of pairs."""
+    """Seconds of a layer of the convolutional kernel of a pair of images, measured on a block of pairs."""
     if run.engine == "neural-tangents":
         return 0.3 / 96  # to measure it would take a minute
     images = np.random.default_rng(0).normal(size=(2, 28, 28, 1))
@@ -101,16 +117,19 @@ def seconds_per_layer(run: Run) -> float:
 
 
 def seconds_of_trials(sizes: Sequence[int], dense_limit: int) -> float:
-    """Seconds of fully-connected trials: their eigenvalues outweigh their kernels. Measured on one matrix.
+    """Seconds of the quantities of trials, measured on one matrix: eigenvalues take most of them.
 
-    A trial takes about 0.1 s and the eigenvalues of its kernel and six sparsified matrices; if sparse, these as long as
-    one dense one.
+    A trial takes about 0.1 s, and the eigenvalues of its kernel and of six sparsified matrices; if
+    these are sparse, they take as long as one dense one.
     """
     matrix = np.random.default_rng(0).normal(size=(512, 512))
     start = time.perf_counter()
     extreme_eigenvalues(matrix + matrix.T)
     seconds = time.perf_counter() - start
-    return sum(0.1 + seconds * (n / 512) ** 3 * (8 if n <= dense_limit else 2) for n in sizes)
+    total = 0.0
+    for n in sizes:
+        total += 0.1 + seconds * (n / 512) ** 3 * (8 if n <= dense_limit else 2)
+    return total
 
 
 def in_words(seconds: float) -> str:
@@ -120,58 +139,76 @@ def in_words(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
-def where_to_look(output: Path, written: Iterable[Path]) -> str:
-    """The commands that show what a run wrote; both need results of the plan itself, the figures of its own digits."""
+def where_to_look(output: Path, written: Sequence[Path]) -> str:
+    """The commands that show what a run wrote."""
     folder = shlex.quote(str(output))
-    own, option = ("", "") if folder == "kernel_output" else (f"KERNEL_OUTPUT={folder} ", f" --output {folder}")
-    lines, networks = [], [first + network for first in DATASETS.values() for network in PAPERS_DIGITS]
-    drawn = [n for n in networks if (output / f"{n}_results.npz").exists()]
-    if any(path.name.startswith(f"{network}_") for network in drawn for path in written):
+    is_default = folder == "kernel_output"
+    own = "" if is_default else f"KERNEL_OUTPUT={folder} "
+    option = "" if is_default else f" --output {folder}"
+    lines = []
+    if any(path.name.endswith("_results.nc") for path in written):
         lines.append(f"Figures: {own}jupyter lab analysis.ipynb")
-    if any(output.glob("*_results.npz")):
-        lines.append(f"Tables: python scaling.py{option} writes {output}/RESULTS.md")
+    if output_files(output, "*_results.nc"):
+        lines.append(f"Tables: python report.py{option} writes {output}/RESULTS.md")
     return "\n".join(lines)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Progress, and the record
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 class Sitting:
-    """The progress bar of one network, as a context; where it is left in order, run.json gets a record of it."""
+    """The progress bar of one network, as a context; left in order, run.json gets a record of it.
 
-    def __init__(self, run: Run, network: str, what: str, files: Sequence[TrialFiles]) -> None:
-        self.run, self.network, self.what, self.files = run, network, what, files
-        missing = list(map(missing_pairs, files))
-        self.computed, self.layers = sum(missing), layers_of(missing, files)
-        self.pairs = sum(map(trial_pairs, files))
+    needed: the trials to compute; planned: how many there are, those of earlier runs among them.
+    """
+
+    def __init__(self, run: Run, network: Network, what: str, needed: Needed, planned: int) -> None:
+        self.run, self.network, self.what, self.needed = run, network, what, needed
+        self.pairs = sum(trial_pairs(*each) for each in needed)
+        self.missing = [missing_pairs(*each) for each in needed] if is_leader() else []
+        self.planned = planned
 
     def __enter__(self) -> "Sitting":
-        self.started = time.perf_counter()
-        self.bar = tqdm(total=self.pairs, unit=" pairs", unit_scale=True, desc=self.network, disable=None)
-        self.said, self.done = self.started, 0
+        self.started = self.said = time.perf_counter()
+        self.done = 0
+        there = self.planned - len(self.needed)
+        if is_leader() and there:
+            print(f"{self.network.name}: {len(self.needed)} trials to compute, {there} are in the results")
+        hidden = None if is_leader() else True
+        self.bar = tqdm(total=self.pairs, unit=" pairs", unit_scale=True, desc=self.network.name, disable=hidden)
         return self
 
     def progress(self, pairs: int) -> None:
-        """Count pairs of images; logs, which show no bar, get a line every ten minutes."""
+        """Count pairs of images; logs, which show no bar, get a line now and then."""
         self.bar.update(pairs)
         self.done += pairs
-        if not sys.stderr.isatty() and time.perf_counter() > self.said + 600:
+        if is_leader() and not sys.stderr.isatty() and time.perf_counter() > self.said + line_seconds:
             self.said = time.perf_counter()
-            elapsed, left = self.said - self.started, layers_of(map(missing_pairs, self.files), self.files)
-            known = self.network == "convolutional" and left < self.layers  # else eigenvalues decide, and they grow
-            more = f", about {in_words(elapsed * left / (self.layers - left))} more" if known else ""
-            print(f"{self.network}: {self.done:,} of {self.pairs:,} pairs after {in_words(elapsed)}{more}")
+            elapsed = in_words(self.said - self.started)
+            print(f"{self.network.name}: {self.done:,} of {self.pairs:,} pairs after {elapsed}{self.rest()}")
+
+    def rest(self) -> str:
+        """How long the rest takes, in words, where pairs of images decide that."""
+        before = layers_of(self.missing, self.needed)
+        left = layers_of([missing_pairs(*each) for each in self.needed], self.needed)
+        if self.network.in_seconds or left >= before:
+            return ""
+        return f", about {in_words((self.said - self.started) * left / (before - left))} more"
 
     def __exit__(self, kind: object, *_: object) -> None:
         self.bar.close()
-        if kind is None:
-            counts = Counter(files.trial.size for files in self.files)
+        if kind is None and self.needed and is_leader():
+            counts = Counter(files.trial.size for files, _ in self.needed)
             record_sitting(self.run, {
-                "network": self.network, "what": self.what, "digits": sorted({f.trial.digits for f in self.files}),
-                "precision": self.run.precision_of(self.network), "trials": dict(sorted(counts.items())),
-                "pairs": self.pairs, "pairs_computed": self.computed,
+                "network": self.network.name,
+                "what": self.what,
+                "classes": sorted({files.trial.classes for files, _ in self.needed}),
+                "precision": self.needed[-1][0].run.precision_of(self.network),
+                "trials": dict(sorted(counts.items())),
+                "pairs": self.pairs,
+                "pairs_computed": sum(self.missing),
                 "seconds": round(time.perf_counter() - self.started, 1),
             })  # fmt: skip
 
@@ -182,24 +219,51 @@ def describe_device() -> str:
         import jax
 
         return f"{jax.device_count()} x {jax.local_devices()[0].device_kind}"
+    return f"CPU, {processor_name()}, {os.cpu_count()} cores"
+
+
+def processor_name() -> str:
+    """What the system, or else LLVM, calls the processor."""
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"CPU, {(models or [platform.processor() or platform.machine()])[0]}, {os.cpu_count()} cores"
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    import llvmlite.binding
+
+    return llvmlite.binding.get_host_cpu_name() or platform.processor() or platform.machine()
+
+
+def earlier_sittings(path: Path) -> list[dict[str, Any]]:
+    """The records in run.json; a file that does not hold any is put aside."""
+    if not os.path.lexists(path):
+        return []
+    try:
+        sittings = json.loads(read_small(path, LARGEST_RECORD))["sittings"]
+        if not isinstance(sittings, list) or not all(isinstance(each, dict) for each in sittings):
+            raise TypeError
+    except (OSError, ValueError, KeyError, TypeError):
+        put_aside(path, "is damaged, or not this program's", "begun anew")
+        return []
+    return sittings
 
 
 def record_sitting(run: Run, what: dict[str, Any]) -> None:
-    """Add to run.json what one run did for one network: when, where, with which versions, in how many seconds."""
+    """Add to run.json what one run did for one network: when, where, with which versions, how long."""
     packages = ("numpy", "scipy", "numba", "jax", "jaxlib")
+    versions = {"python": platform.python_version()}
+    for package in packages:
+        versions[package] = importlib.metadata.version(package)
     path = run.output / "run.json"
-    earlier = []
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        earlier = json.loads(path.read_text())["sittings"]
     sitting = what | {
         "finished": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "dataset": run.data["name"], "device": describe_device(), "engine": run.engine, "processes": process_count(),
-        "seed": run.seed, "test_size": run.test_size,
-        "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages},
-    }  # fmt: skip
-    lines = ",\n".join(json.dumps(each) for each in [*earlier, sitting])  # one line a sitting
-    save(path, lambda file: file.write(f'{{"sittings": [\n{lines}\n]}}\n'.encode()))
+        "dataset": run.images.name,
+        "device": describe_device(),
+        "engine": run.engine,
+        "processes": process_count(),
+        "seed": run.seed,
+        "test_size": run.test_size,
+        "versions": versions,
+    }
+    lines = [json.dumps(each) for each in [*earlier_sittings(path), sitting]]  # one line a sitting
+    save_text(path, '{"sittings": [\n' + ",\n".join(lines) + "\n]}\n")

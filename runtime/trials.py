@@ -1,6 +1,7 @@
 """A run and its trials: what they are, how random draws are seeded, and where the files are."""
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -10,57 +11,91 @@ import numpy as np
 
 from ntk import FORMULAS
 
-PAPERS_DIGITS = {"fully-connected": (8, 9), "convolutional": (1, 0)}  # the files' names of other digits say which
-DATASETS = {"mnist": "", "digits": "digits-"}  # and what the files' names begin with: whatever is not MNIST says so
 Label = dict[str, Any]  # what decides a trial's kernels: its network, depth, precision and so on
+Classes = tuple[int, int]  # two labels of the dataset, of which the second one is class +1
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """What differs between the networks. training.py has one object for each, side by side.
+
+    name: in files and options; title: in headings; classes: the paper's own pair. flat: whether images are rows of
+    pixels [n, h * w], or stay [n, h, w, 1]. depth(size, separability, setting): hidden layers or convolutions, by
+    the depth sweep's setting or, where that is None, by the plan. depth_rule: the plan's constant, and sweep: the
+    sweep's settings. compute_kernels: fills in a trial's matrices (runtime/kernels.py). thresholds and sparsify:
+    as described where they are defined. reference_size: of the training set whose kernel decides the thresholds; None
+    where none does. exact_limit: of larger kernels only the entries that K~ needs are computed; None: never. constants:
+    that a results file depends on. in_seconds: whether kernels take seconds, so that precision and accelerators do
+    not matter, and the depth is known only when the images are.
+    """
+
+    name: str
+    title: str
+    classes: Classes
+    flat: bool
+    depth: Callable[[int, float, float | None], int]
+    depth_rule: float
+    sweep: tuple[float, ...]
+    compute_kernels: Callable[..., Any]
+    thresholds: Callable[..., Any]
+    sparsify: Callable[..., Any]
+    reference_size: int | None
+    exact_limit: int | None
+    constants: dict[str, Any]
+    in_seconds: bool
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one run computes with and writes to; data: as from `runtime.mnist.load_data`."""
+    """What one run computes with and writes to; images: as from `runtime.datasets.load_images`."""
 
     seed: int
     test_size: int
     output: Path
     engine: str
     precision: str
-    data: dict[str, Any] = field(repr=False)
+    images: Any = field(repr=False)
 
-    def precision_of(self, network: str) -> str:
-        """Precision of the network's kernels: those of the fully-connected one take seconds in float64."""
-        return self.precision if network == "convolutional" else "float64"
+    def precision_of(self, network: Network) -> str:
+        """Precision of the network's kernels: those that take seconds are computed in float64."""
+        return "float64" if network.in_seconds else self.precision
 
-    def prefix(self, network: str) -> str:
+    def prefix(self, network: Network) -> str:
         """What the names of the network's files begin with."""
-        return DATASETS[self.data["name"]] + network
+        return self.images.dataset.prefix + network.name
 
-    def origin(self, network: str, digits: tuple[int, int] | None) -> dict[str, Any]:
-        """What all trials of a results file have in common; digits: None where they are what is varied."""
-        return {
-            "dataset": self.data["name"], "dataset_sha256": self.data["sha256"], "digits": digits and list(digits),
-            "seed": self.seed, "test_size": self.test_size, "precision": self.precision_of(network),
-            "formulas": FORMULAS,
-        }  # fmt: skip
+    def origin(self, network: Network, classes: Classes | None) -> dict[str, Any]:
+        """What all trials of a results file have in common; classes: None where they are what is varied."""
+        common = {"dataset": self.images.name, "dataset_sha256": self.images.sha256}
+        common |= {"network": network.name, "seed": self.seed, "formulas": FORMULAS}
+        if classes:
+            common["classes"] = list(classes)
+        return common | network.constants
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One training set and the test set beside it; `digits`, of which the second one is class +1.
+    """One training set and the test set beside it.
 
     depth_setting: of the depth sweep, a factor of L_conv (fully connected) or a depth (convolutional); None elsewhere.
-    variant: what the files' names add to the network's where the digits are not the paper's, as in "-3v5".
     """
 
-    network: str
-    digits: tuple[int, int]
+    network: Network
+    classes: Classes
     size: int
     number: int
     depth_setting: float | None = None
-    variant: str = ""
+
+    @property
+    def variant(self) -> str:
+        """What the files' names add to the network's where the classes are not the paper's, as in "-3v5"."""
+        if self.classes == self.network.classes:
+            return ""
+        return f"-{self.classes[0]}v{self.classes[1]}"
 
     def random(self, seed: int, purpose: str) -> np.random.Generator:
         """The generator of one of this trial's draws."""
-        return random_generator(seed, self.network + self.variant, self.size, self.number, purpose)
+        return random_generator(seed, self.network.name + self.variant, self.size, self.number, purpose)
 
 
 def random_generator(seed: int, network: str, size: int, trial: int, purpose: str) -> np.random.Generator:
@@ -74,33 +109,43 @@ def random_generator(seed: int, network: str, size: int, trial: int, purpose: st
 
 @dataclass(frozen=True)
 class TrialFiles:
-    """Where a trial's arrays are, and what is written behind its kernels.
-
-    depth_in_name: of the depth sweep, where its setting is not the plan's, whose files it shares.
-    """
+    """Where a trial's arrays are, and what is written behind its kernels; depth: its network's."""
 
     run: Run
     trial: Trial
-    depth: int = 0
-    depth_in_name: bool = False
+    depth: int
 
     @property
-    def prefix(self) -> str:
-        """What the names of the trial's files begin with."""
-        return self.run.prefix(self.trial.network) + self.trial.variant
+    def stem(self) -> str:
+        """What the names of all of the trial's files begin with.
+
+        The depth sweep's own files say their setting; where it is the plan's, they are the plan's.
+        """
+        trial = self.trial
+        prefix = self.run.prefix(trial.network) + trial.variant
+        stem = f"{prefix}_seed{self.run.seed}_data{trial.size}_trial{trial.number}"
+        if trial.depth_setting in (None, trial.network.depth_rule):
+            return stem
+        return f"{stem}_depth{trial.depth_setting:g}"
 
     def path(self, name: str) -> Path:
         """The file of one of the trial's arrays."""
-        depth = f"_depth{self.trial.depth_setting:g}" if self.depth_in_name else ""
-        stem = f"seed{self.run.seed}_data{self.trial.size}_trial{self.trial.number}{depth}"
-        return self.run.output / f"{self.prefix}_{stem}_{name}.npy"
+        return self.run.output / f"{self.stem}_{name}.npy"
 
     def label(self) -> Label:
         """What decides the trial's kernels."""
-        oracle, trial = self.run.engine == "neural-tangents", self.trial
+        formulas: Any = FORMULAS
+        if self.run.engine == "neural-tangents":
+            formulas = f"neural-tangents {version('neural-tangents')}"
         return {
-            "dataset": self.run.data["name"], "dataset_sha256": self.run.data["sha256"], "digits": list(trial.digits),
-            "network": trial.network, "size": trial.size, "trial": trial.number, "seed": self.run.seed,
-            "depth": self.depth, "precision": self.run.precision_of(trial.network),
-            "formulas": f"neural-tangents {version('neural-tangents')}" if oracle else FORMULAS,
-        }  # fmt: skip
+            "dataset": self.run.images.name,
+            "dataset_sha256": self.run.images.sha256,
+            "digits": list(self.trial.classes),
+            "network": self.trial.network.name,
+            "size": self.trial.size,
+            "trial": self.trial.number,
+            "seed": self.run.seed,
+            "depth": self.depth,
+            "precision": self.run.precision_of(self.trial.network),
+            "formulas": formulas,
+        }

@@ -1,90 +1,148 @@
 """What a fresh computation and an output folder have in common, compared number by number."""
 
-import tempfile
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from ntk import BadInput
 from runtime.checkpoints import read_kernel
-from runtime.results import read_results, relative_difference
+from runtime.files import open_array, output_files, temporary_folder
+from runtime.processes import is_leader, share
+from runtime.results import origin_of, other_origin, read_results, relative_difference
 from runtime.trials import Run
 
-kernel_limit = {"float64": 1e-10, "float32": 1e-4}  # largest relative difference that rounding explains
-quantity_limit = {"float64": 1e-6, "float32": 1e-2}  # condition numbers and measurement counts enlarge it
+kernel_limit = {"float64": 1e-10, "float32": 1e-4}  # relative difference that rounding explains
+quantity_limit = {"float64": 1e-6, "float32": 1e-2}  # condition numbers and counts enlarge it
+
+
+class Comparison(NamedTuple):
+    """One array of fresh results and of those in a folder."""
+
+    name: str
+    count: int
+    difference: float
+    limit: float
 
 
 def verify(experiment: Callable[[Run], int], run: Run) -> int:
-    """Run the experiment in a temporary folder, and compare what it finds with run.output. Returns the exit status."""
-    if not list(run.output.glob("*_results.npz")):
+    """Run the experiment in a temporary folder, and compare it with run.output. Returns the status."""
+    if is_leader() and not output_files(run.output, "*_results.nc"):
         raise BadInput("output", run.output, "holds no results to compare with; name the folder of a run")
-    with tempfile.TemporaryDirectory() as folder:
-        fresh = replace(run, output=Path(folder))
-        return experiment(fresh) or compare_folders(fresh.output, run.output)
+    with temporary_folder() as folder:
+        fresh = replace(run, output=folder)
+        status = experiment(fresh)
+        return status or share(lambda: compare_folders(folder, run.output))
 
 
 def compare_folders(fresh: Path, kept: Path) -> int:
-    """Print the largest relative difference of every array in `fresh` from its like in `kept`. Returns the status.
+    """Print the largest relative difference of every array in `fresh` from its like in `kept`.
 
-    Kernels that `kept` does not hold are left out, results must be there. The status is 1 where a difference is beyond
-    rounding, a file is damaged, or there is nothing to compare; 0 elsewhere.
+    Kernels that `kept` does not hold are left out, results must be there. Returns the status: 1
+    where a difference is beyond rounding, a file is damaged, or there is nothing to compare.
     """
-    rows: list[tuple[str, int, float, float]] = []
+    compared: list[Comparison] = []
     wrong = []
-    for path in sorted(fresh.glob("*_results.npz")):
-        try:
-            rows += compare_kernels(fresh, kept, path.name.removesuffix("_results.npz"))
-            rows += compare_results(path, kept / path.name)
-        except BadInput as error:
-            wrong.append(f"{error}")
+    for path in output_files(fresh, "*_results.nc"):
+        prefix = path.name.removesuffix("_results.nc")
+        for compare in (compare_kernels, compare_labels, compare_results):
+            try:
+                compared += compare(fresh, kept, prefix)
+            except BadInput as error:
+                wrong.append(str(error))
     print(f"\n{'array':58}{'trials':>7}{'largest difference':>20}")
-    for name, count, difference, limit in rows:
+    for name, count, difference, limit in compared:
         verdict = "" if difference <= limit else f"  DIFFERS, more than {limit:g}"
         print(f"{name:58}{count:>7}{difference:>20.1e}{verdict}")
-        if difference > limit:
+        if verdict:
             wrong.append(f"{name} differs")
-    if not rows and not wrong:
+    if not compared and not wrong:
         wrong.append(f"nothing in {kept}/ to compare with")
-    print("\n".join(["", *wrong]) if wrong else f"\n{kept}/ holds what this computer computes from the images")
-    return 1 if wrong else 0
+    if wrong:
+        print("\n".join(["", *wrong]))
+        return 1
+    print(f"\n{kept}/ holds what this computer computes from the images")
+    return 0
 
 
-def compare_kernels(fresh: Path, kept: Path, prefix: str) -> list[tuple[str, int, float, float]]:
-    """A row for each kind of kernel of one network: (name, trials, largest relative difference, limit)."""
-    rows = []
-    for name in ("kernel_train", "kernel_test"):
+def compare_kernels(fresh: Path, kept: Path, prefix: str) -> list[Comparison]:
+    """One comparison for each kind of kernel of one network."""
+    compared = []
+    for name in ("kernel_train", "kernel_entries", "kernel_test"):
         differences, limit = [], 0.0
-        for path in sorted(fresh.glob(f"{prefix}_seed*_{name}.npy")):
-            if not (kept / path.name).exists():
+        for path in output_files(fresh, f"{prefix}_seed*_{name}.npy"):
+            if not os.path.lexists(kept / path.name):
                 continue
-            (found, label), (expected, _) = read_kernel(path), read_kernel(kept / path.name)
+            kernel, label = read_kernel(path)
+            expected, _ = read_kernel(kept / path.name)
             limit = kernel_limit[label["precision"]]
-            if found.shape != expected.shape:
-                raise BadInput("output", kept / path.name, f"holds {expected.shape}, not {found.shape}")
-            differences.append(relative_difference(found, expected))
+            if kernel.shape != expected.shape:
+                remedy = f"holds {expected.shape}, not {kernel.shape}"
+                raise BadInput("output", kept / path.name, remedy)
+            if kernel.dtype.names:
+                kernel, expected = kernel["value"], expected["value"]
+            differences.append(relative_difference(kernel, expected))
         if differences:
-            rows.append((f"{prefix} {name}", len(differences), max(differences), limit))
-    return rows
+            compared.append(Comparison(f"{prefix} {name}", len(differences), max(differences), limit))
+    return compared
 
 
-def compare_results(fresh: Path, kept: Path) -> list[tuple[str, int, float, float]]:
-    """A row for each quantity, of trials, then of sizes. Raises BadInput for missing trials and another origin."""
-    found, expected = read_results(fresh), read_results(kept)
-    other = [key for key, value in found.origin.items() if expected.origin.get(key) != value]
-    if other:
-        raise BadInput("output", kept, f"is of another origin: {', '.join(other)}")
-    missing = [key for key in found.records if key not in expected.records]
-    if missing:
-        raise BadInput("output", kept, f"lacks {len(missing)} trials, the first one n = {missing[0][0]}")
-    limit = quantity_limit[found.origin["precision"]]
-    prefix, rows = kept.stem.removesuffix("_results"), []
-    for name in next(iter(found.records.values())):
-        pairs = [(record[name], expected.records[key].get(name, np.nan)) for key, record in found.records.items()]
-        difference = max(relative_difference(*pair) for pair in pairs)
-        rows.append((f"{prefix} {name}", len(pairs), difference, limit))
-    for name in next(iter(found.by_size.values()), {}):
-        by_size = [(record[name], expected.by_size.get(n, {}).get(name, np.nan)) for n, record in found.by_size.items()]
-        rows.append((f"{prefix} {name}", len(by_size), max(relative_difference(*pair) for pair in by_size), limit))
-    return rows
+def compare_labels(fresh: Path, kept: Path, prefix: str) -> list[Comparison]:
+    """One comparison for each of the small arrays beside the kernels, where `kept` has them."""
+    compared = []
+    for name, limit in (("train_label", 0.0), ("test_label", 0.0), ("kernel_test_normalized", 1e-4)):
+        differences = []
+        for path in output_files(fresh, f"{prefix}_seed*_{name}.npy"):
+            if os.path.lexists(kept / path.name):
+                differences.append(array_difference(path, kept / path.name))
+        if differences:
+            compared.append(Comparison(f"{prefix} {name}", len(differences), max(differences), limit))
+    return compared
+
+
+def array_difference(fresh: Path, kept: Path) -> float:
+    """The largest relative difference of two .npy files' arrays; infinite for other shapes."""
+    try:
+        with open_array(fresh) as found, open_array(kept) as expected:
+            if found.array.shape != expected.array.shape:
+                return np.inf
+            return relative_difference(found.array, expected.array)
+    except (OSError, ValueError) as error:
+        raise BadInput("output", kept, f"can't be read ({error}); delete it") from error
+
+
+def compare_results(fresh: Path, kept: Path, prefix: str) -> list[Comparison]:
+    """One comparison for each quantity of the trials that were computed afresh.
+
+    A quantity that `kept` has of none of these trials, because it is newer, is left out. Raises
+    BadInput for missing trials and another origin.
+    """
+    name = f"{prefix}_results.nc"
+    results, expected = read_results(fresh / name), read_results(kept / name)
+    reason = other_origin(origin_of(expected), origin_of(results))
+    if reason:
+        raise BadInput("output", kept / name, reason)
+    compared = []
+    limit = quantity_limit["float32" if "float32" in results.precision.values else "float64"]
+    for quantity in results.data_vars:
+        values = results[quantity]
+        if values.dtype.kind != "f":
+            continue
+        if quantity not in expected:
+            continue
+        like = expected[quantity].reindex_like(values)
+        known = values.notnull()
+        lacking = known & like.isnull()
+        if quantity == "test_images" and lacking.any():
+            n = int(values.n[lacking.any("trial")][0])
+            raise BadInput("output", kept / name, f"lacks {int(lacking.sum())} trials, the first one n = {n}")
+        known = known & like.notnull()
+        if not known.any():
+            continue
+        difference = relative_difference(values.values[known.values], like.values[known.values])
+        trials = int(known.any([d for d in known.dims if d not in ("n", "trial")]).sum())
+        compared.append(Comparison(f"{prefix} {quantity}", trials, difference, limit))
+    return compared
