@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from ntk import BadInput, fully_connected_ntk, has_accelerator
 from ntk.fully_connected import nonlinearity
 from runtime import options
-from runtime.checkpoints import read_kernel_pair
+from runtime.checkpoints import read_kernel_pair, read_reference
 from runtime.datasets import Split
 from runtime.files import save_unless_there
 from runtime.kernels import Need, kernels_by_pairs, missing_pairs, whole_kernels
@@ -394,7 +394,7 @@ def stored_kernels(folder: Path, prefix: str, size: int, number: int, seed: int)
     network = make_networks()[label["network"]]
     reference = None
     if network.reference_size is not None:
-        reference = read_kernel_pair(folder, prefix, network.reference_size, 0, seed)[0]
+        reference = read_reference(folder, prefix, network.reference_size, seed, label)
     return TrialKernels(
         trial=Trial(network, tuple(label["digits"]), size, number),
         depth=label["depth"],
@@ -778,6 +778,7 @@ def trial_quantities(kernels: TrialKernels, patterns: list[Pattern]) -> xr.Datas
     records = [approximation_record(each, kernels, patterns) for each in possible]
     names = xr.Variable("approximation", [each.name for each in possible])
     record = xr.concat(records, names, combine_attrs="override")
+    record = record.transpose("approximation", "convention", "pattern", ...)
     return record.merge(computed(kernel_quantities, kernels))
 
 
