@@ -748,7 +748,8 @@ BAD_ARRAYS = {
         dict(train_labels=np.zeros(30, int)),
         "too few images: two or more labels must have",
     ),
-    "NaN": (dict(train_images=WITH_NAN), "has NaN or infinite values in train_images; leave"),
+    "NaN": (dict(train_images=WITH_NAN), "has NaN or values beyond 1e.100 in train_images; leave"),
+    "huge values": (dict(test_images=np.full((12, 20, 20), 1e200)), "in test_images; leave"),
     "integers": (
         dict(train_images=IMAGES.astype(int)),
         "train_images of type int64; use uint8 or float",
@@ -881,6 +882,11 @@ def test_what_is_not_a_file_is_not_opened(tmp_path):
     assert "is a folder, not a file" in refusal(str(tmp_path / "folder.npz"))
     os.mkfifo(tmp_path / "pipe.npz")
     assert "is a pipe or a device" in refusal(str(tmp_path / "pipe.npz"))
+    (tmp_path / "device.npz").symlink_to(os.devnull)
+    assert "is a pipe or a device" in refusal(str(tmp_path / "device.npz"))
+    (tmp_path / "endless.npz").symlink_to("/proc/self/pagemap")
+    if (tmp_path / "endless.npz").exists():
+        assert "is empty" in refusal(str(tmp_path / "endless.npz"))
     (tmp_path / "loop.npz").symlink_to("loop.npz")
     assert "can't be read (Too many levels" in refusal(str(tmp_path / "loop.npz"))
     with (tmp_path / "large.npz").open("wb") as file:
@@ -947,10 +953,16 @@ def test_options(capsys):
     assert (args.dataset, args.data_dir, args.mnist_dir, args.classes) == ("auto", None, None, None)
     args = parser.parse_args(["--dataset", "x/mine.npz", "--digits", "3", "ankle boot"])
     assert args.dataset == "x/mine.npz" and args.classes == ["3", "ankle boot"]
-    for wrong in (["--dataset", "cifar10"], ["--data-dir", "a", "--mnist-dir", "b"]):
+    wrong_ones = (
+        ["--dataset", "cifar10"],
+        ["--data-dir", "a", "--mnist-dir", "b"],
+        ["--data-dir", ""],
+    )
+    for wrong in wrong_ones:
         with pytest.raises(SystemExit):
             parser.parse_args(wrong)
     printed = capsys.readouterr().err
     assert "--dataset: cifar10: unknown; use auto, mnist, fashion_mnist, kmnist, digits" in printed
     assert "--mnist-dir: not allowed with argument --data-dir" in printed
+    assert "--data-dir: '': name a folder" in printed
     assert "FASHION_MNIST_DIR" in parser.format_help()
