@@ -32,7 +32,7 @@ from ntk import BadInput, fully_connected_ntk, has_accelerator
 from ntk.fully_connected import nonlinearity
 from runtime import options
 from runtime.checkpoints import read_kernel_pair, read_reference
-from runtime.datasets import Split
+from runtime.datasets import Dataset, Split
 from runtime.files import save_unless_there
 from runtime.kernels import Need, kernels_by_pairs, missing_pairs, whole_kernels
 from runtime.linear_algebra import (
@@ -818,14 +818,15 @@ class Setting(NamedTuple):
     depth: float | None = None
 
 
-def settings_of(args: argparse.Namespace, network: Network) -> list[Setting]:
+def settings_of(args: argparse.Namespace, dataset: Dataset, network: Network) -> list[Setting]:
     """The settings of a sweep; one without a label in the plan itself."""
     classes = tuple(args.classes or selections[network.name])
     if args.depth_sweep:
         return [Setting(float(depth), classes, depth) for depth in network.sweep]
     if args.digit_pairs:
+        labels = [label for label, name in enumerate(dataset.class_names) if name]
         settings = []
-        for pair in itertools.combinations(range(10), 2):
+        for pair in itertools.combinations(labels, 2):
             own = network.classes if set(pair) == set(network.classes) else pair
             settings.append(Setting(f"{own[0]} {own[1]}", own))
         return settings
@@ -838,7 +839,7 @@ def planned_trials(
     """Everything that is to be computed for one network."""
     candidates = []
     for n, count in zip(args.data_sizes, args.trials, strict=True):
-        for setting in settings_of(args, network):
+        for setting in settings_of(args, run.images.dataset, network):
             for number in range(count):
                 trial = Trial(network, setting.classes, n, number, setting.depth)
                 candidates.append((setting, trial))
@@ -903,25 +904,25 @@ def chosen_networks(args: argparse.Namespace) -> list[Network]:
     return [network for network in make_networks().values() if network.name in args.networks]
 
 
-def classes_in_use(args: argparse.Namespace) -> list[int]:
+def classes_in_use(args: argparse.Namespace, dataset: Dataset) -> list[int]:
     """Every class that the run draws images of."""
     classes: set[int] = set()
     for network in chosen_networks(args):
-        for setting in settings_of(args, network):
+        for setting in settings_of(args, dataset, network):
             classes |= set(setting.classes)
     return sorted(classes)
 
 
 def experiment(args: argparse.Namespace, run: Run) -> int:
     """Everything that the command line asks for. Returns the exit status."""
-    drop_unfillable_sizes(args, run, classes_in_use(args))
+    drop_unfillable_sizes(args, run, classes_in_use(args, run.images.dataset))
     planned = {}
     for network in chosen_networks(args):
         trials_of_network = planned_trials(args, run, network)
         if trials_of_network:
             planned[network] = trials_of_network
         needs = [(trial_files(run, t), need_of(run, t)) for _, t in trials_of_network]
-        asked = sum(args.trials) * len(settings_of(args, network))
+        asked = sum(args.trials) * len(settings_of(args, run.images.dataset, network))
         announce(run, network, needs, None if args.verify else asked)
     written = [run_network(args, run, network, each) for network, each in planned.items()]
     if is_leader() and not args.verify:
@@ -955,7 +956,7 @@ def main(argv: list[str] | None = None) -> int:
     args = options.parse_arguments(argv, constants())
     run_all = functools.partial(experiment, args)
     to_do = functools.partial(verify, run_all) if args.verify else run_all
-    return options.launch(args, to_do, classes_in_use(args))
+    return options.launch(args, to_do, functools.partial(classes_in_use, args))
 
 
 if __name__ == "__main__":
