@@ -57,7 +57,7 @@ from runtime.sitting import Sitting, announce, drop_unfillable_sizes, where_to_l
 from runtime.streams import run_script
 from runtime.summary import summary
 from runtime.trials import Classes, Network, Run, Trial, TrialFiles, random_generator
-from runtime.verification import verify
+from runtime.verification import Comparison, compare_sample, verify
 
 # --------------------------------------------------------------------------------------------------
 # Constants: the original's names and values. Edit them here, or override them by flags.
@@ -85,7 +85,7 @@ diagonal_boost = (0.76, 0.9)  # convolutional: 0.76 ln(n)^0.9 times the diagonal
 
 sparsity_patterns = 3  # random sparsity patterns tried on each trial's kernel
 pattern_draws = 100  # patterns drawn for each size to plot their sparsity alone
-dense_limit = 1024  # larger sparsified matrices are kept sparse, with solvers for sparse matrices
+dense_limit = 512  # larger sparsified matrices are kept sparse, with solvers for sparse matrices
 exact_limit = 512  # convolutional: of larger kernels only the entries that K~ needs are computed,
 test_size_above_limit = 64  # for so many test images,
 precision_above_limit = "float32"  # in this precision
@@ -318,10 +318,15 @@ class TrialKernels:
         return float(np.abs(entries.data[entries.row != entries.col]).max(initial=0))
 
 
+def has_parts(trial: Trial) -> bool:
+    """Whether only some entries of the trial's kernel are computed."""
+    limit = trial.network.exact_limit
+    return limit is not None and trial.size > limit
+
+
 def run_of(run: Run, trial: Trial) -> Run:
     """The run with the test images and the precision of this trial."""
-    limit = trial.network.exact_limit
-    if limit is None or trial.size <= limit:
+    if not has_parts(trial):
         return run
     few = min(run.test_size, test_size_above_limit)
     return replace(run, test_size=few, precision=precision_above_limit)
@@ -329,13 +334,13 @@ def run_of(run: Run, trial: Trial) -> Run:
 
 def need_of(run: Run, trial: Trial) -> Need:
     """Which part of its kernels a trial needs: all, or the entries that its patterns have."""
-    limit = trial.network.exact_limit
-    if limit is None or trial.size <= limit:
+    if not has_parts(trial):
         return Need()
     n, count = trial.size, sparsity_patterns
     expected = n + len(conventions) * count * n * np.log(n) / 2
     entries = functools.partial(entries_of_patterns, run, trial)
-    return Need(entries=entries, expected=round(expected), patterns=count)
+    patterns = dict.fromkeys(conventions, count)
+    return Need(entries=entries, expected=round(expected), patterns=patterns)
 
 
 def trial_files(run: Run, trial: Trial, delta: float = 1) -> TrialFiles:
@@ -853,6 +858,8 @@ def is_wanted(args: argparse.Namespace, run: Run, trial: Trial) -> bool:
     network = trial.network
     without_accelerator = run.engine != "jax" or not has_accelerator()
     slow = not network.in_seconds and without_accelerator
+    if args.verify and has_parts(trial):
+        return False  # see `samples`
     if args.trials_given or not (slow or args.verify):
         return True
     if args.verify:
@@ -933,6 +940,22 @@ def experiment(args: argparse.Namespace, run: Run) -> int:
     return 0
 
 
+def samples(args: argparse.Namespace, run: Run) -> list[Comparison]:
+    """For --verify: some values of the first trial of each size whose kernels are computed in parts."""
+    compared = []
+    for network in chosen_networks(args):
+        for n, count in zip(args.data_sizes, args.trials, strict=True):
+            classes = tuple(args.classes or selections[network.name])
+            trial = Trial(network, classes, n, 0)
+            if count and args.sizes_given and has_parts(trial):
+                images = trial_images(run, trial)
+                files = trial_files(run, trial)
+                both = np.concatenate([images.train, images.test])
+                for name in ("kernel_entries", "kernel_test"):
+                    compared.append(compare_sample(files, both, name))
+    return compared
+
+
 def constants() -> options.Constants:
     """The constants above that flags override, or that are checked as flags are."""
     return options.Constants(
@@ -955,7 +978,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line. Returns the exit status, 2 after one line about a bad input."""
     args = options.parse_arguments(argv, constants())
     run_all = functools.partial(experiment, args)
-    to_do = functools.partial(verify, run_all) if args.verify else run_all
+    to_do = run_all
+    if args.verify:
+        to_do = functools.partial(verify, run_all, functools.partial(samples, args))
     return options.launch(args, to_do, functools.partial(classes_in_use, args))
 
 
