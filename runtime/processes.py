@@ -1,8 +1,8 @@
-"""The processes of one run: who is there, what they tell each other, and how they share out the pairs of images.
+"""The processes of one run: who is there, what they tell each other, how they share out pairs.
 
-One process is the usual case, and then nothing here imports JAX. Several are connected by `jax.distributed`. All of
-them run the same loop over the same trials, and share out the pairs of images of each kernel; process 0 alone reads,
-writes and prints.
+One process is the usual case, and then nothing here imports JAX. Several are connected by
+`jax.distributed`. All of them run the same loop over the same trials, and share out the pairs of
+images of each kernel; process 0 alone reads, writes and prints.
 """
 
 import contextlib
@@ -86,7 +86,8 @@ def pairs_at_once(pairs: ConvolutionalPairs) -> int:
 def evaluate_pairs(pairs: ConvolutionalPairs, i: NDArray, j: NDArray) -> NDArray[np.float64]:
     """The NTK of the pairs (i, j), shared out to all processes. [m], [m] -> [m]
 
-    An engine that computes on one mesh of all devices shares out by itself; otherwise each process takes a part.
+    An engine that computes on one mesh of all devices shares out by itself; otherwise each process
+    takes a part.
     """
     if pairs.on_mesh or process_count() == 1:
         return pairs.pairs(i, j)
@@ -104,47 +105,68 @@ def check_agreement(values: tuple) -> None:
     digests = gather(np.frombuffer(hashlib.sha256(repr(values).encode()).digest(), np.uint8))
     others = np.flatnonzero((digests != digests[0]).any(axis=1))
     if others.size:
-        remedy = "have other data, options or another version of this program than process 0; start all with the same"
+        what = "have other data, options or another version of this program than process 0"
+        remedy = f"{what}; start all with the same"
         raise BadInput("process_id", " ".join(map(str, others)), remedy)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Finding each other
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
+
+
+def launched_processes() -> tuple[str, str]:
+    """The variable in which Slurm or Open MPI says how many processes it started, and its value."""
+    for variable in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
+        if os.environ.get(variable):
+            return variable, os.environ[variable]
+    return "", "1"
 
 
 def join_processes(coordinator: str | None, processes: int | None, process_id: int | None) -> None:
     """Connect the processes of a run through `jax.distributed`.
 
-    This is process `process_id` of `processes`; process 0 listens at `coordinator`, HOST:PORT. All three None: what
-    Slurm or Open MPI started, or a single process. Raises BadInput where they don't find each other.
+    This is process `process_id` of `processes`; process 0 listens at `coordinator`, HOST:PORT. All
+    three None: what Slurm or Open MPI started, or a single process. Raises BadInput where they
+    don't find each other.
     """
-    launched = os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ.get("OMPI_COMM_WORLD_SIZE") or "1"
+    variable, launched = launched_processes()
     if coordinator is None and launched == "1":
         return
-    where = ("coordinator", coordinator) if coordinator else ("processes", f"{launched}, as launched")
+    if coordinator is not None:
+        where, flag = ("coordinator", coordinator), f"--coordinator {coordinator}"
+        remedy = "start all of them, with the same options"
+    else:
+        where, flag = (variable, launched), f"{variable} {launched}"
+        remedy = f"start all of them, or unset {variable} to run alone"
     if coordinator is not None and process_id:
         wait_for_coordinator(coordinator)
     import jax
 
-    flag = f"--{where[0]} {where[1]}"
-    explain_abort(f"{flag}: not all processes came within {answer_seconds} s; start all of them, with the same options")
+    explain_abort(f"{flag}: not all processes came within {answer_seconds} s; {remedy}")
     try:
         jax.distributed.initialize(
             coordinator, processes, process_id,
             initialization_timeout=answer_seconds, heartbeat_timeout_seconds=answer_seconds,
         )  # fmt: skip
     except (RuntimeError, ValueError) as error:
-        remedy = "name a free port of process 0's host in --coordinator, with --processes and --process-id"
-        raise BadInput(*where, f"{str(error).splitlines()[0]}; {remedy}") from error
+        reason = str(error).splitlines()[0]
+        if coordinator is not None:
+            address = "name a free port of process 0's host in --coordinator"
+            remedy = f"{address}, with --processes and --process-id"
+        raise BadInput(*where, f"{reason}; {remedy}") from error
     explain_abort(f"{flag}: another process ended; {run_again}")
     if not is_leader():
-        print(f"process {process_index()} of {process_count()}: computes for process 0, which prints and writes")
+        what = "computes for process 0, which prints and writes"
+        print(f"process {process_index()} of {process_count()}: {what}")
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115, for the rest of this process
 
 
 def wait_for_coordinator(coordinator: str) -> None:
-    """Wait until process 0 listens at HOST:PORT: JAX would abort. Raises BadInput where it does not come."""
+    """Wait until process 0 listens at HOST:PORT: JAX would abort.
+
+    Raises BadInput where it does not come.
+    """
     host, _, port = coordinator.rpartition(":")
     deadline = time.monotonic() + answer_seconds
     while True:

@@ -8,6 +8,6 @@ from runtime.results import is_computed, read_results
 
 
 def summary(path: Path) -> str:
-    """The main quantities of a results file by size, means over trials, as a table for the terminal."""
+    """The main quantities of a results file by size, means over trials, as a table."""
     results = read_results(path)
     return f"{path.name}: {results.sizes} {np.asarray(is_computed(results).sum('trial'))}"
