@@ -64,9 +64,9 @@ def images(digits):
 
 
 def call(*arguments, depth=SHALLOW):
-    """training.main in this process, with a convolutional network of `depth`.
+    """training.main in this process: its status and what it printed.
 
-    Returns its status and what it printed.
+    depth: of the convolutional network; None leaves all constants as they are.
     """
     out, err = io.StringIO(), io.StringIO()
     with (
@@ -74,8 +74,9 @@ def call(*arguments, depth=SHALLOW):
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
-        patch.setattr(training, "convolutional_depth", depth)
-        patch.setattr(training, "sweep_depths", [depth, 2 * depth])
+        if depth is not None:
+            patch.setattr(training, "convolutional_depth", depth)
+            patch.setattr(training, "sweep_depths", [depth, 2 * depth])
         # To measure it takes longer than all the rest.
         patch.setattr(sitting, "seconds_per_layer", lambda run: 1e-4)
         patch.setattr(options, "load_images", load_once)

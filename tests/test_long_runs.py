@@ -19,9 +19,9 @@ from pathlib import Path
 from runtime import checkpoints, files, kernels, sitting
 
 def described(argument):
-    for name in ("name", "network", "path"):
+    for name in ("network", "path", "name"):
         argument = getattr(argument, name, argument)
-    return Path(str(argument)).name
+    return str(argument)
 
 def watch(owner, name):
     original = getattr(owner, name)
