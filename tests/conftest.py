@@ -63,10 +63,11 @@ def images(digits):
 # ---- the script in this process ----
 
 
-def call(*arguments, depth=SHALLOW):
+def call(*arguments, depth=SHALLOW, script=training):
     """training.main in this process: its status and what it printed.
 
-    depth: of the convolutional network; None leaves all constants as they are.
+    depth: of the convolutional network; None leaves all constants as they are. script: training.py,
+    or a changed copy of it.
     """
     out, err = io.StringIO(), io.StringIO()
     with (
@@ -75,14 +76,14 @@ def call(*arguments, depth=SHALLOW):
         contextlib.redirect_stderr(err),
     ):
         if depth is not None:
-            patch.setattr(training, "convolutional_depth", depth)
-            patch.setattr(training, "sweep_depths", [depth, 2 * depth])
+            patch.setattr(script, "convolutional_depth", depth)
+            patch.setattr(script, "sweep_depths", [depth, 2 * depth])
         # To measure it takes longer than all the rest.
         patch.setattr(sitting, "seconds_per_layer", lambda run: 1e-4)
         patch.setattr(options, "load_images", load_once)
         patch.setattr(sys, "argv", ["training.py", *map(str, arguments)])
         try:
-            status = training.main(sys.argv[1:])
+            status = script.main(sys.argv[1:])
         except SystemExit as error:
             status = error.code
     return Ended(status, out.getvalue(), err.getvalue())
