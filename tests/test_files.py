@@ -172,6 +172,7 @@ def test_small_arrays_replace_whatever_is_no_such_array(folder, outside):
 
     plants = [lambda: path.symlink_to(outside), lambda: os.mkfifo(path), path.mkdir, sparse]
     plants += [lambda: path.write_bytes(b"none"), lambda: np.save(path, labels + 1)]
+    plants += [lambda: path.symlink_to(folder / "nowhere")]
     for plant in plants:
         plant()
         files.save_unless_there(path, labels)

@@ -28,6 +28,8 @@ def main():
     print("κ", file=sys.stderr, flush=True)
     tqdm.write("κ")
     print("no end", end="")
+    for stream in filter(None, (sys.__stdout__, sys.__stderr__)):
+        stream.flush()  # as Python does in the end
     return 7
 
 streams.run_script(main)
