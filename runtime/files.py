@@ -227,9 +227,7 @@ def give_final_name(partial: Path, path: Path) -> None:
 
 def flush_folder(folder: Path) -> None:
     """Wait until the disk knows the names in a folder, where the system can do that."""
-    with contextlib.suppress(
-        OSError
-    ):  # Windows opens no folders; some file systems don't flush them
+    with contextlib.suppress(OSError):  # Windows opens no folders, some systems flush none
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)

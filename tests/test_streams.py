@@ -34,6 +34,7 @@ def main():
 
 streams.run_script(main)
 """
+BUFFERED = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}  # as usual
 END = 7  # the status of a program that came to its end
 
 
@@ -41,7 +42,7 @@ def talk(redirection="", program=TALK, **how):
     """Run a program after a shell's redirection: its ended process, with the bytes that it wrote."""
     command = ["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-c", program]
     how = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | how
-    return subprocess.run(command, cwd=ROOT, timeout=60, **how)
+    return subprocess.run(command, cwd=ROOT, env=BUFFERED, timeout=60, **how)
 
 
 # ---- output ----
@@ -79,7 +80,7 @@ def test_a_terminal_that_is_lost_ends_nothing():
 
     terminal, slave = pty.openpty()
     command = [sys.executable, "-c", TALK]
-    how = dict(stdin=subprocess.PIPE, stdout=slave, stderr=slave, cwd=ROOT)
+    how = dict(stdin=subprocess.PIPE, stdout=slave, stderr=slave, cwd=ROOT, env=BUFFERED)
     process = subprocess.Popen(command, start_new_session=True, **how)
     os.close(slave)
     os.close(terminal)
@@ -91,7 +92,7 @@ def test_a_terminal_that_is_lost_ends_nothing():
     "encoding, kappa", [("ascii", rb"\u03ba"), ("cp1252", rb"\u03ba"), ("ascii:replace", b"?")]
 )
 def test_characters_that_an_encoding_lacks_end_nothing(encoding, kappa):
-    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    environment = BUFFERED | {"PYTHONIOENCODING": encoding}
     command = [sys.executable, "-c", TALK]
     ended = subprocess.run(
         command, cwd=ROOT, env=environment, input=b"", capture_output=True, timeout=60
