@@ -15,6 +15,11 @@ and one loop over all trials. The kernels come from ntk/, files and the command 
 What is written where stands in README.md.
 """
 
+from runtime import streams
+
+if __name__ == "__main__":
+    streams.prepare_process()  # before the other imports: they take seconds
+
 import argparse
 import functools
 import itertools
@@ -54,7 +59,6 @@ from runtime.results import (
     quantity,
 )
 from runtime.sitting import Sitting, announce, drop_unfillable_sizes, where_to_look
-from runtime.streams import run_script
 from runtime.summary import summary
 from runtime.trials import Classes, Network, Run, Trial, TrialFiles, random_generator
 from runtime.verification import Comparison, compare_sample, verify
@@ -985,4 +989,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    streams.run_script(main)
