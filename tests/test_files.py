@@ -191,7 +191,7 @@ def test_a_run_in_a_folder_of_a_stranger_stays_inside(folder, outside):
     names += [
         f"{prefix}_seed0_data4_trial1_kernel_{name}.npy.partial" for name in ("train", "test")
     ]
-    names += [f"{prefix}_results.npz.partial", f"{prefix}_results.npz.unfinished.partial"]
+    names += [f"{prefix}_results.nc.partial"]
     for name in names:
         (folder / name).symlink_to(outside)
     succeed(*QUICK, "--output", folder)

@@ -267,7 +267,7 @@ def test_the_command_to_go_on_can_be_pasted(monkeypatch):
 def test_a_verification_that_is_stopped_leaves_no_temporary_folder(tmp_path):
     """`--verify` computes in one."""
     (tmp_path / "output").mkdir()
-    (tmp_path / "output" / "any_results.npz").touch()
+    (tmp_path / "output" / "any_results.nc").touch()
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     prelude = "import os, signal\n"
