@@ -1,0 +1,553 @@
+"""The twelve figures of analysis.ipynb, in its order, from labelled results and stored kernels.
+
+    networks = load("kernel_output", "mnist")
+    show(networks, condition_number, condition_stays)
+
+None computes a kernel. Means, intervals and fits come from analysis/growth.py, words and numbers in
+titles from analysis/answers.py.
+"""
+
+import contextlib
+import sys
+import textwrap
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from IPython.display import Markdown, display
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import NullLocator
+from numpy.typing import NDArray
+
+from analysis import answers
+from analysis.answers import DATASETS, PLACES, Network, NothingToDraw, load, means, original
+from analysis.drawing import (
+    GREY,
+    STYLES,
+    Curve,
+    Style,
+    draw_curves,
+    in_style,
+    leave_empty,
+    number,
+    panels,
+    picture_of,
+    say,
+    size_axis,
+)
+from analysis.interim import size_means, trial_values
+from ntk import BadInput
+from runtime.checkpoints import read_kernel
+from runtime.mnist import load_data
+from runtime.results import origin_of
+
+__all__ = ["load", "save", "show"]
+Networks = dict[str, Network]
+LABELS = {"exact": "K", "sparsified": "K̃", "diagonal": "diagonal"}
+WIDTH = 8  # inches, shown as 800 pixels
+
+# --------------------------------------------------------------------------------------------------
+# From a function to a picture
+# --------------------------------------------------------------------------------------------------
+
+
+def save(networks: Networks, drawing: Callable[..., Figure], name: str = "") -> bytes:
+    """Draw a figure and write it to {folder}/figures/, beginning as the results do. Returns the PNG."""
+    with in_style():
+        picture = picture_of(drawing(networks))
+    network = next(iter(networks.values()))
+    name = DATASETS[network.dataset][0] + (name or drawing.__name__)
+    path = network.folder / "figures" / f"{name}.png"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture)
+    except OSError as error:
+        print(f"note: {path} can't be written ({error.strerror})")
+    return picture
+
+
+def show(
+    networks: Networks,
+    drawing: Callable[..., Figure],
+    *findings: Callable[[Network], str],
+    only: str = "",
+) -> None:
+    """Draw, save and display one figure, and below it the answer; or say what is missing.
+
+    only: the network that the figure is about, if not all.
+    """
+    chosen = {name: network for name, network in networks.items() if only in ("", name)}
+    if not chosen:
+        print(f"note: {drawing.__name__} is not drawn: there are no results")
+        return
+    name = f"{only}_{drawing.__name__}" if only else drawing.__name__
+    try:
+        picture = save(chosen, drawing, name)
+    except (NothingToDraw, BadInput) as missing:
+        print(f"note: {missing}")
+    except KeyError as missing:
+        print(f"note: {name} is not drawn: its file has no {missing}; another version wrote it")
+    else:
+        shown = {"image/png": picture, "text/plain": name}
+        display(shown, metadata={"image/png": {"width": 100 * WIDTH}}, raw=True)
+        display(Markdown(answers.answer(chosen, *findings)))
+
+
+def having(networks: Networks, kind: str) -> Networks:
+    """The networks that have these results; a line for the others, NothingToDraw where none has."""
+    there, missing = {}, []
+    for name, network in networks.items():
+        try:
+            network.part(kind)
+            there[name] = network
+        except NothingToDraw as reason:
+            missing.append(str(reason))
+    if not there:
+        raise NothingToDraw("; ".join(missing))
+    for line in missing:
+        print(f"note: {line}")
+    return there
+
+
+def each_network(networks: Networks, draw: Callable[[Axes, Network], None]) -> Figure:
+    """A panel for each network."""
+    figure, axes = panels(1, len(networks), WIDTH / 2, 3.3)
+    for ax, network in zip(axes[0], networks.values(), strict=True):
+        draw(ax, network)
+        say(ax, network.title)
+    return figure
+
+
+def curve(
+    results: xr.Dataset, quantity: str, labels: Any, label: str, style: Style, less: float = 0
+) -> Curve:
+    """A quantity over n at these labels, `less` subtracted."""
+    return Curve(label, style, *means(results, quantity, labels, less))
+
+
+def of_each_network(ax: Axes, networks: Networks, quantity: str, labels: Any, scale: str) -> None:
+    """One quantity of all networks over n."""
+    curves = []
+    for name, network in networks.items():
+        curves.append(curve(network.results, quantity, labels, network.short, STYLES[name]))
+    draw_curves(ax, curves, scale)
+    size_axis(ax, np.concatenate([network.results.n for network in networks.values()]))
+
+
+# --------------------------------------------------------------------------------------------------
+# The question, data and kernels, two approximations
+# --------------------------------------------------------------------------------------------------
+
+
+def overview(networks: Networks) -> Figure:
+    """README's picture: a row for each network, of K itself, accuracy and condition number."""
+    figure, axes = panels(len(networks), 3, WIDTH / 3, 2.5)
+    for (kernel, accuracies, condition), network in zip(axes, networks.values(), strict=True):
+        draw_kernel(kernel, network)
+        kernel.set_ylabel(network.title.replace(", ", "\n", 1), fontsize=11)
+        threshold = answers.usable_threshold(network.results)
+        draw_accuracy(accuracies, network, threshold)
+        place = textwrap.fill(f"accuracy, t {PLACES[threshold]}", 20)
+        accuracies.set_ylabel(place, fontsize=9)
+        say(accuracies, answers.spoken(network, answers.loss_in_words), 27)
+        draw_condition(condition, network, corrected=False)
+        say(condition, answers.spoken(network, answers.condition_in_words), 25)
+    return figure
+
+
+def draw_kernel(ax: Axes, network: Network, most: int = 64) -> None:
+    """K of the first trial of the largest n up to `most` whose kernel is in the folder."""
+    seed = origin_of(network.results)["seed"]
+    sizes = [n for n in network.results.n.values if n <= most]
+    kernel = None
+    for n in sizes:
+        name = f"{network.prefix}_seed{seed}_data{n}_trial0_kernel_train.npy"
+        with contextlib.suppress(BadInput):  # not there, or damaged
+            kernel, _ = read_kernel(network.folder / name)
+    if kernel is None:
+        leave_empty(ax, f"no kernel of n ≤ {most} here; python training.py makes it")
+        return
+    magnitude = np.abs(kernel) / np.diag(kernel).max()
+    beside = magnitude[~np.eye(len(kernel), dtype=bool)]
+    norm = LogNorm(min(beside.min(), 0.1), max(magnitude.max(), 1))
+    image = ax.imshow(magnitude, norm=norm, cmap="cividis")
+    ax.figure.colorbar(image, ax=ax, shrink=0.8).ax.minorticks_off()
+    ax.grid(False)
+    ax.set(xticks=[], yticks=[])
+    typical = number(float(np.median(beside)), 1)
+    say(ax, f"K at n = {len(kernel)}: beside the diagonal {typical} of it", 27)
+
+
+def data(networks: Networks) -> Figure:
+    """Images of the two classes of each network, and how far its K is from diagonal."""
+    figure = Figure(figsize=(WIDTH, 3.4))
+    layout = [[name, "ratio"] for name in networks]
+    axes = figure.subplot_mosaic(layout, width_ratios=[1, 1.1])  # type: ignore[arg-type]
+    for name, network in networks.items():
+        draw_images(axes[name], network)
+    of_each_network(axes["ratio"], networks, "off_diagonal_ratio", {}, "log")
+    say(axes["ratio"], "Largest off-diagonal entry of K over the smallest diagonal one")
+    return figure
+
+
+def draw_images(ax: Axes, network: Network, count: int = 6) -> None:
+    """Some training images of each class, class +1 above."""
+    say(ax, network.title)
+    try:
+        with contextlib.redirect_stderr(sys.stdout):
+            split = load_data(network.dataset)["train"]
+    except (BadInput, OSError) as error:
+        leave_empty(ax, f"no images here: {error}"[:150])
+        return
+    rng = np.random.default_rng(0)
+    rows = []
+    for label in reversed(origin_of(network.results)["classes"]):
+        drawn = rng.permutation(np.flatnonzero(split["label"] == label))[:count]
+        rows.append(np.hstack(split["image"][drawn, :, :, 0]))
+    ax.imshow(np.vstack(rows), cmap="gray_r")
+    height = len(rows[0])
+    ax.set_yticks([height / 2, 3 * height / 2], labels=["y = +1", "y = −1"])
+    ax.set_xticks([])
+    ax.grid(False)
+
+
+def approximations(networks: Networks, n: int = 64) -> Figure:
+    """Which entries the two approximations keep, and how many in the fullest column."""
+    figure = Figure(figsize=(WIDTH, 3))
+    axes = figure.subplot_mosaic([["K̃", "diagonal", "sparsity"]], width_ratios=[1, 1, 1.6])
+    for name, kept in (("K̃", example_pattern(n)), ("diagonal", np.eye(n))):
+        axes[name].imshow(kept, cmap="gray_r")
+        axes[name].grid(False)
+        axes[name].set(xticks=[], yticks=[], xlabel=f"{n} training images")
+        say(axes[name], f"{name}: {kept.mean():.1%} of K")
+    of_each_network(axes["sparsity"], networks, "sparsity", original("sparsified"), "linear")
+    say(axes["sparsity"], "Entries in the fullest column of K̃;\na straight line is log n")
+    return figure
+
+
+def example_pattern(n: int) -> NDArray:
+    """Such as training.py draws: entries of probability 2 ln(n)/n inside the classes."""
+    rng = np.random.default_rng(0)
+    below = np.tril(rng.random((n, n)) < 2 * np.log(n) / n)
+    below[n // 2 :, : n // 2] = False
+    return below | below.T | np.eye(n, dtype=bool)
+
+
+# --------------------------------------------------------------------------------------------------
+# Accuracy, condition number, preparing k*, reading the answer
+# --------------------------------------------------------------------------------------------------
+
+
+def accuracy(networks: Networks) -> Figure:
+    """Accuracy of one network at every threshold, beside nearest neighbour."""
+    (network,) = networks.values()
+    there = [place for place in PLACES if place in network.results.threshold.values]
+    figure, axes = panels(1, len(there), WIDTH / len(there), 3.3)
+    for ax, threshold in zip(axes[0], there, strict=True):
+        draw_accuracy(ax, network, threshold)
+        say(ax, f"Threshold {PLACES[threshold]}", 92 // len(there))
+    axes[0, 0].set_ylabel("test accuracy")
+    return figure
+
+
+def draw_accuracy(ax: Axes, network: Network, threshold: str) -> None:
+    """Accuracy of K, K̃ and the diagonal, and of nearest neighbour where baselines are there."""
+    curves = []
+    for approximation, label in LABELS.items():
+        labels = original(approximation, threshold=threshold)
+        style = STYLES[approximation]
+        curves.append(curve(network.results, "accuracy", labels, label, style))
+    if "baselines" in network.parts:
+        place = "zero" if threshold == "zero" else "test median"
+        labels = dict(classifier="nearest neighbour", threshold=place)
+        rival = network.parts["baselines"]
+        curves.append(curve(rival, "accuracy", labels, "nearest\nneighbour", STYLES["rival"]))
+    draw_curves(ax, curves, "shares")
+    size_axis(ax, network.results.n)
+
+
+def condition_number(networks: Networks) -> Figure:
+    """κ of K and of K̃, in both conventions."""
+    return each_network(networks, draw_condition)
+
+
+def draw_condition(ax: Axes, network: Network, corrected: bool = True) -> None:
+    """κ over n, less 1 where κ of K̃ is close to 1."""
+    results, quantity = network.results, "condition_number"
+    nearly_one = means(results, quantity, original("sparsified")).mean.max(initial=0) < 1.1
+    less = 1 if nearly_one else 0
+    style = STYLES["sparsified"]
+    curves = [
+        curve(results, quantity, original("exact"), "K", STYLES["exact"], less),
+        curve(results, quantity, original("sparsified"), "K̃", style, less),
+    ]
+    if corrected:
+        labels = dict(approximation="sparsified", convention="corrected")
+        dashed = style._replace(line="--")
+        curves.append(curve(results, quantity, labels, "K̃, corrected", dashed, less))
+    draw_curves(ax, curves, "log")
+    size_axis(ax, results.n)
+    ax.set_ylabel("condition number κ, less 1" if nearly_one else "condition number κ")
+
+
+def post_selection(networks: Networks) -> Figure:
+    """How often k* is prepared until it succeeds, by what it is divided by."""
+    return each_network(networks, draw_post_selection)
+
+
+def draw_post_selection(ax: Axes, network: Network) -> None:
+    """Attempts over n, a curve for each divisor."""
+    styles = {
+        "fixed constant": STYLES["rival"],
+        "training set": STYLES["sparsified"],
+        "test set": STYLES["diagonal"]._replace(line="--"),
+    }
+    curves = []
+    for divisor, style in styles.items():
+        label = divisor if "constant" in divisor else f"{divisor}'s\nscale"
+        labels = dict(divisor=divisor)
+        found = curve(network.results, "post_selection_measurements", labels, label, style)
+        curves.append(found)
+    draw_curves(ax, curves, "log")
+    size_axis(ax, network.results.n)
+    ax.set_ylabel("attempts until k* is prepared")
+
+
+def readout(networks: Networks) -> Figure:
+    """How many measurements tell the sign, at the threshold of the accuracies and at zero."""
+    return each_network(networks, draw_readout)
+
+
+def draw_readout(ax: Axes, network: Network) -> None:
+    """Readout measurements over n, of K̃ and the diagonal at two thresholds."""
+    curves = []
+    for threshold, line in ((answers.usable_threshold(network.results), "-"), ("zero", "--")):
+        for approximation in ("sparsified", "diagonal"):
+            labels = original(approximation, threshold=threshold)
+            label = f"{LABELS[approximation]}, {threshold.removeprefix('test ')}"
+            style = STYLES[approximation]._replace(line=line)
+            found = curve(network.results, "readout_measurements", labels, label, style)
+            curves.append(found)
+    draw_curves(ax, curves, "log")
+    size_axis(ax, network.results.n)
+    ax.set_ylabel("measurements of one answer")
+
+
+# --------------------------------------------------------------------------------------------------
+# The theorem and real networks, growth
+# --------------------------------------------------------------------------------------------------
+
+
+def theorem(networks: Networks) -> Figure:
+    """What depth does: a row for each network, a panel for each function of `DEPTH_PANELS`."""
+    there = having(networks, "depth_sweep")
+    figure, axes = panels(len(there), len(DEPTH_PANELS), WIDTH / len(DEPTH_PANELS), 2.5)
+    for row, network in zip(axes, there.values(), strict=True):
+        for ax, (title, draw) in zip(row, DEPTH_PANELS.items(), strict=True):
+            draw(ax, network)
+            say(ax, title, 30)
+        n = answers.swept_size(network.part("depth_sweep"))
+        row[0].set_ylabel(network.title.replace(", ", "\n", 1) + f", n = {n:,}")
+    return figure
+
+
+def draw_over_depth(ax: Axes, network: Network, quantity: str, scale: str) -> None:
+    """A quantity over the depth, of K and its approximations; the original's depth is dotted."""
+    sweep = network.part("depth_sweep")
+    curves = []
+    if "approximation" not in sweep[quantity].dims:
+        curves.append(depth_curve(sweep, quantity, {}, "K", STYLES["exact"]))
+    elif quantity == "accuracy":
+        place = dict(threshold=answers.usable_threshold(sweep))
+        for name, label in LABELS.items():
+            labels = original(name, **place)
+            curves.append(depth_curve(sweep, quantity, labels, label, STYLES[name]))
+    else:
+        for name in ("exact", "sparsified"):
+            labels = original(name)
+            curves.append(depth_curve(sweep, quantity, labels, LABELS[name], STYLES[name]))
+    draw_curves(ax, curves, scale)
+    if ax.get_ylim()[0] < 1e-17 and scale == "log":  # far below rounding
+        ax.set_ylim(1e-17, 10)
+    depths = sweep.setting.values
+    size_axis(ax, depths, "depth / L$_{conv}$" if depths.max() <= 1 else "depth, layers")
+    ax.axvline(origin_of(sweep)["depth_rule"], color=GREY, linestyle=":")
+
+
+def depth_curve(sweep: xr.Dataset, quantity: str, labels: Any, label: str, style: Style) -> Curve:
+    """A quantity over the depth at `swept_size`; spreads are pooled over the sizes."""
+    place = sweep.n.values.tolist().index(answers.swept_size(sweep))
+    mean, half = np.full((2, sweep.sizes["setting"]), np.nan)
+    for i, depth in enumerate(sweep.setting.values):
+        values = trial_values(sweep, quantity, setting=depth, **labels)
+        found = size_means(sweep.n.values, values)
+        mean[i], half[i] = found[0][place], found[2][place]
+    return Curve(label, style, sweep.setting.values, mean, half)
+
+
+# A panel about another file is one more function of (axes, network) here.
+DEPTH_PANELS: dict[str, Callable[[Axes, Network], None]] = {
+    "K, off-diagonal over diagonal": partial(
+        draw_over_depth, quantity="off_diagonal_ratio", scale="log"
+    ),
+    "Condition number κ": partial(draw_over_depth, quantity="condition_number", scale="log"),
+    "Accuracy": partial(draw_over_depth, quantity="accuracy", scale="shares"),
+}
+
+
+def growth(networks: Networks) -> Figure:
+    """By how much everything grows from the smallest n to the largest, with the verdict."""
+    figure = each_network(networks, draw_growth)
+    for ax in figure.axes[1:]:
+        ax.set_yticklabels([])
+    return figure
+
+
+def draw_growth(ax: Axes, network: Network) -> None:
+    """The fitted factors of growth with their 95 % intervals, a row for each quantity."""
+    fits = answers.growths(network)
+    first, *_, last = network.results.n.values[[0, -1]]
+    factors = np.array([last / first, *(fit.ratio for fit in fits.values())])
+    ends = 0.5, 2 * np.nanmax(factors)
+    colors = {
+        "no faster than log n": STYLES["diagonal"].color,
+        "faster than log n": STYLES["sparsified"].color,
+        "undecided": GREY,
+    }
+    for row, fit in enumerate(fits.values()):
+        color = colors.get(fit.verdict, STYLES["fully-connected"].color)
+        interval = np.clip(fit.ratio_interval, *ends)
+        ax.plot(interval, [row, row], color=color, linewidth=4, alpha=0.45, marker="")
+        ax.plot(fit.ratio, row, color=color, marker="o")
+        word = "flat" if fit.verdict.startswith("no growth") else fit.verdict
+        place = ax.get_yaxis_transform()
+        ax.text(1.03, row, word, color=color, va="center", fontsize=9, transform=place)
+    guides = {"none": 1.0, "like n": last / first} if last > first else {"none": 1.0}
+    for name, factor in guides.items():
+        ax.axvline(factor, color=GREY, linestyle=":", linewidth=1)
+        ax.text(factor, -0.6, name, color=GREY, ha="center", fontsize=9, backgroundcolor="white")
+    ax.set_yticks(range(len(fits)), labels=list(fits))
+    ax.grid(visible=False, axis="x")
+    ax.set(xscale="log", xlim=ends, ylim=(len(fits) - 0.4, -1.4))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel(f"growth from n = {first} to {last:,}, a factor")
+
+
+# --------------------------------------------------------------------------------------------------
+# Could it have failed, what a prediction costs
+# --------------------------------------------------------------------------------------------------
+
+
+def controls(networks: Networks) -> Figure:
+    """Simple classifiers beside K, all pairs of classes, and constants set by hand."""
+    figure = Figure(figsize=(WIDTH, 5.2))
+    axes = figure.subplot_mosaic([["rivals", "pairs"], ["rivals", "map"]], width_ratios=[1, 1.3])
+    drawn = 0
+    for name, draw in (("rivals", draw_rivals), ("pairs", draw_pairs), ("map", draw_constants)):
+        try:
+            draw(axes[name], networks)
+            drawn += 1
+        except NothingToDraw as missing:
+            leave_empty(axes[name], str(missing))
+    if not drawn:
+        raise NothingToDraw(f"no controls are in the folder; {answers.COMMANDS['baselines']} makes them")
+    return figure
+
+
+def draw_rivals(ax: Axes, networks: Networks) -> None:
+    """By how much simple classifiers are better than K, sorted, at the largest n."""
+    there = having(networks, "baselines")
+    first = next(iter(there.values()))
+    names = [name for name in first.part("baselines").classifier.values if name != "exact"]
+    names.sort(key=lambda name: answers.gain_of_rival(first, name).mean[-1])
+    for name, network in there.items():
+        gains = [answers.gain_of_rival(network, rival) for rival in names]
+        mean = [gain.mean[-1] for gain in gains]
+        half = np.nan_to_num([gain.half[-1] for gain in gains])
+        color, marker, _ = STYLES[name]
+        label = f"{network.short}, n = {gains[0].n[-1]:,}"
+        rows = np.arange(len(names)) + 0.16 * list(there).index(name)
+        options: dict[str, Any] = dict(linestyle="none", elinewidth=1)
+        ax.errorbar(mean, rows, xerr=half, color=color, marker=marker, label=label, **options)
+    ax.axvline(0, color=GREY, linestyle=":")
+    ax.set_xscale("symlog", linthresh=0.02)
+    ax.set_xticks([-0.3, -0.02, 0, 0.02], labels=["−0.3", "−0.02", "0", "+0.02"])
+    ax.set_yticks(range(len(names)), labels=[name.replace(" ", "\n") for name in names])
+    ax.margins(x=0.1)
+    ax.set(ylim=(-1.4, len(names) - 0.5), xlabel="accuracy minus that of K")
+    ax.legend(loc="lower left", labelcolor="linecolor", edgecolor="none", framealpha=1)
+    say(ax, "Simple classifiers beside K", 36)
+
+
+def draw_pairs(ax: Axes, networks: Networks) -> None:
+    """What K̃ loses on each pair of classes, sorted; the network's own pair is circled."""
+    for name, network in having(networks, "digit_pairs").items():
+        lost = answers.setting_losses(network.part("digit_pairs"))
+        color = STYLES[name].color
+        ax.plot(range(1, len(lost) + 1), list(lost.values()), color=color, marker=".", linestyle="")
+        label = network.short
+        first, second = origin_of(network.results)["classes"]
+        for place, pair in enumerate(lost):
+            if pair in (f"{first} {second}", f"{second} {first}"):
+                ring: dict[str, Any] = dict(marker="o", markersize=10, markerfacecolor="none")
+                ax.plot(place + 1, lost[pair], color=color, **ring)
+                label += f",\n{min(first, second)} and {max(first, second)} circled"
+        end = len(lost) + 2, lost[list(lost)[-1]]
+        ax.annotate(label, end, color=color, va="center", annotation_clip=False)
+    ax.set(xlabel="pairs of classes, sorted", ylabel="accuracy lost by K̃")
+    say(ax, "K̃ on all pairs of classes")
+
+
+def draw_constants(ax: Axes, networks: Networks) -> None:
+    """Accuracy of K̃ by the boost of its diagonal and the density, and where it is indefinite."""
+    there = {name: network for name, network in networks.items() if name == "convolutional"}
+    (network, *_) = having(there or networks, "sensitivity").values()
+    sensitivity = network.part("sensitivity")
+    n = answers.swept_size(sensitivity)
+    papers = sensitivity.percentile == origin_of(sensitivity)["papers_setting"][0]
+    plane = sensitivity.sel(original("sparsified", n=n)).isel(setting=papers)
+    plane = plane[["accuracy", "positive_definite"]].mean(("trial", "pattern"))
+    plane = plane.drop_vars("setting").set_index(setting=["boost", "density"]).unstack("setting")
+    shares = plane.accuracy.sel(threshold=answers.usable_threshold(sensitivity))
+    table = shares.transpose("boost", "density")
+    definite = plane.positive_definite.transpose("boost", "density").values == 1
+    ax.imshow(table, origin="lower", aspect="auto", cmap="cividis")
+    title = f"Accuracy of the convolutional K̃, n = {n}"
+    if definite.any() and not definite.all():
+        title += ";\nbelow the red line not positive definite"
+        fine = np.kron(definite, np.ones((50, 50)))  # so that the line follows the cells
+        rows, columns = definite.shape
+        extent = -0.5, columns - 0.5, -0.5, rows - 0.5
+        ax.contour(fine, levels=[0.5], extent=extent, colors="#CC0000", linewidths=3)
+    for (row, column), value in np.ndenumerate(table.values):
+        color = "white" if value < table.mean() else "black"
+        ax.text(column, row, f"{value:.3f}", ha="center", va="center", fontsize=8, color=color)
+    corner = np.searchsorted(table.density, 1) - 0.5, np.searchsorted(table.boost, 1) - 0.5
+    ax.add_patch(Rectangle(corner, 1, 1, fill=False, linewidth=2))
+    ax.set_xticks(range(table.sizes["density"]), labels=[f"{x:g}" for x in table.density.values])
+    ax.set_yticks(range(table.sizes["boost"]), labels=[f"{y:g}" for y in table.boost.values])
+    ax.grid(False)
+    ax.set(xlabel="density of the pattern (paper: 1)", ylabel="boost (paper: 1)")
+    say(ax, title)
+
+
+def cost(networks: Networks) -> Figure:
+    """Queries of the cheapest quantum ways to one prediction, and classical operations."""
+    return each_network(having(networks, "emulation"), draw_cost)
+
+
+def draw_cost(ax: Axes, network: Network) -> None:
+    """Costs over n."""
+    found = answers.cost_curves(network)
+    styles = [STYLES[name] for name in ("sparsified", "diagonal", "rival")]
+    curves = []
+    for (label, level), style in zip(found.items(), styles, strict=True):
+        curves.append(Curve(label, style, *level))
+    draw_curves(ax, curves, "log")
+    size_axis(ax, curves[0].x)
+    ax.set_ylabel("cost of one prediction")
