@@ -22,7 +22,7 @@ from runtime.results import is_computed, origin_of, read_results
 NETWORKS = ("fully-connected", "convolutional")
 DATASETS = {  # what file names begin with, and the name in titles
     "mnist": ("", "MNIST"),
-    "digits": ("digits-", "NOT MNIST: scikit-learn digits"),
+    "digits": ("digits-", "digits (NOT MNIST)"),
     "fashion_mnist": ("fashion-mnist-", "Fashion-MNIST"),
 }
 COMMANDS = {  # what writes {prefix}_{kind}.nc
@@ -128,7 +128,7 @@ def load(folder: str | Path, dataset: str = "mnist", classes: str = "") -> dict[
 
 
 def read_parts(network: Network) -> bool:
-    """Read all files of a network; what can't be read is left out, with a line. False without results."""
+    """Read all files of a network, but for damaged ones, which a line names. False without results."""
     for kind in COMMANDS:
         path = network.folder / f"{network.prefix}_{kind}.nc"
         if path.exists():
@@ -234,7 +234,10 @@ def growths(network: Network) -> dict[str, Any]:
         "reading the diagonal": ("readout_measurements", original("diagonal", **place)),
     }
     for divisor in results.divisor.values:
-        quantities[f"preparing k* ({divisor})"] = "post_selection_measurements", dict(divisor=divisor)
+        quantities[f"preparing k* ({divisor})"] = (
+            "post_selection_measurements",
+            dict(divisor=divisor),
+        )
     found = {}
     for label, (quantity, labels) in quantities.items():
         found[label] = fit_growth(results.n.values, trial_values(results, quantity, **labels))
@@ -244,14 +247,16 @@ def growths(network: Network) -> dict[str, Any]:
 def cost_curves(network: Network) -> dict[str, Means]:
     """The cheapest way to one prediction of each kind: queries, or classical operations.
 
-    For 99 % of the accuracy without noise at the test set's median, k* over the training set's scale.
+    For 99 % of the accuracy without noise, t at the test set's median, the training set's scale.
     """
     emulation = network.part("emulation").sel(threshold="test median")
     counted = dict(divisor="training set", kind="all", statistic="mean")
     return {
         "K̃,\nqueries": cheapest(emulation.cost.sel(counted)),
         "diagonal,\nqueries": cheapest(emulation.cost_without_solver.sel(counted)),
-        "classical,\noperations": cheapest(emulation.operations_classical.sel(approximation="sparsified")),
+        "classical,\noperations": cheapest(
+            emulation.operations_classical.sel(approximation="sparsified")
+        ),
     }
 
 
@@ -285,7 +290,7 @@ def loss_in_words(network: Network, threshold: str = "") -> str:
     beyond = np.where(np.abs(mean) > half, mean, 0)
     worst = np.argmax(np.abs(beyond))
     if beyond[worst] == 0:
-        return "K̃ loses nothing beyond chance"
+        return f"K̃ loses nothing beyond chance (± {number(np.nanmax(half), 1)})"
     verb = "loses" if beyond[worst] > 0 else "gains"
     return f"K̃ {verb} up to {abs(beyond[worst]):.3f} (n = {n[worst]:,})"
 
@@ -306,7 +311,7 @@ def condition_in_words(network: Network) -> str:
     for approximation in ("sparsified", "exact"):
         largest = means(network.results, "condition_number", original(approximation)).mean.max()
         levels.append(f"{largest:.4f}" if largest < 1.1 else number(largest))
-    return f"mean κ ≤ {levels[0]} for K̃, ≤ {levels[1]} for K"
+    return f"mean κ: K̃ ≤ {levels[0]}, K ≤ {levels[1]}"
 
 
 def rivals_in_words(network: Network) -> str:
@@ -330,7 +335,7 @@ def kept(network: Network) -> str:
     """How much of K does K̃ keep?"""
     n, entries, _ = means(network.results, "sparsity", original("sparsified"))
     verdict = growths(network)["entries a column of K̃"].verdict
-    level = f"{number(entries[-1])} of {n[-1]:,} entries in its fullest column"
+    level = f"{number(entries[-1])} of {n[-1]:,} entries in its fullest column, on average"
     return f"K̃ keeps {level}; growth: {verdict}"
 
 
@@ -378,9 +383,12 @@ def depth_in_words(network: Network) -> str:
 def what_grows(network: Network) -> str:
     """What grows faster than log n, and of what nobody can tell?"""
     said = []
+    fits = growths(network)
     for verdict in ("faster than log n", "undecided"):
-        labels = [label for label, fit in growths(network).items() if fit.verdict == verdict]
-        if labels:
+        labels = [label for label, fit in fits.items() if fit.verdict == verdict]
+        if len(labels) == len(fits):
+            said.append(f"{verdict}: everything")
+        elif labels:
             said.append(f"{verdict}: {', '.join(labels)}")
     return "; ".join(said) or "nothing grows faster than log n"
 
@@ -394,7 +402,9 @@ def pairs_in_words(network: Network) -> str:
     if max(map(abs, lost.values())) < 0.0005:
         return f"K̃ loses nothing on any {place}"
     median = np.median(list(lost.values()))
-    return f"K̃ loses {most:.3f} on {worst.replace(' ', ' and ')}, {median:.3f} on the median {place}"
+    return (
+        f"K̃ loses {most:.3f} on {worst.replace(' ', ' and ')}, {median:.3f} on the median {place}"
+    )
 
 
 def costs_less(network: Network) -> str:
@@ -403,7 +413,9 @@ def costs_less(network: Network) -> str:
     sparsified, diagonal, classical = (curve.mean[-1] for curve in curves)
     verdict = "Yes" if min(sparsified, diagonal) < classical else "No"
     quantum = f"{number(sparsified)} queries with K̃, {number(diagonal)} with the diagonal"
-    return f"{verdict}: {quantum}, {number(classical)} classical operations (n = {curves[0].n[-1]:,})"
+    return (
+        f"{verdict}: {quantum}, {number(classical)} classical operations (n = {curves[0].n[-1]:,})"
+    )
 
 
 def known_sizes(network: Network) -> str:

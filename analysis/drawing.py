@@ -18,7 +18,9 @@ from PIL import Image
 
 Array = NDArray[np.float64]
 STYLE_FILE = Path(__file__).with_name("style.mplstyle")
-LINE_HEIGHT = 0.24  # inches that a line of a curve's name needs before titles make panels smaller
+LINE_HEIGHT = (
+    0.24  # inches that a line of a curve's name needs before titles make panels smaller
+)
 SAME = 0.012  # of an axis: curves that stay closer get one name
 
 
@@ -51,7 +53,9 @@ def in_style() -> Iterator[None]:
         yield
 
 
-def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, NDArray]:
+def panels(
+    rows: int, columns: int, width: float, height: float
+) -> tuple[Figure, NDArray]:
     """A figure of panels, width and height of each in inches, and its axes [rows, columns]."""
     figure = Figure(figsize=(width * columns, height * rows))
     return figure, figure.subplots(rows, columns, squeeze=False)
@@ -59,16 +63,23 @@ def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure
 
 def say(ax: Axes, text: str, letters: int = 46) -> None:
     """A panel's title, in lines of so many letters; equations are not broken."""
-    space = "\N{NO-BREAK SPACE}"
-    text = text.replace(" = ", f"{space}={space}").replace("≤ ", f"≤{space}")
+    for sign in "=≤":
+        text = text.replace(f" {sign} ", f"\N{NO-BREAK SPACE}{sign}\N{NO-BREAK SPACE}")
     ax.set_title("\n".join(textwrap.fill(line, letters) for line in text.splitlines()))
 
 
 def leave_empty(ax: Axes, reason: str) -> None:
     """A panel without a picture, and why."""
-    ax.set_axis_off()
-    place: dict[str, Any] = dict(ha="center", va="center", transform=ax.transAxes)
-    ax.text(0.5, 0.5, textwrap.fill(reason, 30), color=GREY, fontsize=9, **place)
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    note(ax, 0.5, 0.5, textwrap.fill(reason, 30), ha="center", va="center")
+
+
+def note(
+    ax: Axes, x: float, y: float, text: str, color: str = GREY, **how: Any
+) -> None:
+    """A small text in a panel; x and y are shares of it unless `transform` says otherwise."""
+    ax.text(x, y, text, color=color, fontsize=9, **{"transform": ax.transAxes, **how})
 
 
 def picture_of(figure: Figure) -> bytes:
@@ -90,6 +101,11 @@ class Curve:
     mean: Array
     half: Array
 
+    def at(self, there: NDArray[np.bool_]) -> "Curve":
+        """The curve at some of its x."""
+        x, mean, half = self.x[there], self.mean[there], self.half[there]
+        return replace(self, x=x, mean=mean, half=half)
+
 
 def draw_curves(ax: Axes, curves: Iterable[Curve], scale: str = "linear") -> None:
     """Curves with their intervals and names, and the vertical axis that holds them.
@@ -101,25 +117,29 @@ def draw_curves(ax: Axes, curves: Iterable[Curve], scale: str = "linear") -> Non
         there = np.isfinite(curve.mean)
         if not there.all():
             where = ", ".join(number(x) for x in curve.x[~there])
-            text = f"{curve.label}: infinite at {where}"
-            ax.text(0.02, 0.02, text, color=curve.style.color, fontsize=8, transform=ax.transAxes)
+            note(
+                ax, 0.02, 0.02, f"{curve.label}: infinite at {where}", curve.style.color
+            )
         if there.any():
-            x, mean, half = curve.x[there], curve.mean[there], curve.half[there]
-            finite.append(Curve(curve.label, curve.style, x, mean, half))
+            finite.append(curve.at(there))
     if not finite:
         leave_empty(ax, "no trial yet")
         return
     value_axis(ax, finite, scale)
     distinct = without_doubles(ax, finite)
     for curve in distinct:
-        half = np.nan_to_num(curve.half)
-        below = half  # on a logarithmic axis an interval that reaches 0 is cut
-        if scale == "log":
-            below = np.minimum(half, 0.999 * np.abs(curve.mean))
-        color, marker, line = curve.style
-        bars = ax.errorbar(curve.x, curve.mean, [below, half], color=color, elinewidth=1)
-        bars.lines[0].set(marker=marker, linestyle=line)
+        draw_curve(ax, curve)
     name_curves(ax, distinct)
+
+
+def draw_curve(ax: Axes, curve: Curve) -> None:
+    """Means and intervals; on a logarithmic axis an interval that reaches 0 is cut."""
+    below = above = np.nan_to_num(curve.half)
+    if ax.get_yscale() == "log":
+        below = np.minimum(below, 0.999 * np.abs(curve.mean))
+    color, marker, line = curve.style
+    bars = ax.errorbar(curve.x, curve.mean, [below, above], color=color, elinewidth=1)
+    bars.lines[0].set(marker=marker, linestyle=line)
 
 
 def value_axis(ax: Axes, curves: Sequence[Curve], scale: str) -> None:
@@ -142,8 +162,7 @@ def value_axis(ax: Axes, curves: Sequence[Curve], scale: str) -> None:
         low, high = max(low, 0), min(high, 1)
         if low < 0.55 and high > 0.55:
             ax.axhline(0.5, color=GREY, linestyle=":", linewidth=1)
-            place = ax.get_yaxis_transform()
-            ax.text(0.01, 0.49, "chance", color=GREY, va="top", transform=place)
+            note(ax, 0.01, 0.49, "chance", va="top", transform=ax.get_yaxis_transform())
     margin = max(0.06 * (high - low), 0.004)
     ax.set_ylim(low - margin, high + margin)
     ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
@@ -163,7 +182,9 @@ def without_doubles(ax: Axes, curves: Sequence[Curve]) -> list[Curve]:
             if np.array_equal(curve.x, other.x):
                 distance = heights_of(ax, curve.mean) - heights_of(ax, other.mean)
                 if np.abs(distance).max() < SAME:
-                    distinct[place] = replace(other, label=f"{other.label} =\n{curve.label}")
+                    distinct[place] = replace(
+                        other, label=f"{other.label} =\n{curve.label}"
+                    )
                     break
         else:
             distinct.append(curve)
@@ -178,9 +199,15 @@ def name_curves(ax: Axes, curves: Sequence[Curve]) -> None:
     inches = ax.get_window_extent().height / ax.figure.dpi
     middles = spread_out(ends, lines * LINE_HEIGHT / inches)
     for curve, middle in zip(curves, middles, strict=True):
-        place: dict[str, Any] = dict(xycoords="axes fraction", textcoords="offset points")
-        color = curve.style.color
-        ax.annotate(curve.label, (1, middle), (5, 0), color=color, va="center", **place)
+        ax.annotate(
+            curve.label,
+            (1, middle),
+            xytext=(5, 0),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            color=curve.style.color,
+            va="center",
+        )
 
 
 def spread_out(middles: Array, heights: Array) -> Array:
@@ -209,7 +236,9 @@ def size_axis(ax: Axes, sizes: ArrayLike, label: str = "training images n") -> N
     for tick in ticks[::-1]:
         if all(max(tick / other, other / tick) >= apart for other in named):
             named.append(tick)
-    ax.set_xticks(ticks, labels=[number(tick) if tick in named else "" for tick in ticks])
+    ax.set_xticks(
+        ticks, labels=[number(tick) if tick in named else "" for tick in ticks]
+    )
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel(label)
 

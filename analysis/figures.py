@@ -34,6 +34,7 @@ from analysis.drawing import (
     draw_curves,
     in_style,
     leave_empty,
+    note,
     number,
     panels,
     picture_of,
@@ -57,7 +58,7 @@ WIDTH = 8  # inches, shown as 800 pixels
 
 
 def save(networks: Networks, drawing: Callable[..., Figure], name: str = "") -> bytes:
-    """Draw a figure and write it to {folder}/figures/, beginning as the results do. Returns the PNG."""
+    """Draw a figure and write it to {folder}/figures/, named as the results are. Returns the PNG."""
     with in_style():
         picture = picture_of(drawing(networks))
     network = next(iter(networks.values()))
@@ -91,7 +92,9 @@ def show(
     except (NothingToDraw, BadInput) as missing:
         print(f"note: {missing}")
     except KeyError as missing:
-        print(f"note: {name} is not drawn: its file has no {missing}; another version wrote it")
+        print(
+            f"note: {name} is not drawn: its file has no {missing}; another version wrote it"
+        )
     else:
         shown = {"image/png": picture, "text/plain": name}
         display(shown, metadata={"image/png": {"width": 100 * WIDTH}}, raw=True)
@@ -124,13 +127,20 @@ def each_network(networks: Networks, draw: Callable[[Axes, Network], None]) -> F
 
 
 def curve(
-    results: xr.Dataset, quantity: str, labels: Any, label: str, style: Style, less: float = 0
+    results: xr.Dataset,
+    quantity: str,
+    labels: Any,
+    label: str,
+    style: Style,
+    less: float = 0,
 ) -> Curve:
     """A quantity over n at these labels, `less` subtracted."""
     return Curve(label, style, *means(results, quantity, labels, less))
 
 
-def of_each_network(ax: Axes, networks: Networks, quantity: str, labels: Any, scale: str) -> None:
+def of_each_network(
+    ax: Axes, networks: Networks, quantity: str, labels: Any, scale: str
+) -> None:
     """One quantity of all networks over n."""
     curves = []
     for name, network in networks.items():
@@ -147,7 +157,9 @@ def of_each_network(ax: Axes, networks: Networks, quantity: str, labels: Any, sc
 def overview(networks: Networks) -> Figure:
     """README's picture: a row for each network, of K itself, accuracy and condition number."""
     figure, axes = panels(len(networks), 3, WIDTH / 3, 2.5)
-    for (kernel, accuracies, condition), network in zip(axes, networks.values(), strict=True):
+    for (kernel, accuracies, condition), network in zip(
+        axes, networks.values(), strict=True
+    ):
         draw_kernel(kernel, network)
         kernel.set_ylabel(network.title.replace(", ", "\n", 1), fontsize=11)
         threshold = answers.usable_threshold(network.results)
@@ -156,7 +168,7 @@ def overview(networks: Networks) -> Figure:
         accuracies.set_ylabel(place, fontsize=9)
         say(accuracies, answers.spoken(network, answers.loss_in_words), 27)
         draw_condition(condition, network, corrected=False)
-        say(condition, answers.spoken(network, answers.condition_in_words), 25)
+        say(condition, answers.spoken(network, answers.condition_in_words), 24)
     return figure
 
 
@@ -180,7 +192,7 @@ def draw_kernel(ax: Axes, network: Network, most: int = 64) -> None:
     ax.grid(False)
     ax.set(xticks=[], yticks=[])
     typical = number(float(np.median(beside)), 1)
-    say(ax, f"K at n = {len(kernel)}: beside the diagonal {typical} of it", 27)
+    say(ax, f"K at n = {len(kernel)}: entries beside the diagonal {typical} of it", 27)
 
 
 def data(networks: Networks) -> Figure:
@@ -197,12 +209,12 @@ def data(networks: Networks) -> Figure:
 
 def draw_images(ax: Axes, network: Network, count: int = 6) -> None:
     """Some training images of each class, class +1 above."""
-    say(ax, network.title)
+    say(ax, network.title, 40)
     try:
         with contextlib.redirect_stderr(sys.stdout):
             split = load_data(network.dataset)["train"]
     except (BadInput, OSError) as error:
-        leave_empty(ax, f"no images here: {error}"[:150])
+        leave_empty(ax, textwrap.shorten(f"no images here: {error}", 120, placeholder=" …"))
         return
     rng = np.random.default_rng(0)
     rows = []
@@ -225,7 +237,9 @@ def approximations(networks: Networks, n: int = 64) -> Figure:
         axes[name].grid(False)
         axes[name].set(xticks=[], yticks=[], xlabel=f"{n} training images")
         say(axes[name], f"{name}: {kept.mean():.1%} of K")
-    of_each_network(axes["sparsity"], networks, "sparsity", original("sparsified"), "linear")
+    of_each_network(
+        axes["sparsity"], networks, "sparsity", original("sparsified"), "linear"
+    )
     say(axes["sparsity"], "Entries in the fullest column of K̃;\na straight line is log n")
     return figure
 
@@ -266,7 +280,9 @@ def draw_accuracy(ax: Axes, network: Network, threshold: str) -> None:
         place = "zero" if threshold == "zero" else "test median"
         labels = dict(classifier="nearest neighbour", threshold=place)
         rival = network.parts["baselines"]
-        curves.append(curve(rival, "accuracy", labels, "nearest\nneighbour", STYLES["rival"]))
+        curves.append(
+            curve(rival, "accuracy", labels, "nearest\nneighbour", STYLES["rival"])
+        )
     draw_curves(ax, curves, "shares")
     size_axis(ax, network.results.n)
 
@@ -326,7 +342,10 @@ def readout(networks: Networks) -> Figure:
 def draw_readout(ax: Axes, network: Network) -> None:
     """Readout measurements over n, of K̃ and the diagonal at two thresholds."""
     curves = []
-    for threshold, line in ((answers.usable_threshold(network.results), "-"), ("zero", "--")):
+    for threshold, line in (
+        (answers.usable_threshold(network.results), "-"),
+        ("zero", "--"),
+    ):
         for approximation in ("sparsified", "diagonal"):
             labels = original(approximation, threshold=threshold)
             label = f"{LABELS[approximation]}, {threshold.removeprefix('test ')}"
@@ -379,7 +398,9 @@ def draw_over_depth(ax: Axes, network: Network, quantity: str, scale: str) -> No
     ax.axvline(origin_of(sweep)["depth_rule"], color=GREY, linestyle=":")
 
 
-def depth_curve(sweep: xr.Dataset, quantity: str, labels: Any, label: str, style: Style) -> Curve:
+def depth_curve(
+    sweep: xr.Dataset, quantity: str, labels: Any, label: str, style: Style
+) -> Curve:
     """A quantity over the depth at `swept_size`; spreads are pooled over the sizes."""
     place = sweep.n.values.tolist().index(answers.swept_size(sweep))
     mean, half = np.full((2, sweep.sizes["setting"]), np.nan)
@@ -395,7 +416,9 @@ DEPTH_PANELS: dict[str, Callable[[Axes, Network], None]] = {
     "K, off-diagonal over diagonal": partial(
         draw_over_depth, quantity="off_diagonal_ratio", scale="log"
     ),
-    "Condition number κ": partial(draw_over_depth, quantity="condition_number", scale="log"),
+    "Condition number κ": partial(
+        draw_over_depth, quantity="condition_number", scale="log"
+    ),
     "Accuracy": partial(draw_over_depth, quantity="accuracy", scale="shares"),
 }
 
@@ -411,31 +434,44 @@ def growth(networks: Networks) -> Figure:
 def draw_growth(ax: Axes, network: Network) -> None:
     """The fitted factors of growth with their 95 % intervals, a row for each quantity."""
     fits = answers.growths(network)
-    first, *_, last = network.results.n.values[[0, -1]]
-    factors = np.array([last / first, *(fit.ratio for fit in fits.values())])
-    ends = 0.5, 2 * np.nanmax(factors)
-    colors = {
-        "no faster than log n": STYLES["diagonal"].color,
-        "faster than log n": STYLES["sparsified"].color,
-        "undecided": GREY,
-    }
-    for row, fit in enumerate(fits.values()):
-        color = colors.get(fit.verdict, STYLES["fully-connected"].color)
-        interval = np.clip(fit.ratio_interval, *ends)
-        ax.plot(interval, [row, row], color=color, linewidth=4, alpha=0.45, marker="")
-        ax.plot(fit.ratio, row, color=color, marker="o")
-        word = "flat" if fit.verdict.startswith("no growth") else fit.verdict
-        place = ax.get_yaxis_transform()
-        ax.text(1.03, row, word, color=color, va="center", fontsize=9, transform=place)
-    guides = {"none": 1.0, "like n": last / first} if last > first else {"none": 1.0}
-    for name, factor in guides.items():
-        ax.axvline(factor, color=GREY, linestyle=":", linewidth=1)
-        ax.text(factor, -0.6, name, color=GREY, ha="center", fontsize=9, backgroundcolor="white")
+    sizes = network.results.n.values
+    like_n = sizes[-1] / sizes[0]
+    largest = np.nanmax([like_n, *(fit.ratio for fit in fits.values())])
+    ax.set(xscale="log", xlim=(0.5, 2 * largest), ylim=(len(fits) - 0.4, -1.4))
     ax.set_yticks(range(len(fits)), labels=list(fits))
+    for row, fit in enumerate(fits.values()):
+        draw_fit(ax, row, fit)
+    for factor, name in ((1, "none"), (like_n, "like n")):
+        if factor == 1 or factor > 8:  # else there is no room for both
+            ax.axvline(factor, color=GREY, linestyle=":", linewidth=1)
+            place = ax.transData
+            note(
+                ax,
+                factor,
+                -0.6,
+                name,
+                ha="center",
+                backgroundcolor="white",
+                transform=place,
+            )
     ax.grid(visible=False, axis="x")
-    ax.set(xscale="log", xlim=ends, ylim=(len(fits) - 0.4, -1.4))
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xlabel(f"growth from n = {first} to {last:,}, a factor")
+    ax.set_xlabel(f"growth from n = {sizes[0]} to {sizes[-1]:,}, a factor")
+
+
+def draw_fit(ax: Axes, row: int, fit: Any) -> None:
+    """One factor of growth, its interval as far as the axis goes, and the verdict."""
+    styles = {
+        "no faster than log n": STYLES["diagonal"],
+        "faster than log n": STYLES["sparsified"],
+        "undecided": Style(GREY, "o"),
+    }
+    color = styles.get(fit.verdict, STYLES["fully-connected"]).color
+    interval = np.clip(fit.ratio_interval, *ax.get_xlim())
+    ax.plot(interval, [row, row], color=color, linewidth=4, alpha=0.45)
+    ax.plot(fit.ratio, row, color=color, marker="o")
+    word = "flat" if fit.verdict.startswith("no growth") else fit.verdict
+    note(ax, 1.03, row, word, color, va="center", transform=ax.get_yaxis_transform())
 
 
 # --------------------------------------------------------------------------------------------------
@@ -446,16 +482,24 @@ def draw_growth(ax: Axes, network: Network) -> None:
 def controls(networks: Networks) -> Figure:
     """Simple classifiers beside K, all pairs of classes, and constants set by hand."""
     figure = Figure(figsize=(WIDTH, 5.2))
-    axes = figure.subplot_mosaic([["rivals", "pairs"], ["rivals", "map"]], width_ratios=[1, 1.3])
+    axes = figure.subplot_mosaic(
+        [["rivals", "pairs"], ["rivals", "map"]], width_ratios=[1, 1.3]
+    )
     drawn = 0
-    for name, draw in (("rivals", draw_rivals), ("pairs", draw_pairs), ("map", draw_constants)):
+    for name, draw in (
+        ("rivals", draw_rivals),
+        ("pairs", draw_pairs),
+        ("map", draw_constants),
+    ):
         try:
             draw(axes[name], networks)
             drawn += 1
         except NothingToDraw as missing:
             leave_empty(axes[name], str(missing))
     if not drawn:
-        raise NothingToDraw(f"no controls are in the folder; {answers.COMMANDS['baselines']} makes them")
+        raise NothingToDraw(
+            f"no controls are in the folder; {answers.COMMANDS['baselines']} makes them"
+        )
     return figure
 
 
@@ -465,15 +509,8 @@ def draw_rivals(ax: Axes, networks: Networks) -> None:
     first = next(iter(there.values()))
     names = [name for name in first.part("baselines").classifier.values if name != "exact"]
     names.sort(key=lambda name: answers.gain_of_rival(first, name).mean[-1])
-    for name, network in there.items():
-        gains = [answers.gain_of_rival(network, rival) for rival in names]
-        mean = [gain.mean[-1] for gain in gains]
-        half = np.nan_to_num([gain.half[-1] for gain in gains])
-        color, marker, _ = STYLES[name]
-        label = f"{network.short}, n = {gains[0].n[-1]:,}"
-        rows = np.arange(len(names)) + 0.16 * list(there).index(name)
-        options: dict[str, Any] = dict(linestyle="none", elinewidth=1)
-        ax.errorbar(mean, rows, xerr=half, color=color, marker=marker, label=label, **options)
+    for place, network in enumerate(there.values()):
+        draw_gains(ax, network, names, 0.16 * place)
     ax.axvline(0, color=GREY, linestyle=":")
     ax.set_xscale("symlog", linthresh=0.02)
     ax.set_xticks([-0.3, -0.02, 0, 0.02], labels=["−0.3", "−0.02", "0", "+0.02"])
@@ -484,20 +521,43 @@ def draw_rivals(ax: Axes, networks: Networks) -> None:
     say(ax, "Simple classifiers beside K", 36)
 
 
+def draw_gains(ax: Axes, network: Network, names: list[str], shift: float) -> None:
+    """What each of these classifiers gains over K, with intervals, a row each."""
+    gains = [answers.gain_of_rival(network, name) for name in names]
+    color, marker, _ = STYLES[network.name]
+    ax.errorbar(
+        [gain.mean[-1] for gain in gains],
+        shift + np.arange(len(names)),
+        xerr=np.nan_to_num([gain.half[-1] for gain in gains]),
+        label=f"{network.short}, n = {gains[0].n[-1]:,}",
+        color=color,
+        marker=marker,
+        linestyle="none",
+        elinewidth=1,
+    )
+
+
 def draw_pairs(ax: Axes, networks: Networks) -> None:
     """What K̃ loses on each pair of classes, sorted; the network's own pair is circled."""
     for name, network in having(networks, "digit_pairs").items():
         lost = answers.setting_losses(network.part("digit_pairs"))
         color = STYLES[name].color
-        ax.plot(range(1, len(lost) + 1), list(lost.values()), color=color, marker=".", linestyle="")
+        places = range(1, len(lost) + 1)
+        ax.plot(places, list(lost.values()), color=color, marker=".", linestyle="none")
         label = network.short
-        first, second = origin_of(network.results)["classes"]
-        for place, pair in enumerate(lost):
-            if pair in (f"{first} {second}", f"{second} {first}"):
-                ring: dict[str, Any] = dict(marker="o", markersize=10, markerfacecolor="none")
-                ax.plot(place + 1, lost[pair], color=color, **ring)
-                label += f",\n{min(first, second)} and {max(first, second)} circled"
-        end = len(lost) + 2, lost[list(lost)[-1]]
+        own = sorted(map(str, origin_of(network.results)["classes"]))
+        for place, pair in zip(places, lost, strict=True):
+            if sorted(pair.split()) == own:
+                ax.plot(
+                    place,
+                    lost[pair],
+                    color=color,
+                    marker="o",
+                    fillstyle="none",
+                    markersize=10,
+                )
+                label += f",\n{' and '.join(own)} circled"
+        end = len(lost) + 2, max(lost.values())
         ax.annotate(label, end, color=color, va="center", annotation_clip=False)
     ax.set(xlabel="pairs of classes, sorted", ylabel="accuracy lost by K̃")
     say(ax, "K̃ on all pairs of classes")
@@ -507,33 +567,43 @@ def draw_constants(ax: Axes, networks: Networks) -> None:
     """Accuracy of K̃ by the boost of its diagonal and the density, and where it is indefinite."""
     there = {name: network for name, network in networks.items() if name == "convolutional"}
     (network, *_) = having(there or networks, "sensitivity").values()
-    sensitivity = network.part("sensitivity")
-    n = answers.swept_size(sensitivity)
-    papers = sensitivity.percentile == origin_of(sensitivity)["papers_setting"][0]
-    plane = sensitivity.sel(original("sparsified", n=n)).isel(setting=papers)
-    plane = plane[["accuracy", "positive_definite"]].mean(("trial", "pattern"))
-    plane = plane.drop_vars("setting").set_index(setting=["boost", "density"]).unstack("setting")
-    shares = plane.accuracy.sel(threshold=answers.usable_threshold(sensitivity))
-    table = shares.transpose("boost", "density")
-    definite = plane.positive_definite.transpose("boost", "density").values == 1
-    ax.imshow(table, origin="lower", aspect="auto", cmap="cividis")
-    title = f"Accuracy of the convolutional K̃, n = {n}"
+    plane = plane_of_constants(network.part("sensitivity"))
+    draw_map(ax, plane.accuracy)
+    title = f"Accuracy of the convolutional K̃, n = {int(plane.n)}"
+    definite = plane.positive_definite.values == 1
     if definite.any() and not definite.all():
         title += ";\nbelow the red line not positive definite"
         fine = np.kron(definite, np.ones((50, 50)))  # so that the line follows the cells
-        rows, columns = definite.shape
-        extent = -0.5, columns - 0.5, -0.5, rows - 0.5
-        ax.contour(fine, levels=[0.5], extent=extent, colors="#CC0000", linewidths=3)
-    for (row, column), value in np.ndenumerate(table.values):
-        color = "white" if value < table.mean() else "black"
-        ax.text(column, row, f"{value:.3f}", ha="center", va="center", fontsize=8, color=color)
-    corner = np.searchsorted(table.density, 1) - 0.5, np.searchsorted(table.boost, 1) - 0.5
-    ax.add_patch(Rectangle(corner, 1, 1, fill=False, linewidth=2))
-    ax.set_xticks(range(table.sizes["density"]), labels=[f"{x:g}" for x in table.density.values])
-    ax.set_yticks(range(table.sizes["boost"]), labels=[f"{y:g}" for y in table.boost.values])
-    ax.grid(False)
+        edges = -0.5, definite.shape[1] - 0.5, -0.5, definite.shape[0] - 0.5
+        ax.contour(fine, levels=[0.5], extent=edges, colors="#CC0000", linewidths=3)
+    papers = [np.searchsorted(plane[axis], 1) - 0.5 for axis in ("density", "boost")]
+    ax.add_patch(Rectangle((papers[0], papers[1]), 1, 1, fill=False, linewidth=2))
     ax.set(xlabel="density of the pattern (paper: 1)", ylabel="boost (paper: 1)")
     say(ax, title)
+
+
+def plane_of_constants(sensitivity: xr.Dataset) -> xr.Dataset:
+    """Means of K̃ [boost, density] at the paper's percentile and the largest n of several trials."""
+    papers = sensitivity.percentile == origin_of(sensitivity)["papers_setting"][0]
+    place = dict(threshold=answers.usable_threshold(sensitivity))
+    labels = original("sparsified", n=answers.swept_size(sensitivity), **place)
+    plane = sensitivity[["accuracy", "positive_definite"]].sel(labels).isel(setting=papers)
+    plane = plane.mean(("trial", "pattern")).drop_vars("setting")
+    plane = plane.set_index(setting=["boost", "density"]).unstack("setting")
+    return plane.transpose("boost", "density")
+
+
+def draw_map(ax: Axes, table: xr.DataArray) -> None:
+    """A table of numbers as colours, with the numbers on them."""
+    rows, columns = (table[axis].values for axis in table.dims)
+    ax.imshow(table, origin="lower", aspect="auto", cmap="cividis")
+    ax.grid(False)
+    ax.set_xticks(range(len(columns)), labels=[f"{value:g}" for value in columns])
+    ax.set_yticks(range(len(rows)), labels=[f"{value:g}" for value in rows])
+    for (row, column), value in np.ndenumerate(table.values):
+        color = "white" if value < table.mean() else "black"
+        text = f"{value:.3f}"
+        note(ax, column, row, text, color, ha="center", va="center", transform=ax.transData)
 
 
 def cost(networks: Networks) -> Figure:

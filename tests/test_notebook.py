@@ -49,7 +49,7 @@ def test_the_notebook_runs_in_a_kernel(tmp_path):
     assert "NO RESULTS OF mnist: THESE ARE OF digits" in text
     for kind in ("depth_sweep", "digit_pairs", "emulation"):
         assert f"digits-fully-connected_{kind}.nc is not in" in text
-    assert text.count("- **Convolutional, NOT MNIST: scikit-learn digits 0 and 1:**") == 12
+    assert text.count("- **Convolutional, digits (NOT MNIST) 0 and 1:**") == 12
 
 
 def test_every_section_is_a_question_a_figure_and_an_answer():
