@@ -70,6 +70,16 @@ class Network:
     folder: Path
     parts: dict[str, xr.Dataset] = field(default_factory=dict, repr=False)
 
+    def read(self) -> None:
+        """Read all files but for damaged ones, which a line names."""
+        for kind in COMMANDS:
+            path = self.folder / f"{self.prefix}_{kind}.nc"
+            if path.exists():
+                try:
+                    self.parts[kind] = read_results(path)
+                except BadInput as error:
+                    print(f"note: left out: {error}")
+
     def part(self, kind: str) -> xr.Dataset:
         """The results of one kind. Raises NothingToDraw where they are not in the folder."""
         if kind not in self.parts:
@@ -101,42 +111,22 @@ def load(folder: str | Path, dataset: str = "mnist", classes: str = "") -> dict[
     """
     if dataset not in DATASETS:
         raise BadInput("dataset", dataset, f"unknown; use one of {', '.join(DATASETS)}")
-    there = {}
-    for choice in DATASETS:
-        prefixes = {name: f"{DATASETS[choice][0]}{name}" for name in NETWORKS}
-        if classes:
-            prefixes = {name: f"{prefix}-{classes}" for name, prefix in prefixes.items()}
+    ending = f"-{classes}" if classes else ""
+    for choice in (dataset, *DATASETS):
         networks = {}
-        for name, prefix in prefixes.items():
-            if (Path(folder) / f"{prefix}_results.nc").exists():
-                networks[name] = Network(name, prefix, choice, Path(folder))
+        for name in NETWORKS:
+            network = Network(name, DATASETS[choice][0] + name + ending, choice, Path(folder))
+            network.read()
+            if "results" in network.parts:
+                networks[name] = network
         if networks:
-            there[choice] = networks
-    chosen = dataset if dataset in there else next(iter(there), dataset)
-    if chosen != dataset:
-        print(f"NO RESULTS OF {dataset}: THESE ARE OF {chosen}.")
-    for other in sorted(there.keys() - {chosen}):
-        print(f'note: there are results of {other} as well; dataset = "{other}" shows them')
-    networks = {}
+            break
+    if networks and choice != dataset:
+        print(f"NO RESULTS OF {dataset}: THESE ARE OF {choice}.")
     for name in NETWORKS:
-        network = there.get(chosen, {}).get(name)
-        if network and read_parts(network):
-            networks[name] = network
-        else:
-            print(f"note: no results of the {name} network in {folder}/: python training.py")
+        if name not in networks:
+            print(f"note: no results of the {name} network in {folder}/: {COMMANDS['results']}")
     return networks
-
-
-def read_parts(network: Network) -> bool:
-    """Read all files of a network, but for damaged ones, which a line names. False without results."""
-    for kind in COMMANDS:
-        path = network.folder / f"{network.prefix}_{kind}.nc"
-        if path.exists():
-            try:
-                network.parts[kind] = read_results(path)
-            except BadInput as error:
-                print(f"note: left out: {error}")
-    return "results" in network.parts
 
 
 # --------------------------------------------------------------------------------------------------

@@ -115,11 +115,10 @@ def draw_curves(ax: Axes, curves: Iterable[Curve], scale: str = "linear") -> Non
     finite = []
     for curve in curves:
         there = np.isfinite(curve.mean)
-        if not there.all():
-            where = ", ".join(number(x) for x in curve.x[~there])
-            note(
-                ax, 0.02, 0.02, f"{curve.label}: infinite at {where}", curve.style.color
-            )
+        infinite = ", ".join(number(x) for x in curve.x[np.isinf(curve.mean)])
+        if infinite:
+            text = f"{curve.label}: infinite at {infinite}"
+            note(ax, 0.02, 0.02, text, curve.style.color)
         if there.any():
             finite.append(curve.at(there))
     if not finite:

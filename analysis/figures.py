@@ -49,6 +49,7 @@ from runtime.results import origin_of
 
 __all__ = ["load", "save", "show"]
 Networks = dict[str, Network]
+Rows = list[tuple[str, Style, dict[str, Any]]]  # of curves: name, style, labels
 LABELS = {"exact": "K", "sparsified": "K̃", "diagonal": "diagonal"}
 WIDTH = 8  # inches, shown as 800 pixels
 
@@ -126,16 +127,15 @@ def each_network(networks: Networks, draw: Callable[[Axes, Network], None]) -> F
     return figure
 
 
-def curve(
-    results: xr.Dataset,
-    quantity: str,
-    labels: Any,
-    label: str,
-    style: Style,
-    less: float = 0,
-) -> Curve:
-    """A quantity over n at these labels, `less` subtracted."""
-    return Curve(label, style, *means(results, quantity, labels, less))
+def draw_over_n(
+    ax: Axes, results: xr.Dataset, quantity: str, rows: Rows, scale: str, less: float = 0
+) -> None:
+    """A quantity over n, a curve for each row, `less` subtracted."""
+    curves = []
+    for name, style, labels in rows:
+        curves.append(Curve(name, style, *means(results, quantity, labels, less)))
+    draw_curves(ax, curves, scale)
+    size_axis(ax, results.n)
 
 
 def of_each_network(
@@ -144,7 +144,8 @@ def of_each_network(
     """One quantity of all networks over n."""
     curves = []
     for name, network in networks.items():
-        curves.append(curve(network.results, quantity, labels, network.short, STYLES[name]))
+        found = means(network.results, quantity, labels)
+        curves.append(Curve(network.short, STYLES[name], *found))
     draw_curves(ax, curves, scale)
     size_axis(ax, np.concatenate([network.results.n for network in networks.values()]))
 
@@ -272,17 +273,14 @@ def accuracy(networks: Networks) -> Figure:
 def draw_accuracy(ax: Axes, network: Network, threshold: str) -> None:
     """Accuracy of K, K̃ and the diagonal, and of nearest neighbour where baselines are there."""
     curves = []
-    for approximation, label in LABELS.items():
-        labels = original(approximation, threshold=threshold)
-        style = STYLES[approximation]
-        curves.append(curve(network.results, "accuracy", labels, label, style))
+    for name, label in LABELS.items():
+        found = means(network.results, "accuracy", original(name, threshold=threshold))
+        curves.append(Curve(label, STYLES[name], *found))
     if "baselines" in network.parts:
         place = "zero" if threshold == "zero" else "test median"
         labels = dict(classifier="nearest neighbour", threshold=place)
-        rival = network.parts["baselines"]
-        curves.append(
-            curve(rival, "accuracy", labels, "nearest\nneighbour", STYLES["rival"])
-        )
+        found = means(network.parts["baselines"], "accuracy", labels)
+        curves.append(Curve("nearest\nneighbour", STYLES["rival"], *found))
     draw_curves(ax, curves, "shares")
     size_axis(ax, network.results.n)
 
@@ -294,21 +292,16 @@ def condition_number(networks: Networks) -> Figure:
 
 def draw_condition(ax: Axes, network: Network, corrected: bool = True) -> None:
     """κ over n, less 1 where κ of K̃ is close to 1."""
-    results, quantity = network.results, "condition_number"
-    nearly_one = means(results, quantity, original("sparsified")).mean.max(initial=0) < 1.1
-    less = 1 if nearly_one else 0
+    results = network.results
     style = STYLES["sparsified"]
-    curves = [
-        curve(results, quantity, original("exact"), "K", STYLES["exact"], less),
-        curve(results, quantity, original("sparsified"), "K̃", style, less),
-    ]
+    rows: Rows = [("K", STYLES["exact"], original("exact")), ("K̃", style, original("sparsified"))]
     if corrected:
         labels = dict(approximation="sparsified", convention="corrected")
-        dashed = style._replace(line="--")
-        curves.append(curve(results, quantity, labels, "K̃, corrected", dashed, less))
-    draw_curves(ax, curves, "log")
-    size_axis(ax, results.n)
-    ax.set_ylabel("condition number κ, less 1" if nearly_one else "condition number κ")
+        rows.append(("K̃, corrected", style._replace(line="--"), labels))
+    highest = means(results, "condition_number", original("sparsified")).mean.max(initial=0)
+    less, label = (1, "condition number κ, less 1") if highest < 1.1 else (0, "condition number κ")
+    draw_over_n(ax, results, "condition_number", rows, "log", less)
+    ax.set_ylabel(label)
 
 
 def post_selection(networks: Networks) -> Figure:
@@ -318,19 +311,13 @@ def post_selection(networks: Networks) -> Figure:
 
 def draw_post_selection(ax: Axes, network: Network) -> None:
     """Attempts over n, a curve for each divisor."""
-    styles = {
-        "fixed constant": STYLES["rival"],
-        "training set": STYLES["sparsified"],
-        "test set": STYLES["diagonal"]._replace(line="--"),
-    }
-    curves = []
-    for divisor, style in styles.items():
-        label = divisor if "constant" in divisor else f"{divisor}'s\nscale"
-        labels = dict(divisor=divisor)
-        found = curve(network.results, "post_selection_measurements", labels, label, style)
-        curves.append(found)
-    draw_curves(ax, curves, "log")
-    size_axis(ax, network.results.n)
+    dashed = STYLES["diagonal"]._replace(line="--")
+    rows: Rows = [
+        ("fixed constant", STYLES["rival"], dict(divisor="fixed constant")),
+        ("training set's\nscale", STYLES["sparsified"], dict(divisor="training set")),
+        ("test set's\nscale", dashed, dict(divisor="test set")),
+    ]
+    draw_over_n(ax, network.results, "post_selection_measurements", rows, "log")
     ax.set_ylabel("attempts until k* is prepared")
 
 
@@ -341,19 +328,13 @@ def readout(networks: Networks) -> Figure:
 
 def draw_readout(ax: Axes, network: Network) -> None:
     """Readout measurements over n, of K̃ and the diagonal at two thresholds."""
-    curves = []
-    for threshold, line in (
-        (answers.usable_threshold(network.results), "-"),
-        ("zero", "--"),
-    ):
-        for approximation in ("sparsified", "diagonal"):
-            labels = original(approximation, threshold=threshold)
-            label = f"{LABELS[approximation]}, {threshold.removeprefix('test ')}"
-            style = STYLES[approximation]._replace(line=line)
-            found = curve(network.results, "readout_measurements", labels, label, style)
-            curves.append(found)
-    draw_curves(ax, curves, "log")
-    size_axis(ax, network.results.n)
+    rows: Rows = []
+    for threshold, line in ((answers.usable_threshold(network.results), "-"), ("zero", "--")):
+        for name in ("sparsified", "diagonal"):
+            label = f"{LABELS[name]}, {threshold.removeprefix('test ')}"
+            style = STYLES[name]._replace(line=line)
+            rows.append((label, style, original(name, threshold=threshold)))
+    draw_over_n(ax, network.results, "readout_measurements", rows, "log")
     ax.set_ylabel("measurements of one answer")
 
 
@@ -378,19 +359,12 @@ def theorem(networks: Networks) -> Figure:
 def draw_over_depth(ax: Axes, network: Network, quantity: str, scale: str) -> None:
     """A quantity over the depth, of K and its approximations; the original's depth is dotted."""
     sweep = network.part("depth_sweep")
+    place = dict(threshold=answers.usable_threshold(sweep)) if quantity == "accuracy" else {}
     curves = []
-    if "approximation" not in sweep[quantity].dims:
-        curves.append(depth_curve(sweep, quantity, {}, "K", STYLES["exact"]))
-    elif quantity == "accuracy":
-        place = dict(threshold=answers.usable_threshold(sweep))
-        for name, label in LABELS.items():
-            labels = original(name, **place)
-            curves.append(depth_curve(sweep, quantity, labels, label, STYLES[name]))
-    else:
-        for name in ("exact", "sparsified"):
-            labels = original(name)
-            curves.append(depth_curve(sweep, quantity, labels, LABELS[name], STYLES[name]))
-    draw_curves(ax, curves, scale)
+    for name, label in LABELS.items():
+        labels = original(name, **place) if "approximation" in sweep[quantity].dims else {}
+        curves.append(depth_curve(sweep, quantity, labels, label, STYLES[name]))
+    draw_curves(ax, curves if labels else curves[:1], scale)
     if ax.get_ylim()[0] < 1e-17 and scale == "log":  # far below rounding
         ax.set_ylim(1e-17, 10)
     depths = sweep.setting.values

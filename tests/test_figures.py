@@ -240,6 +240,7 @@ def test_names_do_not_overlap():
 
 def test_infinite_values_are_said_and_left_out(network):
     network.results.condition_number[1, 0, 1] = np.inf
+    network.results.condition_number[2, :, 1] = np.nan  # unknown, which is not said
     ax = draw({"fully-connected": network}, "condition_number").axes[0]
     assert "K̃: infinite at 32" in [text.get_text() for text in ax.texts]
 
