@@ -234,20 +234,23 @@ def test_names_do_not_overlap():
     placed = spread_out(np.array([0.95, 0.96, 0.97]), heights)
     assert np.all(np.diff(placed) >= (heights[1:] + heights[:-1]) / 2 - 1e-12)
     assert placed[-1] + heights[-1] / 2 <= 1.021
+    np.testing.assert_allclose(spread_out(np.array([0.5, 0.5]), heights[[0, 0]]), [0.45, 0.55])
     far_apart = np.array([0.1, 0.5, 0.9])
     np.testing.assert_allclose(spread_out(far_apart, heights), far_apart)
 
 
 def test_infinite_values_are_said_and_left_out(network):
     network.results.condition_number[1, 0, 1] = np.inf
-    network.results.condition_number[2, :, 1] = np.nan  # unknown, which is not said
     ax = draw({"fully-connected": network}, "condition_number").axes[0]
     assert "K̃: infinite at 32" in [text.get_text() for text in ax.texts]
+    network.part("depth_sweep").condition_number.loc[dict(approximation="diagonal")] = np.nan
+    texts = [text.get_text() for ax in draw({"": network}, "theorem").axes for text in ax.texts]
+    assert not [text for text in texts if "infinite" in text]  # what is unknown is not
 
 
 def test_settings_of_a_user_change_nothing(networks):
     plain = figures.save(networks, figures.cost)
-    with mpl.rc_context({"text.usetex": True, "font.size": 30, "savefig.dpi": 10}):
+    with mpl.rc_context({"text.usetex": True, "font.size": 30, "axes.facecolor": "red"}):
         assert figures.save(networks, figures.cost) == plain
         assert mpl.rcParams["text.usetex"] and mpl.rcParams["font.size"] == 30
 
