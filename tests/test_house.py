@@ -13,13 +13,12 @@ MAY_IMPORT = {  # of ours
     "ntk": {"ntk"},
     "runtime": {"runtime", "ntk"},
     "quantum": {"quantum"},
-    "analysis": {"analysis", "scaling", "quantum", "runtime"},
+    "analysis": {"analysis", "scaling", "quantum", "runtime", "ntk"},
     "training": {"ntk", "runtime", "analysis"},
     "emulation": {"training", "quantum", "runtime", "ntk", "analysis"},
     "scaling": {"analysis"},
     "controls": {"training", "runtime", "ntk", "analysis"},
     "circuit": {"training", "quantum", "runtime", "ntk", "emulation", "analysis"},
-    "figures": {"training", "scaling", "analysis", "runtime", "ntk"},
 }
 
 
