@@ -36,7 +36,7 @@ STAGE_SHOTS = 6  # of amplitude estimation, at each number of rounds
 GROWTH = math.sqrt(2)  # of the number of rounds
 MOST_ROUNDS = 256
 ANGLES = 12  # angles looked at for each of the 2m + 1 turns: about one in a standard deviation
-DRAWS = 16  # times that every image is read out
+DRAWS = 8  # times that every image is read out
 STAGE_LOG_ODDS = np.geomspace(
     0.5, 8, 20
 )  # ln((1 - error)/error) that are tried, for amplitude estimation
@@ -306,15 +306,17 @@ def stopping_rules(
 
 
 def cheapest_rule(right: Array, spent: Array, calibration: Mask, goal: float) -> tuple[int, int]:
-    """The cheapest rule that reaches the goal on the calibration half, or the most accurate one. ->
-    indices
+    """The cheapest rule that reaches the goal on the calibration half, or the most accurate one.
 
-    right, spent: of `stopping_rules`.
+    Rules with a larger boundary or a later last step must reach it too, so that chance in the draws
+    has little say. right, spent: of `stopping_rules`. Returns the indices of boundary and last.
     """
     accuracy = right[..., calibration].mean(axis=-1)
     cost = spent[..., calibration].mean(axis=-1)
-    enough = accuracy >= min(goal, accuracy.max()) - 1e-12
-    best = np.argmin(np.where(enough, cost, np.inf))
+    below = accuracy < goal - 1e-12
+    for axis in (0, 1):
+        below = np.flip(np.logical_or.accumulate(np.flip(below, axis), axis), axis)
+    best = np.argmax(accuracy) if below.all() else np.argmin(np.where(below, np.inf, cost))
     boundary, last = np.unravel_index(best, accuracy.shape)
     return int(boundary), int(last)
 

@@ -129,7 +129,7 @@ def test_sequential_shots_are_tuned_on_one_half_alone():
     assert np.all(found.spent <= found.last) and 0 < found.error < 0.5
     # the other half has no say
     other = overlap.copy()
-    other[~calibration] = rng.permutation(other[~calibration])
+    other[~calibration] = rng.permutation(other[~calibration]) ** 3
     assert sequential.sequential_shots(other, label, t, calibration, 0.99).error == found.error
     lax = sequential.sequential_shots(overlap, label, t, calibration, 0.9)
     assert lax.error > found.error and lax.spent.mean() < found.spent.mean()
@@ -154,16 +154,23 @@ def test_stopping_rules_by_hand():
     """Two draws of one image of class -1, three steps that cost 1, 3 and 6 in all."""
     clear = np.array([[[1.0, -3, -4]], [[-0.5, -1, 2]]])
     label, cost = np.array([-1.0]), np.array([1.0, 3, 6])
-    right, spent = sequential.stopping_rules(clear, label, cost, [0.2, 1, 2], [0, 1, 2])
-    assert right[..., 0].tolist() == [[0.5, 0.5, 0.5], [0.5, 0.5, 0.5], [0.5, 1, 0.5]]
-    assert spent[..., 0].tolist() == [[1, 1, 1], [1, 2, 2], [1, 3, 4.5]]
-    everybody = np.array([True])
-    assert sequential.cheapest_rule(right, spent, everybody, 0.9) == (2, 1)
-    assert sequential.cheapest_rule(right, spent, everybody, 0.5) == (0, 0)
-    assert sequential.cheapest_rule(right - 0.3, spent, everybody, 0.9) == (
-        2,
-        1,
-    )  # the most accurate, if none is enough
+    right, spent = sequential.stopping_rules(clear, label, cost, [0.2, 1, 2, 9], [0, 1, 2])
+    assert right[:3, :, 0].tolist() == [[0.5, 0.5, 0.5], [0.5, 0.5, 0.5], [0.5, 1, 0.5]]
+    assert spent[:3, :, 0].tolist() == [[1, 1, 1], [1, 2, 2], [1, 3, 4.5]]
+    assert spent[3, :, 0].tolist() == [1, 3, 6]  # never clear
+
+
+def test_cheapest_rule_by_hand():
+    """Four boundaries, two last steps, an image for calibration and one that does not count."""
+    right = np.array([[0.9, 0.3], [0.5, 0.4], [0.9, 0.95], [0.92, 0.97]])
+    spent = np.array([[1.0, 2], [1.5, 3], [4, 5], [6, 7]])
+    calibration = np.array([True, False])
+    rules = np.stack([right, 1 - right], axis=-1), np.stack([spent, -spent], axis=-1)
+    # 0.9 of the first is chance: a larger boundary and a later last step have less
+    assert sequential.cheapest_rule(*rules, calibration, 0.9) == (2, 0)
+    assert sequential.cheapest_rule(*rules, calibration, 0.93) == (2, 1)
+    assert sequential.cheapest_rule(*rules, calibration, 0.3) == (0, 0)
+    assert sequential.cheapest_rule(*rules, calibration, 1.0) == (3, 1)  # the most accurate
 
 
 def test_schedule_and_uses_by_hand():
@@ -284,12 +291,12 @@ def test_calibrated_threshold_and_what_it_costs():
 
 
 def test_rivals_by_hand():
-    kernel = np.array([[2.0, 1], [1, 2]])
+    kernel = np.array([[4.0, 2], [2, 4]])
     test, y = np.array([[1.0, 0.5]]), np.array([1.0, -1])
     exact = test @ np.linalg.solve(kernel, y)
     found = classical.ridge(kernel, test, y, np.array([0.0, 1.0]))
-    np.testing.assert_allclose(found, [exact, test @ np.linalg.solve(kernel + 2 * np.eye(2), y)])
-    # y is the eigenvector of 1; time in units of 1/3
+    np.testing.assert_allclose(found, [exact, test @ np.linalg.solve(kernel + 4 * np.eye(2), y)])
+    # y is the eigenvector of 2; time in units of 1/6
     flow = classical.gradient_flow(kernel, test, y, np.array([0.3, 1e9]))
     np.testing.assert_allclose(flow, [exact * -np.expm1(-0.1), exact])
     singular = classical.gradient_flow(np.ones((2, 2)), test, y, np.array([2.0]))
