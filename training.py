@@ -13,6 +13,11 @@ Read from top to bottom: constants, images, kernels, approximations, quantities,
 kernels come from ntk/, files and the command line from runtime/. What is written where stands in README.md.
 """
 
+from runtime import streams
+
+if __name__ == "__main__":
+    streams.prepare_process()  # before the other imports: they take seconds
+
 import argparse
 import functools
 import itertools
@@ -497,4 +502,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    options.run_script(main)
+    streams.run_script(main)

@@ -7,14 +7,11 @@ every bad input into one line that names the option, the value and the remedy.
 import argparse
 import contextlib
 import os
-import shlex
-import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -32,13 +29,9 @@ from runtime.processes import (
     send_order,
 )
 from runtime.sitting import describe_device
+from runtime.streams import program
+from runtime.streams import run_script as run_script  # of the scripts that still ask for it here
 from runtime.trials import Label, Run
-
-
-def program() -> str:
-    """The name of the script that runs."""
-    return Path(sys.argv[0]).name
-
 
 # ----------------------------------------------------------------------------------------------------------------------
 # The command line
@@ -193,56 +186,6 @@ def check_processes(parser: Parser, args: argparse.Namespace) -> None:
 # ----------------------------------------------------------------------------------------------------------------------
 # Starting and ending
 # ----------------------------------------------------------------------------------------------------------------------
-
-
-class OpenEnded:
-    """A text stream that goes on silently when nobody reads it any more, as after `| head`."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
-
-    def write(self, text: str) -> int:
-        """Write, or do nothing once the reader has gone."""
-        try:
-            count = self.stream.write(text)
-            self.stream.flush()
-            return count
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
-            return len(text)
-
-    def flush(self) -> None:
-        """Nothing is held back."""
-
-
-def stop(number: int, _: FrameType | None) -> None:
-    """On Ctrl-C and SIGTERM: say how to go on, and leave.
-
-    An exception could get lost in a library's callback, and whatever is on the disk survives even kill -9.
-    """
-    line = f"{program()}: stopped by {signal.Signals(number).name}; to go on: python {shlex.join(sys.argv)}\n"
-    with contextlib.suppress(OSError):
-        os.write(2, ("\n" * sys.stderr.isatty() + line).encode())  # below the progress bar
-    os._exit(128 + number)
-
-
-def prepare_process() -> None:
-    """Handle signals, and write every line at once, so that a log is complete whatever ends the run."""
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
-    sys.stdout, sys.stderr = OpenEnded(sys.stdout), OpenEnded(sys.stderr)  # type: ignore[assignment]
-
-
-def run_script(main: Callable[[], int]) -> NoReturn:
-    """What a script does under `if __name__ == "__main__"`: run main() and leave with its status."""
-    prepare_process()
-    status = main()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is written: leave with that status whatever comes
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.exit(status)
 
 
 def explained(error: BadInput) -> str:
