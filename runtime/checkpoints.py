@@ -22,7 +22,7 @@ from ntk import BadInput
 from ntk.arguments import mirror
 from ntk.convolutional import ConvolutionalPairs
 from ntk.fully_connected import fully_connected_rows
-from runtime.files import put_aside, write_durably, write_errors_explained
+from runtime.files import give_final_name, put_aside, write_durably, write_errors_explained
 from runtime.processes import broadcast, evaluate_pairs, is_leader, orders, pairs_at_once, send_order
 from runtime.trials import Label, TrialFiles
 
@@ -122,11 +122,11 @@ def finish_matrix(path: Path, matrix: np.memmap) -> NDArray[np.float64]:
         if path.stem.endswith("kernel_train") and not np.array_equal(finished, finished.T):
             raise BadInput("output", partial, "the matrix is not symmetric; delete the file and run it again")
         matrix.flush()
-        with write_errors_explained(path):
-            with partial.open("r+b") as file:
-                file.seek(-ending, os.SEEK_END)
-                file.write(checksum(partial))
-            partial.replace(path)
+        del matrix  # Windows renames no file that is mapped
+        with write_errors_explained(path), partial.open("r+b") as file:
+            file.seek(-ending, os.SEEK_END)
+            file.write(checksum(partial))
+        give_final_name(partial, path)
     return finished
 
 
@@ -154,7 +154,7 @@ def kernel_pair(
         del described["kernel_test"]
     matrices = {name: open_matrix(files.path(name), *each) for name, each in described.items()}
     fill_matrices(matrices, files.label(), train, test, files.run.engine, progress)
-    return {name: finish_matrix(files.path(name), matrix) for name, matrix in matrices.items()}
+    return {name: finish_matrix(files.path(name), matrices.pop(name)) for name in described}
 
 
 def fill_matrices(

@@ -110,7 +110,7 @@ def download_mnist(url_infos: dict | None = None) -> Path:
         found = manager.download({info.filename: url for url, info in url_infos.items()})
         for name, path in found.items():
             shutil.copyfile(path, downloads / f"{name}.partial")
-            (downloads / f"{name}.partial").rename(downloads / name)
+            (downloads / f"{name}.partial").replace(downloads / name)
     except Exception as error:  # of requests, urllib3, tensorflow_datasets or the system
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConnectionError(f"TensorFlow Datasets failed ({reason})") from error

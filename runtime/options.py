@@ -17,7 +17,7 @@ import numpy as np
 
 from ntk import ENGINES, FORMULAS, BadInput, choose_engine
 from runtime.checkpoints import follow
-from runtime.files import locked
+from runtime.files import folder_path, locked
 from runtime.mnist import load_data
 from runtime.processes import (
     broadcast,
@@ -67,9 +67,10 @@ def whole_number(text: str) -> int:
 
 def folder(text: str) -> Path:
     """A folder from the command line."""
-    if not text:
-        raise argparse.ArgumentTypeError("'': name a folder")
-    return Path(text)
+    try:
+        return folder_path(text)
+    except BadInput as error:
+        raise argparse.ArgumentTypeError(f"{error.value}: {error.remedy}") from None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """What a fresh computation and an output folder have in common, compared number by number."""
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 
 from ntk import BadInput
 from runtime.checkpoints import read_kernel
+from runtime.files import temporary_folder
 from runtime.results import read_results, relative_difference
 from runtime.trials import Run
 
@@ -20,8 +20,8 @@ def verify(experiment: Callable[[Run], int], run: Run) -> int:
     """Run the experiment in a temporary folder, and compare what it finds with run.output. Returns the exit status."""
     if not list(run.output.glob("*_results.npz")):
         raise BadInput("output", run.output, "holds no results to compare with; name the folder of a run")
-    with tempfile.TemporaryDirectory() as folder:
-        fresh = replace(run, output=Path(folder))
+    with temporary_folder() as folder:
+        fresh = replace(run, output=folder)
         return experiment(fresh) or compare_folders(fresh.output, run.output)
 
 
