@@ -415,9 +415,9 @@ class StoredArray:
                 with memoryview(self.content) as view:
                     self.file.write(view[self.begin :])
                 self.file.flush()
-                os.fsync(self.file.fileno())
             else:
                 self.content.flush()
+            os.fsync(self.file.fileno())
 
     def close(self) -> None:
         """Flush, and let the file go: it can be renamed. BufferError where a view is kept."""

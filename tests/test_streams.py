@@ -1,5 +1,6 @@
 """Output that can't be written, and signals: the first never ends a computation, the others end it in one line."""
 
+import contextlib
 import errno
 import io
 import os
@@ -216,6 +217,24 @@ def test_a_signal_ends_in_one_line_and_leaves_no_temporary_folder(name):
     assert ended.returncode == 128 + getattr(signal, name)
     assert ended.stderr == f"-c: stopped by {name}; to go on: python -c {name}\n"
     assert folder.name and not folder.exists()
+
+
+@posix
+def test_a_reader_that_does_not_read_keeps_no_process():
+    """As a pager whose pipe is full."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, bytes(4096))
+    os.set_blocking(writer, True)
+    command = [sys.executable, "-c", WAIT, "SIGTERM"]
+    how = dict(cwd=ROOT, stdout=subprocess.DEVNULL, stderr=writer)
+    try:
+        assert subprocess.run(command, timeout=60, **how).returncode == 128 + signal.SIGTERM
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 @posix
