@@ -18,10 +18,11 @@ from typing import Any
 import jinja2
 
 from analysis import costs, evidence, growth, page, simulation, tables
-from analysis.experiments import DATASETS, Experiment, read_experiments
+from analysis.experiments import Experiment, read_experiments
 from ntk import BadInput
 from runtime import options
-from runtime.files import save, write_errors_explained
+from runtime.files import output_files, save_text, write_errors_explained
+from runtime.streams import program, run_script
 
 PAGES = {  # name: the kind of file that it tells of, and what it tells of an experiment
     "main": ("results", tables.main),
@@ -32,94 +33,95 @@ PAGES = {  # name: the kind of file that it tells of, and what it tells of an ex
     "cost": ("emulation", costs.cost),
     "circuit": ("circuit", costs.circuit),
 }
+TEMPLATES = Path(__file__).parent / "analysis" / "templates"
 
 
-def template(name: str, values: dict[str, Any]) -> str:
-    """A template with these values filled in, and the statistics' constants."""
-    loader = jinja2.FileSystemLoader(Path(__file__).parent / "analysis" / "templates")
+def filled_in(name: str, values: dict[str, Any]) -> str:
+    """A template with these values, and the constants of analysis/growth.py."""
     environment = jinja2.Environment(
-        loader=loader,
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        keep_trailing_newline=True,
     )
-    return environment.get_template(f"{name}.md").render(growth=growth, **values)
+    text = environment.get_template(f"{name}.md").render(growth=growth, **values)
+    return f"{text.strip()}\n"
 
 
-def usable(experiments: Sequence[Experiment], folder: Path) -> list[BadInput]:
-    """Compute what the pages tell; what can't be told is taken out, and returned as problems."""
+def take_out_unusable(experiment: Experiment, folder: Path) -> list[BadInput]:
+    """Compute what the pages tell of an experiment; files for which that fails are taken out."""
     problems = []
-    for experiment in experiments:
-        for kind, function in PAGES.values():
-            if kind not in experiment.kinds:
-                continue
+    for kind, function in PAGES.values():
+        if kind in experiment.kinds:
             try:
                 experiment.tell(function)
-            except (KeyError, ValueError, AttributeError, IndexError) as error:
+            except (LookupError, ValueError, AttributeError, TypeError) as error:
                 del experiment.kinds[kind]
-                path = folder / f"{experiment.prefix}_{kind}.nc"
-                reason = " ".join(str(error).split())[:80]
+                reason = " ".join(str(error).split())[:60]
                 remedy = f"lacks what its tables need ({reason}); compute it again"
+                path = folder / f"{experiment.prefix}_{kind}.nc"
                 problems.append(BadInput("output", path, remedy))
     return problems
 
 
 def pages_of(experiments: Sequence[Experiment]) -> dict[str, str]:
     """The text of every page of tables, by name; a page without results is left out."""
-    texts = {"methods": template("methods", {})}
+    texts = {"methods": filled_in("methods", {})}
     for name, (kind, function) in PAGES.items():
         networks = []
         for experiment in experiments:
             if kind in experiment.kinds:
-                networks.append({"title": experiment.title} | experiment.tell(function))
+                networks.append({"title": experiment.title, **experiment.tell(function)})
         if networks:
-            texts[name] = template(name, {"networks": networks})
+            texts[name] = filled_in(name, {"networks": networks})
     simulated = simulation.simulation(experiments)
     if simulated:
-        texts["simulation"] = template("simulation", simulated)
+        texts["simulation"] = filled_in("simulation", simulated)
     return texts
 
 
 def write_report(folder: Path) -> list[BadInput]:
-    """Write all pages of all datasets of a folder; returns what could not be told of."""
-    datasets, problems = read_experiments(folder)
-    for dataset, experiments in datasets.items():
-        problems += usable(experiments, folder)
-        addition = "" if dataset == "mnist" else f"-{dataset}"
+    """Write the pages of all datasets of a folder; returns what could not be told of."""
+    everything, problems = read_experiments(folder)
+    for experiment in everything:
+        problems += take_out_unusable(experiment, folder)
+    for dataset in {experiment.dataset.name: experiment.dataset for experiment in everything}.values():
+        experiments = [each for each in everything if each.dataset == dataset]
+        addition = f"-{dataset.prefix}".rstrip("-")
         tables_folder = folder / f"tables{addition}"
-        with write_errors_explained(tables_folder / "tables"):
-            tables_folder.mkdir(exist_ok=True)
         texts = pages_of(experiments)
+        with write_errors_explained(tables_folder):
+            tables_folder.mkdir(exist_ok=True)
         for name, text in texts.items():
-            write_text(tables_folder / f"{name}.md", text)
-        about = {"dataset": DATASETS.get(dataset, dataset), "tables": tables_folder.name, "pages": list(texts)}
-        missing = [Path(str(problem.value)).name for problem in problems]
-        values = about | {"missing": missing} | page.page(experiments)
-        write_text(folder / f"RESULTS{addition}.md", template("results", values))
-        print(f"wrote {folder / f'RESULTS{addition}.md'} and {len(texts)} pages in {tables_folder}")
+            save_text(tables_folder / f"{name}.md", text)
+        about = {"dataset": dataset.title, "tables": tables_folder.name, "pages": list(texts)}
+        about["missing"] = [Path(str(problem.value)).name for problem in problems]
+        path = folder / f"RESULTS{addition}.md"
+        save_text(path, filled_in("results", about | page.page(experiments)))
+        print(f"wrote {path}, and {len(texts)} pages in {tables_folder}")
     return problems
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    save(path, lambda file: file.write(text.encode()))
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line: returns the exit status, 2 where something could not be told of."""
+    """The command line. Returns the exit status, 2 where something could not be told of."""
     parser = options.Parser(description="Write RESULTS.md and tables/*.md of an output folder.")
-    how = dict(type=options.folder, default=Path("kernel_output"), metavar="DIR")
-    parser.add_options([("--output", how, "the folder", "kernel_output")])
+    parser.add_output(text="folder of the results")
     folder = parser.parse_args(arguments).output
-    there = folder.is_dir() and any(folder.glob("*_*.nc"))
-    parser.check(there, "output", folder, "no results there (*.nc); run training.py first")
+    parser.check(folder.is_dir(), "output", folder, "no such folder; run training.py first")
     problems: list[BadInput] = []
-    status = options.with_folder(folder, lambda: problems.extend(write_report(folder)))
+
+    def work() -> None:
+        if not output_files(folder, "*_*.nc"):
+            raise BadInput("output", folder, "no results there (*.nc); run training.py first")
+        problems.extend(write_report(folder))
+
+    status = options.with_folder(folder, work)
     for problem in problems:
-        print(f"{options.program()}: error: {options.explained(problem)}", file=sys.stderr)
+        remedy = f"{Path(str(problem.value)).name} {problem.remedy}"
+        line = options.explained(BadInput("output", folder, remedy))
+        print(f"{program()}: error: {line}", file=sys.stderr)
     return 2 if problems else status
 
 
 if __name__ == "__main__":
-    options.run_script(main)
+    run_script(main)

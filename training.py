@@ -52,10 +52,11 @@ from runtime.results import (
     note_flags,
     provenance,
     quantity,
+    read_results,
 )
 from runtime.sitting import Sitting, announce, drop_unfillable_sizes, where_to_look
 from runtime.streams import run_script
-from runtime.summary import summary
+from runtime.summary import summary, title_of
 from runtime.trials import Classes, Network, Run, Trial, TrialFiles, random_generator
 from runtime.verification import verify
 
@@ -926,7 +927,8 @@ def experiment(args: argparse.Namespace, run: Run) -> int:
     if is_leader() and not args.verify:
         for path in written:
             if args.what == "results":
-                print(f"\n{summary(path)}")
+                results = read_results(path)
+                print(f"\n{summary(results, title_of(results))}")
         print(f"\n{where_to_look(run.output, written)}")
     return 0
 

@@ -33,7 +33,7 @@ LABELS = {  # labels of the results that need other words, or none
 AXES = ("approximation", "convention", "divisor", "threshold", "classifier")
 TRAINING_IMAGES = {  # of each class
     "mnist": (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949),
-    "fashion-mnist": (6000,) * 10,
+    "fashion_mnist": (6000,) * 10,
 }
 
 
@@ -219,8 +219,8 @@ def run_rows(results: xr.Dataset, experiment: Experiment) -> dict[str, list[str]
         entries = (is_computed(size).sum().item(), " to ".join(depths))
         for row, entry in zip(rows.values(), (*entries, f"{size.off_diagonal_ratio.max():.2g}"), strict=True):
             row.append(str(entry))
-        if experiment.dataset in TRAINING_IMAGES:
-            images = [TRAINING_IMAGES[experiment.dataset][label] for label in experiment.classes]
+        if experiment.dataset.name in TRAINING_IMAGES:
+            images = [TRAINING_IMAGES[experiment.dataset.name][label] for label in experiment.classes]
             shared.append(f"{100 * np.mean([n / 2 / count for count in images]):.2g} %")
     return rows | ({"images shared with another trial": shared} if shared else {})
 
