@@ -82,24 +82,32 @@ def pages_of(experiments: Sequence[Experiment]) -> dict[str, str]:
 
 def write_report(folder: Path) -> list[BadInput]:
     """Write the pages of all datasets of a folder; returns what could not be told of."""
-    everything, problems = read_experiments(folder)
-    for experiment in everything:
+    experiments, problems = read_experiments(folder)
+    by_dataset: dict[str, list[Experiment]] = {}
+    for experiment in experiments:
         problems += take_out_unusable(experiment, folder)
-    for dataset in {experiment.dataset.name: experiment.dataset for experiment in everything}.values():
-        experiments = [each for each in everything if each.dataset == dataset]
-        addition = f"-{dataset.prefix}".rstrip("-")
-        tables_folder = folder / f"tables{addition}"
-        texts = pages_of(experiments)
-        with write_errors_explained(tables_folder):
-            tables_folder.mkdir(exist_ok=True)
-        for name, text in texts.items():
-            save_text(tables_folder / f"{name}.md", text)
-        about = {"dataset": dataset.title, "tables": tables_folder.name, "pages": list(texts)}
-        about["missing"] = [Path(str(problem.value)).name for problem in problems]
-        path = folder / f"RESULTS{addition}.md"
-        save_text(path, filled_in("results", about | page.page(experiments)))
-        print(f"wrote {path}, and {len(texts)} pages in {tables_folder}")
+        by_dataset.setdefault(experiment.dataset.name, []).append(experiment)
+    missing = [Path(str(problem.value)).name for problem in problems]
+    for of_dataset in by_dataset.values():
+        write_pages(of_dataset, folder, missing)
     return problems
+
+
+def write_pages(experiments: Sequence[Experiment], folder: Path, missing: list[str]) -> None:
+    """Write the page and the tables of one dataset."""
+    dataset = experiments[0].dataset
+    addition = f"-{dataset.prefix}".rstrip("-")
+    tables_folder = folder / f"tables{addition}"
+    texts = pages_of(experiments)
+    with write_errors_explained(tables_folder):
+        tables_folder.mkdir(exist_ok=True)
+    for name, text in texts.items():
+        save_text(tables_folder / f"{name}.md", text)
+    about = {"dataset": dataset.title, "tables": tables_folder.name, "pages": list(texts)}
+    whole = about | {"missing": missing} | page.page(experiments)
+    path = folder / f"RESULTS{addition}.md"
+    save_text(path, filled_in("results", whole))
+    print(f"wrote {path}, and {len(texts)} pages in {tables_folder}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

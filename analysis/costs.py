@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from analysis import growth
 from analysis.experiments import Experiment
-from analysis.tables import LABELS, by_size, mean_cells, table
+from analysis.tables import by_size, in_words, mean_cells, table
 from quantum.assumptions import ASSUMPTIONS
 from quantum.readout import amplified_estimate, uses_of_schedule
 from runtime.results import is_computed
@@ -75,16 +75,17 @@ def quantum_costs(emulation: xr.Dataset, **chosen: str) -> dict[Way, xr.DataArra
 def classical_costs(emulation: xr.Dataset) -> dict[str, xr.DataArray]:
     """Operations of a sparsified prediction, classically [n, trial], by method."""
     at = {"approximation": "sparsified", "threshold": KNOWN["threshold"]}
-    costs = emulation.operations_classical.sel(at, drop=True).mean("pattern", skipna=False)
-    costs = known_sizes(costs, emulation)
-    return {name: costs.sel({"method": name}, drop=True) for name in costs["method"].values.tolist()}
+    operations: xr.DataArray = emulation.operations_classical.sel(at, drop=True)
+    costs = known_sizes(operations.mean("pattern", skipna=False), emulation)
+    names = costs["method"].values.tolist()
+    return {name: costs.sel({"method": name}, drop=True) for name in names}
 
 
 def cheapest(costs: Mapping[Any, xr.DataArray]) -> Any:
     """The key with the least geometric mean over sizes of means over trials, known at all sizes."""
     known = {}
     for key, values in costs.items():
-        mean = np.log(values.mean("trial")).mean("n", skipna=False).item()
+        mean = float(np.mean(np.log(values.mean("trial").values)))
         if not np.isnan(mean):
             known[key] = mean
     return min(known, key=lambda key: known[key], default=None)
@@ -115,7 +116,7 @@ class Crossing:
             return f"none up to {FARTHEST:.0e}"
         if np.isinf(self.n):
             return f"not before {rough(self.earliest)}"
-        upper = f"to {rough(self.latest)}" if np.isfinite(self.latest) else "or more, no upper bound"
+        upper = f"to {rough(self.latest)}" if self.latest < np.inf else "or more, no upper bound"
         return f"{rough(self.n)} ({rough(self.earliest)} {upper})"
 
 
@@ -132,19 +133,18 @@ def crossing(costs: xr.DataArray, worth: float) -> Crossing:
     """
     fitted, sizes = growth.judged(costs), costs.n.values
     dearer = ((worth * costs > 2 * costs.n) | costs.isnull()).all("trial").values
-    n = np.geomspace(sizes[dearer].max(initial=sizes[0]), FARTHEST, 1401)
-    low, high = fitted.band(n)
-    best, low, high = (np.maximum(each, QUERIES_A_RUN) for each in (fitted.best(n), low, high))
-    possible = ~(worth * low > 2 * n)  # NaN allows everything and proves nothing
-    earliest = float(n[np.argmax(possible)]) if possible.any() else np.inf
-    latest = from_where_on(n, worth * high <= 2 * n)
-    floor = max(n[0], worth * QUERIES_A_RUN / 2)
     measured = from_where_on(sizes, (worth * costs.mean("trial") < 2 * costs.n).values)
-    crossed = from_where_on(n, (worth * best <= 2 * n) & (fitted.best(n) > 0))
-    return Crossing(measured, crossed, earliest, latest, earliest > 2 * floor or latest < np.inf)
+    n = np.geomspace(sizes[dearer].max(initial=sizes[0]), FARTHEST, 1401)
+    best = fitted.best(n)
+    low, high = (worth * np.maximum(bound, QUERIES_A_RUN) for bound in fitted.band(n))
+    earliest = from_where_on(n, np.logical_or.accumulate(~(low > 2 * n)))  # NaN allows everything
+    latest = from_where_on(n, high <= 2 * n)
+    crossed = from_where_on(n, (worth * np.maximum(best, QUERIES_A_RUN) <= 2 * n) & (best > 0))
+    told = earliest > 2 * max(n[0], worth * QUERIES_A_RUN / 2) or latest < np.inf
+    return Crossing(measured, crossed, earliest, latest, bool(told))
 
 
-def from_where_on(n: Array, below: Array) -> float:
+def from_where_on(n: Array, below: NDArray[np.bool_]) -> float:
     """The first n from which on it is so; infinite where it is not so at the end."""
     above = np.flatnonzero(~below)
     if not above.size:
@@ -159,16 +159,11 @@ def cost(experiment: Experiment) -> dict[str, Any]:
     """Costs by solver and by divisor, against classical ones; what is assumed; larger sizes."""
     emulation = experiment.kinds["emulation"]
     n, last = emulation.n.values, int(emulation.n.values[-1])
-    ways, diagonals, classical = quantum_costs(emulation), diagonal_costs(emulation), classical_costs(emulation)
+    ways, diagonals = quantum_costs(emulation), diagonal_costs(emulation)
     best, readout = cheapest(ways), cheapest(diagonals)
-    predictions = {"sparsified": ways[best], "diagonal": diagonals[readout]}
-    divisors = {}
-    for divisor in emulation.divisor.values.tolist():
-        name = LABELS.get(divisor, divisor)
-        values = quantum_costs(emulation, divisor=divisor)[best]
-        divisors[f"sparsified, {name}"] = mean_cells(values)
-        divisors[f"diagonal, {name}"] = mean_cells(diagonal_costs(emulation, divisor=divisor)[readout])
+    divisors = divisor_rows(emulation, best, readout)
     larger = larger_rows(experiment, readout)
+    anew = classical_costs(emulation)["conjugate gradients anew"]
     return {
         "last": last,
         "way": ", ".join(best),
@@ -176,19 +171,29 @@ def cost(experiment: Experiment) -> dict[str, Any]:
         "fewest": ways[best][-1].mean().item(),
         "costs": by_size(n, cost_rows(emulation)),
         "divisors": by_size(n, divisors),
-        "crossings": crossing_table(predictions),
+        "crossings": crossing_table({"sparsified": ways[best], "diagonal": diagonals[readout]}),
         "assumptions": by_size(n, assumptions(emulation)),
-        "larger": table(["n", "trials", "queries", "2n"], larger),
+        "larger": table(["n", "trials", "queries", "2n"], larger) if larger else "",
         "summary": {
             "largest n emulated": str(last),
             "queries, sparsified": mean_cells(ways[best])[-1],
             "queries, diagonal": mean_cells(diagonals[readout])[-1],
             "queries, diagonal, fixed constant": divisors["diagonal, fixed constant"][-1],
             "operations, weights known": str(2 * last),
-            "operations, solved anew": mean_cells(classical["conjugate gradients anew"])[-1],
+            "operations, solved anew": mean_cells(anew)[-1],
             "diagonal below 2n from": crossing_in_words(diagonals[readout], larger),
         },
     }
+
+
+def divisor_rows(emulation: xr.Dataset, way: Way, readout: str) -> dict[str, list[str]]:
+    """Queries of a sparsified prediction by one way, and a diagonal one, by k*'s divisor."""
+    rows = {}
+    for divisor in emulation.divisor.values.tolist():
+        name = in_words(divisor)
+        rows[f"sparsified, {name}"] = mean_cells(quantum_costs(emulation, divisor=divisor)[way])
+        rows[f"diagonal, {name}"] = mean_cells(diagonal_costs(emulation, divisor=divisor)[readout])
+    return rows
 
 
 def cost_rows(emulation: xr.Dataset) -> dict[str, list[str]]:
@@ -238,21 +243,26 @@ def assumptions(emulation: xr.Dataset) -> dict[str, list[str]]:
     Means over trials and patterns; of bits the largest, which is enough for all of them.
     """
     rows = {}
+    at = {"approximation": "sparsified", "threshold": "test median"}
     for assumption, (consequence, name) in ASSUMPTIONS.items():
         if name not in emulation:
             continue
-        values = emulation[name]
-        for axis, label in (("approximation", "sparsified"), ("threshold", "test median")):
-            values = values.sel({axis: label}, drop=True) if axis in values.dims else values
+        values = emulation[str(name)]
+        values = values.sel({axis: label for axis, label in at.items() if axis in values.dims})
         over = [axis for axis in ("trial", "pattern") if axis in values.dims]
-        values = values.max(over) if name.startswith("bits") else values.mean(over)
-        (axis,) = [dim for dim in values.dims if dim != "n"] or [""]
-        labels = values[axis].values.tolist() if axis in values.coords else [""]
-        for i, label in enumerate(labels):
-            cells = values.isel({axis: i}) if axis else values
-            words = f" ({LABELS.get(label, label)})" if len(labels) > 1 else ""
-            rows[f"{assumption}: {consequence}{words}"] = [number(cell) for cell in cells.values]
+        values = values.max(over) if str(name).startswith("bits") else values.mean(over)
+        for label, column in by_label(values).items():
+            rows[f"{assumption}: {consequence}{label}"] = [number(each) for each in column.values]
     return rows
+
+
+def by_label(values: xr.DataArray) -> dict[str, xr.DataArray]:
+    """Values [n] under each label of what other axis they have, in brackets."""
+    axes = [str(axis) for axis in values.dims if axis != "n"]
+    if not axes or axes[0] not in values.coords:
+        return {"": values.squeeze(axes)}
+    labels = values[axes[0]].values.tolist()
+    return {f" ({in_words(label)})": values.sel({axes[0]: label}) for label in labels}
 
 
 def number(value: float) -> str:
@@ -285,19 +295,26 @@ def larger_rows(experiment: Experiment, readout: str) -> list[list[Any]]:
 def circuit(experiment: Experiment) -> dict[str, Any]:
     """Gates, depth and queries of one prediction, and how far it is from the emulation."""
     results = experiment.kinds["circuit"].isel(n=0, trial=0)
-    probabilities = ["success_probability", "post_selection_probability", "overlap"]
-    rows, largest = [], 0.0
-    for name in results.approximation.values:
-        one = results.sel(approximation=name)
-        built, emulated = one.sel(source="circuit"), one.sel(source="emulated")
-        away = max(abs(built[each] - emulated[each]).item() for each in probabilities)
-        largest = max(largest, away)
-        counts = [built.qubits, emulated.degree, *built.queries, one.gate_count, one.depth]
-        same = "yes" if (built.queries == emulated.queries).all() else "no"
-        row = [name, *(f"{count.item():,.0f}" for count in counts)]
-        row += [f"{built[each].item():.4f}" for each in probabilities]
-        rows.append([*row, f"{one.gates.sel(gate='cx').item():,.0f}", f"{away:.0e}", same])
-    queries = [f"queries, {kind}" for kind in results.kind.values]
-    heading = ["prediction", "qubits", "degree", *queries, "gates", "depth", "p", "P", "o", "cx"]
-    heading += ["largest difference", "same queries"]
-    return {"n": results.n.item(), "largest": largest, "table": table(heading, rows)}
+    names = results.approximation.values.tolist()
+    rows, away = [], []
+    for name in names:
+        row, difference = circuit_row(results.sel(approximation=name))
+        rows.append([name, *row])
+        away.append(difference)
+    heading = ["prediction", "qubits", "degree", "gates", "cx", "depth"]
+    heading += [f"queries, {kind}" for kind in results.kind.values]
+    heading += ["p", "P", "o", "largest difference", "same queries"]
+    return {"n": results.n.item(), "largest": max(away), "table": table(heading, rows)}
+
+
+def circuit_row(results: xr.Dataset) -> tuple[list[str], float]:
+    """What is counted and measured of one circuit; its largest difference from the emulation."""
+    built, emulated = results.sel(source="circuit"), results.sel(source="emulated")
+    names = ["success_probability", "post_selection_probability", "overlap"]
+    away = max(abs(built[name] - emulated[name]).item() for name in names)
+    gates = [results.gate_count, results.gates.sel(gate="cx"), results.depth]
+    counts = [built.qubits, emulated.degree, *gates, *built.queries]
+    row = [f"{count.item():,.0f}" for count in counts]
+    row += [f"{built[name].item():.4f}" for name in names]
+    same = bool((built.queries == emulated.queries).all())
+    return [*row, f"{away:.0e}", "yes" if same else "no"], away

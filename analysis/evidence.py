@@ -4,6 +4,7 @@ Each page's function takes an experiment, one network's files, and returns what 
 Comparisons are paired by trial, with 95 % intervals.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from analysis import growth
 from analysis.experiments import Experiment
 from analysis.tables import (
-    LABELS,
+    USUAL,
     accuracy_cells,
     by_size,
     by_threshold,
@@ -28,7 +29,7 @@ from runtime.results import is_computed, origin_of
 
 Array = NDArray[np.float64]
 
-KERNELS = ("exact", "diagonal", "kernel mean")  # classifiers that see the kernel; others see pixels
+KERNELS = ("exact", "diagonal", "class mean of the kernel")  # the other classifiers see pixels
 PARAMETERS = ("percentile", "boost", "density")  # set by hand; as in the origin's papers_setting
 
 
@@ -49,69 +50,91 @@ def settings_in_words(differences: xr.DataArray) -> list[str]:
 
 
 def depth(experiment: Experiment) -> dict[str, Any]:
-    """Other depths than the original's: where the exact NTK gains, whether approximations follow."""
+    """Other depths than the original's: where the exact NTK gains, and whether others follow."""
     results = experiment.kinds["depth_sweep"].sel(convention="original")
     rule = origin_of(results)["depth_rule"]
-    first = columns_of(results.accuracy.isel(threshold=0).mean("pattern"))
+    first = columns_of(results.accuracy.sel(USUAL).mean("pattern"))
     own = first["exact"].sel(setting=rule, drop=True)
     gains = {name: values - own for name, values in first.items()}
-    differences = {"exact minus exact at the original's depth": gains["exact"]}
+    exact = results.sel(USUAL).sel(approximation="exact")
+    tables = {
+        "off-diagonal / diagonal of K": by_setting(exact.off_diagonal_ratio, rule, plain_means),
+        "κ of K": by_setting(exact.condition_number, rule, plain_means),
+        "accuracy, exact": by_setting(
+            exact.accuracy, rule, lambda values: accuracy_cells(values, exact.test_images[:, 0])
+        ),
+        "exact minus exact at the original's depth": by_setting(gains["exact"], rule, paired_cells),
+    }
     for name, loss in losses_of(results.accuracy).items():
-        differences[f"exact minus {name}"] = loss
-    exact = results.sel(approximation="exact").isel(threshold=0)
-    rows = {"off-diagonal / diagonal of K": {}, "κ of K": {}, "accuracy, exact": {}}
-    rows |= {name: {} for name in differences}
-    for setting in results.setting.values.tolist():
-        at, name = exact.sel(setting=setting), f"**{setting:g}**" if setting == rule else f"{setting:g}"
-        rows["off-diagonal / diagonal of K"][name] = plain_means(at.off_diagonal_ratio, 2)
-        rows["κ of K"][name] = plain_means(at.condition_number, 4)
-        rows["accuracy, exact"][name] = accuracy_cells(at.accuracy, at.test_images)
-        for what, difference in differences.items():
-            rows[what][name] = paired_cells(difference.sel(setting=setting))
+        tables[f"exact minus {name}"] = by_setting(loss, rule, paired_cells)
     return {
         "unit": "depth / L_conv" if results.setting.max() <= 1 else "depth",
         "rule": rule,
-        "tables": {what: by_size(results.n.values, each) for what, each in rows.items()},
+        "trials": trials_in_words(results),
+        "tables": tables,
         "gains": {name: settings_in_words(values) for name, values in gains.items()},
     }
 
 
-def plain_means(values: xr.DataArray, digits: int) -> list[str]:
-    """Means over trials, without intervals, with so many digits."""
+def by_setting(
+    values: xr.DataArray, bold: float, cells: Callable[[xr.DataArray], list[str]]
+) -> str:
+    """A table by setting and size, one setting in bold."""
+    rows = {}
+    for setting in values.setting.values.tolist():
+        name = f"**{setting:g}**" if setting == bold else f"{setting:g}"
+        rows[name] = cells(values.sel(setting=setting))
+    return by_size(values.n.values, rows)
+
+
+def trials_in_words(results: xr.Dataset) -> str:
+    """The most trials that a setting has, by size: 4 of n = 16, 2 of n = 32."""
+    counts = is_computed(results).sum("trial").max("setting")
+    return ", ".join(f"{count.item()} of n = {count.n.item()}" for count in counts)
+
+
+def plain_means(values: xr.DataArray) -> list[str]:
+    """Means over trials, without intervals."""
     by_trial = growth.trial_values(values)
-    return [f"{np.mean(trials):.{digits}g}" if len(trials) else "–" for trials in by_trial]
+    return [f"{np.mean(trials):.4g}" if len(trials) else "–" for trials in by_trial]
 
 
 def baselines(experiment: Experiment) -> dict[str, Any]:
     """The exact NTK beside classifiers of a few lines, and which of them beat it."""
     results = experiment.kinds["baselines"]
-    n, accuracies, differences = results.n.values, {}, {}
-    beaten, gains, better = {}, [], np.ones(len(n), bool)
+    accuracies, differences = {}, {}
     for threshold, values in by_threshold(results.accuracy).items():
         columns = columns_of(values)
-        for name, values in columns.items():
-            accuracies[f"{name}, {threshold}"] = accuracy_cells(values, results.test_images)
+        for name, column in columns.items():
+            accuracies[f"{name}, {threshold}"] = accuracy_cells(column, results.test_images)
             if name not in KERNELS:
-                differences[f"{name}, {threshold}"] = columns["exact"] - values
-    first = LABELS.get(results.threshold.values[0], results.threshold.values[0])
-    for name, difference in differences.items():
-        mean, half = paired(difference)
-        if name.endswith(first):
-            better &= mean > half
-            gains += list(-mean[mean < -half])
-            if (mean < -half).any():
-                beaten[name.partition(",")[0]] = sizes_in_words(n, mean < -half)
-    agreement = results.agreement.mean(["n", "trial"])
+                differences[f"{name}, {threshold}"] = paired_cells(columns["exact"] - column)
+    agreement = by_threshold(results.agreement.mean(["n", "trial"]))
+    ink = results.accuracy.sel(USUAL).sel(classifier="ink").isel(n=-1)
     return {
-        "accuracies": by_size(n, accuracies),
-        "differences": by_size(n, {name: paired_cells(each) for name, each in differences.items()}),
-        "agreement": {name: share.item() for name, share in by_threshold(agreement).items()},
-        "better": sizes_in_words(n, better),
-        "beaten": beaten,
-        "by": span(gains) if gains else "",
-        "ink": results.accuracy.sel(classifier="ink").isel(threshold=0, n=-1).mean().item(),
-        "last": n[-1],
+        "accuracies": by_size(results.n.values, accuracies),
+        "differences": by_size(results.n.values, differences),
+        "agreement": {name: share.item() for name, share in agreement.items()},
+        "ink": ink.mean().item(),
+        "last": ink.n.item(),
+        **rivals(columns_of(results.accuracy.sel(USUAL))),
     }
+
+
+def rivals(columns: dict[str, xr.DataArray]) -> dict[str, Any]:
+    """Which classifiers of the pixels beat the exact NTK at which sizes, and where it beats all."""
+    beaten, losses = {}, []
+    n = columns["exact"].n.values
+    better = np.ones(len(n), bool)
+    for name, column in columns.items():
+        if name not in KERNELS:
+            mean, half = paired(columns["exact"] - column)
+            better &= mean > half
+            if (mean < -half).any():
+                losses += list(-mean[mean < -half])
+                beaten[name] = sizes_in_words(n, mean < -half)
+    better_at = sizes_in_words(n, better)
+    return {"beaten": beaten, "by": span(losses) if losses else "", "better": better_at}
 
 
 def constants(experiment: Experiment) -> dict[str, Any]:
@@ -121,16 +144,14 @@ def constants(experiment: Experiment) -> dict[str, Any]:
     tables = {}
     for parameter in PARAMETERS:
         line = along(results, papers, parameter).sel(approximation="sparsified")
+        line = line.swap_dims(setting=parameter).drop_vars("setting").rename({parameter: "setting"})
         for convention in line.convention.values.tolist():
+            at = line.sel(convention=convention)
             rows = {}
-            for setting in line.setting.values:
-                at = line.sel(setting=setting, convention=convention)
-                bold = "**" if at[parameter] == papers[parameter] else ""
-                rows[f"{bold}{at[parameter].item():g}{bold}"] = constants_cells(at)
+            for value in at.setting.values.tolist():
+                name = f"**{value:g}**" if value == papers[parameter] else f"{value:g}"
+                rows[name] = constants_cells(at.sel(setting=value))
             tables[f"{parameter}, {convention}"] = by_size(results.n.values, rows)
-    line = along(results, papers, "boost")
-    lower = line.isel(setting=line.boost.values < papers["boost"]).isel(setting=-1)
-    definite = lower.positive_definite.sel(approximation="sparsified", convention="original")
     gains, most = gains_over_diagonal(results, papers)
     return {
         "papers": papers,
@@ -138,9 +159,16 @@ def constants(experiment: Experiment) -> dict[str, Any]:
         "gains": by_size(results.n.values, gains),
         "most": most,
         "settings": results.sizes["setting"],
-        "lower": lower.boost.item(),
-        "fails": sizes_in_words(results.n.values, (definite == 0).any(["trial", "pattern"]).values),
+        **with_less_boost(along(results, papers, "boost"), papers["boost"]),
     }
+
+
+def with_less_boost(line: xr.Dataset, papers: float) -> dict[str, Any]:
+    """The next lower boost than the paper's, and where some K̃ is not positive definite with it."""
+    lower = line.isel(setting=line.boost.values < papers).isel(setting=-1)
+    definite = lower.positive_definite.sel(approximation="sparsified", convention="original")
+    fails = (definite == 0).any(["trial", "pattern"])
+    return {"lower": lower.boost.item(), "fails": sizes_in_words(line.n.values, fails.values)}
 
 
 def along(results: xr.Dataset, papers: dict[str, float], parameter: str) -> xr.Dataset:
@@ -194,30 +222,34 @@ def pairs(experiment: Experiment) -> dict[str, Any]:
     classes = [sorted(map(int, label.split())) for label in results.setting.values]
     own = [classes.index(pair) for pair in experiment.pairs if pair in classes]
     names = [" and ".join(map(str, pair)) for pair in classes]
-    rows = []
-    for name, values in pair_quantities(results).items():
-        means, half = pair_means(values)
-        style = "+.4f" if "minus" in name else ".4g"
-        row = [name]
-        for pair in own:
-            ranks = pair_ranks(values, pair, high=name.startswith("accuracy"))
-            width = f" ± {half[pair]:.2g}" if np.isfinite(half[pair]) else ""
-            row += [f"{means[pair]:{style}}{width}", "{1} ({0} to {2})".format(*ranks)]
-        row.append(f"{np.median(means):{style}}")
-        for i in (means.argmin(), means.argmax()):
-            row.append(f"{means[i]:{style}} ({names[i]})")
-        rows.append(row)
+    quantities = pair_quantities(results)
+    rows = [pair_row(name, values, own, names) for name, values in quantities.items()]
     heading = [""]
     for pair in own:
         heading += [names[pair], "rank"]
-    counts = is_computed(results).sum("trial").max("setting")
     return {
+        "title": experiment.title.partition(",")[0],
         "count": len(names),
         "table": table([*heading, "median pair", "least", "most"], rows),
-        "trials": ", ".join(f"{count.item()} of n = {count.n.item()}" for count in counts),
+        "trials": trials_in_words(results),
         "losses": largest_losses(results, names),
         **against_diagonal(results),
     }
+
+
+def pair_row(name: str, values: Array, own: list[int], names: list[str]) -> list[str]:
+    """A quantity's means and ranks of the pairs `own`, its median, and its extremes."""
+    means, half = pair_means(values)
+    style = "+.4f" if "minus" in name else ".4g"
+    row = [name]
+    for pair in own:
+        best, rank, worst = pair_ranks(values, pair, high=name.startswith("accuracy"))
+        width = f" ± {half[pair]:.2g}" if np.isfinite(half[pair]) else ""
+        row += [f"{means[pair]:{style}}{width}", f"{rank} ({best} to {worst})"]
+    row.append(f"{np.median(means):{style}}")
+    for i in (means.argmin(), means.argmax()):
+        row.append(f"{means[i]:{style}} ({names[i]})")
+    return row
 
 
 def pair_quantities(results: xr.Dataset) -> dict[str, Array]:
@@ -246,13 +278,13 @@ def pair_values(values: xr.DataArray) -> Array:
     name = str(values.name)
     by_logarithms = "measurements" in name or "condition" in name
     there = values.notnull().any([dim for dim in values.dims if dim != "n"])
-    values = values.isel(n=there.values)
+    averaged = [dim for dim in values.dims if dim not in ("setting", "trial")]
+    scaled = values.isel(n=there.values)
     if by_logarithms:
         with np.errstate(divide="ignore"):  # κ = 1
-            values = np.log(values - ("condition" in name))
-    averaged = [dim for dim in values.dims if dim not in ("setting", "trial")]
-    means = values.mean(averaged, skipna=False).transpose("setting", "trial").values
-    return np.exp(means) if by_logarithms else means
+            scaled = xr.ufuncs.log(scaled - ("condition" in name))
+    means = scaled.mean(averaged, skipna=False).transpose("setting", "trial")
+    return np.exp(means.values) if by_logarithms else means.values
 
 
 def pair_means(values: Array) -> tuple[Array, Array]:
@@ -276,8 +308,8 @@ def pair_ranks(values: Array, pair: int, high: bool) -> tuple[int, int, int]:
 
 
 def against_diagonal(results: xr.Dataset) -> dict[str, int]:
-    """On how many pairs K̃ is better and worse than its diagonal at the first threshold."""
-    accuracy = results.accuracy.isel(threshold=0)
+    """On how many pairs K̃ is better and worse than its diagonal at the usual threshold."""
+    accuracy = results.accuracy.sel(USUAL)
     gain = accuracy.sel(approximation="sparsified") - accuracy.sel(approximation="diagonal")
     mean, half = pair_means(pair_values(gain))
     clear = np.abs(mean) > half

@@ -12,7 +12,9 @@ from runtime.datasets import Dataset, class_title, find_dataset
 from runtime.files import output_files
 from runtime.results import origin_of, read_results
 
-KINDS = ("results", "depth_sweep", "digit_pairs", "baselines", "sensitivity", "emulation", "circuit")
+KINDS = (
+    "results", "depth_sweep", "digit_pairs", "baselines", "sensitivity", "emulation", "circuit"
+)  # fmt: skip
 NETWORKS = ("fully-connected", "convolutional")  # the paper's come first
 
 
@@ -48,23 +50,29 @@ def read_experiments(folder: Path) -> tuple[list[Experiment], list[BadInput]]:
     for path in output_files(folder, "*_*.nc"):
         prefix, _, kind = path.stem.partition("_")
         try:
-            if kind not in KINDS:
-                raise BadInput("output", path, f"is of an unknown kind, “{kind}”; move it elsewhere")
-            results = read_results(path)
-            origin = origin_of(results)
-            dataset = find_dataset(origin.get("dataset", ""))
+            results, dataset = checked(path, kind)
         except BadInput as error:
             problems.append(BadInput("output", path, error.remedy))
             continue
+        origin = origin_of(results)
         new = Experiment(prefix, dataset, origin.get("network", prefix))
         experiment = experiments.setdefault(prefix, new)
         experiment.classes = experiment.classes or sorted(origin.get("classes", []))
         experiment.kinds[kind] = results
     ordered = sorted(experiments.values(), key=place)
     for experiment in ordered:
-        same = [other for other in ordered if other.dataset == experiment.dataset and other.classes]
-        experiment.pairs = [other.classes for other in same]
+        for other in ordered:
+            if other.dataset == experiment.dataset and other.classes:
+                experiment.pairs.append(other.classes)
     return ordered, problems
+
+
+def checked(path: Path, kind: str) -> tuple[xr.Dataset, Dataset]:
+    """The results in a file, and the dataset that they are of. Raises BadInput for foreign ones."""
+    if kind not in KINDS:
+        raise BadInput("output", path, f"is of an unknown kind, “{kind}”; move it elsewhere")
+    results = read_results(path)
+    return results, find_dataset(origin_of(results).get("dataset", ""))
 
 
 def place(experiment: Experiment) -> tuple[int, str]:

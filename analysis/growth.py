@@ -1,5 +1,4 @@
-"""Growth statistics: the value of a trial, errors of means, the curve of a quantity over n, and the
-verdict.
+"""Growth statistics: a trial's value, errors of means, the curve of a quantity over n, the verdict.
 
 Patterns and test images of one trial share a training set, so trials are the units everywhere.
 `relative_errors` is the only error method, of tables, bars and fits. `values` are always a list of
@@ -7,13 +6,13 @@ Patterns and test images of one trial share a training set, so trials are the un
 
     y(n) = a + b (n^λ - 1)/λ
 
-is the one curve: it contains the constant (b = 0), the logarithm (λ = 0) and the power (λ > 0); λ <
-0 saturates. Its slope against ln n goes like n^λ. At fixed λ it is linear, y = p (1 - u) + z u with
-u(n) from 0 at the first size to 1 at the last, and p, z its values there. So chi^2 over a grid of λ
-gives all intervals (95 %). Functions of fits take many data sets at once: y, relative (the relative
-standard errors) and freedom (their degrees of freedom) are [..., sizes], n is [sizes], rising. λ is
-found on a grid and by no library's optimiser, because those take one data set at a time, and
-tests/simulate_growth.py judges 4000: how often intervals cover and how often verdicts are wrong.
+is the one curve: it contains the constant (b = 0), the logarithm (λ = 0) and the power (λ > 0);
+λ < 0 saturates. Its slope against ln n goes like n^λ. At fixed λ it is linear, y = p (1 - u) + z u
+with u(n) from 0 at the first size to 1 at the last, and p, z its values there. So chi^2 over a grid
+of λ gives all intervals (95 %). Functions of fits take many data sets at once: y, relative (the
+relative standard errors) and freedom (their degrees of freedom) are [..., sizes], n is [sizes],
+rising. λ is found on a grid and by no library's optimiser, because those take one data set at a
+time, and tests/simulate_growth.py judges 4000: how often intervals cover, and verdicts are wrong.
 """
 
 from collections.abc import Sequence
@@ -30,9 +29,9 @@ Interval = tuple[float, float]
 Fitted = dict[str, Array]
 
 TAIL = 0.05  # an interval misses in this share of cases
-MARGIN = 0.25  # λ below it is no faster than log n; y(n_max)/y(n_min) between 1/1.25 and 1.25 is flat
-MISFIT = 0.01  # where so large a chi^2 is less probable, all errors are enlarged until the curve fits
-INDICES = np.linspace(-4, 8, 97)  # the λ looked at; beyond, the curve is a step at the first or the last size
+MARGIN = 0.25  # λ below it is no faster than log n; a growth within 1/1.25 to 1.25 is flat
+MISFIT = 0.01  # where chi^2 is less probable, all errors are enlarged until the curve fits
+INDICES = np.linspace(-4, 8, 97)  # the λ looked at; beyond, the curve is a step at one end
 STEPS = 7  # three to find the errors, four that refine the grid
 FEWEST_SIZES = 4  # that growth is judged from
 LEAST_ERROR = 1e-9  # nothing is closer than rounding
@@ -41,9 +40,7 @@ FLAT, SLOW, FAST, UNDECIDED = "flat", "no faster than log n", "faster than log n
 VERDICTS = (FLAT, SLOW, FAST, UNDECIDED)
 
 
-# --------------------------------------------------------------------------------------------------
 # Trials and their means
-# --------------------------------------------------------------------------------------------------
 
 
 def trial_values(values: xr.DataArray) -> list[Array]:
@@ -83,7 +80,7 @@ def moments(values: Sequence[Array], geometric: bool = False) -> tuple[Array, Ar
 
 
 def weighted_line(x: Array, values: Array, weight: Array) -> tuple[Array, Array, Array]:
-    """Least squares of level + slope (x - centre): level, slope [..., 1] and x - centre [..., sizes]."""
+    """Least squares of level + slope (x - centre): level, slope [..., 1], x - centre [..., n]."""
     total = np.sum(weight, -1, keepdims=True)
     centred = x - np.sum(weight * x, -1, keepdims=True) / total
     level = np.sum(weight * values, -1, keepdims=True) / total
@@ -104,7 +101,8 @@ def relative_errors(n: Array, mean: Array, deviation: Array, trials: Array) -> t
     d = trials - 1
     square = (deviation / np.where(mean == 0, 1, mean)) ** 2
     if not d.any():
-        return np.full(mean.shape, np.nan), np.full(mean.shape, np.nan)
+        unknown = np.full(mean.shape, np.nan)
+        return unknown, unknown
     pooled = np.sum(d * square, -1, keepdims=True) / d.sum()
     line, strength, unequal = spread_by_size(np.log(n), d, square, pooled)
     strength = np.where(unequal, strength, EXACT)
@@ -124,14 +122,19 @@ def spread_by_size(x: Array, d: Array, square: Array, pooled: Array) -> tuple[Ar
     weight = (d > 0) / polygamma(1, half)  # one over the variance of the logarithm
     logs = np.log(np.maximum(square, 0.01 * pooled + 1e-99)) - digamma(half) + np.log(half)
     level, slope, centred = weighted_line(x, logs, weight)
-    line, total = level + slope * centred, weight.sum()
-    q = np.sum(weight * (logs - level) ** 2, -1, keepdims=True)
-    left = np.sum(weight * (logs - line) ** 2, -1, keepdims=True)
-    unequal = (spare > 0) & (scipy.stats.chi2.sf(q, spare + 1) < 0.05)
-    excess = np.maximum(left - spare, 1e-9) / max(total - np.sum(weight**2) / total, 1e-9)
-    own = 1 / total + centred**2 / max(np.sum(weight * centred**2), 1e-9)
+    line = level + slope * centred
+    unequal = scipy.stats.chi2.sf(chi_square(logs, level, weight), spare + 1) < 0.05
+    degrees = max(weight.sum() - np.sum(weight**2) / weight.sum(), 1e-9)
+    excess = np.maximum(chi_square(logs, line, weight) - spare, 1e-9) / degrees
+    own = 1 / weight.sum() + centred**2 / max(np.sum(weight * centred**2), 1e-9)
     # trigamma(strength/2) = excess, by the first two terms of its series
-    return line, 1 / (excess / (1 + np.sqrt(1 + 2 * excess)) + own / 2), unequal
+    strength = 1 / (excess / (1 + np.sqrt(1 + 2 * excess)) + own / 2)
+    return line, strength, (spare > 0) & unequal
+
+
+def chi_square(values: Array, expected: Array, weight: Array) -> Array:
+    """The weighted sum of squares [..., 1] over the sizes."""
+    return np.sum(weight * (values - expected) ** 2, -1, keepdims=True)
 
 
 def half_widths(relative: Array, freedom: Array) -> Array:
@@ -153,7 +156,7 @@ def size_means(
     geometric: as of `moments`; errors are then those of the logarithm, times the mean.
     """
     mean, deviation, trials = moments(values, geometric)
-    error, half = np.full(mean.shape, np.nan), np.full(mean.shape, np.nan)
+    error, half = np.full((2, *mean.shape), np.nan)
     there = np.isfinite(mean)
     if there.any():
         spread = mean[there], deviation[there], trials[there]
@@ -184,9 +187,7 @@ def accuracy_bounds(accuracies: Array, images: Array, half: float) -> Interval:
     return float(low), float(np.minimum(high, 1))
 
 
-# --------------------------------------------------------------------------------------------------
 # The curve
-# --------------------------------------------------------------------------------------------------
 
 
 def basis(n: ArrayLike, first: float, last: float, index: Array) -> Array:
@@ -197,7 +198,7 @@ def basis(n: ArrayLike, first: float, last: float, index: Array) -> Array:
 
 
 def enlargement(least: Array, spare: int, freedom: Array) -> Array:
-    """What chi^2 is divided by: 1, or its value over its degrees of freedom `spare` where no such curve fits."""
+    """What chi^2 is divided by: 1, or its value over `spare` where no such curve fits."""
     if spare < 1:
         return np.ones_like(least)
     improbable = scipy.stats.f.sf(least / spare, spare, freedom) < MISFIT
@@ -220,7 +221,7 @@ class Profile:
         return np.take_along_axis(self.grid, inside[..., None], -1)[..., 0]
 
     def allowed(self, allowance: Array) -> Array:
-        """How much of the allowance above the least chi^2 is left at every λ, negative where it is exceeded."""
+        """What is left at every λ of the allowance above the least chi^2."""
         rise = self.chi2 - self.chi2.min(-1, keepdims=True)
         return (allowance * self.scale)[..., None] - rise
 
@@ -248,7 +249,7 @@ def profile(n: Array, y: Array, error: Array, grid: Array, freedom: Array) -> Pr
 
 
 def ratio_interval(curves: Profile, allowed: Array) -> Array:
-    """Fieller's bounds of z/p over all λ where chi^2 may rise by `allowed`: [..., 2]; 0, ∞ where p may be 0."""
+    """Fieller's bounds of z/p over all λ that are allowed, [..., 2]; 0, ∞ where p may be 0."""
     p, z = curves.ends[..., 0], curves.ends[..., 1]
     a = p * p - allowed * curves.covariance[..., 0, 0]
     b = p * z - allowed * curves.covariance[..., 0, 1]
@@ -262,7 +263,7 @@ def ratio_interval(curves: Profile, allowed: Array) -> Array:
 
 
 def fit_power(n: Array, y: Array, relative: Array, freedom: Array) -> tuple[Fitted, Array]:
-    """From a line through ln y: "exponent" b of a n^b, its interval, "power_scale"; and Satterthwaite's freedom."""
+    """By a line through ln y: b of a n^b, its interval, "power_scale"; Satterthwaite's freedom."""
     weight = relative**-2
     level, slope, x = weighted_line(np.log(n), np.log(y), weight)
     share = weight * x**2
@@ -296,13 +297,17 @@ def fit_curves(n: Array, y: Array, relative: Array, freedom: Array) -> Fitted:
     clear = misses > generous * curves.scale
     allowance = np.where(clear, scipy.stats.f.isf(TAIL, 1, freedom), generous)
     for step in range(1, STEPS):
-        index, ends = curves.best()
-        curve = (basis(n, n[0], n[-1], index) @ ends[..., None])[..., 0]
-        error = relative * np.where(clear[..., None], np.clip(curve, y / 2, 2 * y), level)
+        curve = np.clip(best_curve(n, curves), y / 2, 2 * y)
         grid = refined(curves, allowance) if step >= 3 else grid
-        curves = profile(n, y, error, grid, freedom)
+        curves = profile(n, y, relative * np.where(clear[..., None], curve, level), grid, freedom)
     fitted |= {"clear": clear, "level": level[..., 0]}
     return fitted | described(curves, allowance)
+
+
+def best_curve(n: Array, curves: Profile) -> Array:
+    """The best of all curves at the sizes [..., sizes]."""
+    index, ends = curves.best()
+    return (basis(n, n[0], n[-1], index) @ ends[..., None])[..., 0]
 
 
 def refined(curves: Profile, allowance: Array) -> Array:
@@ -332,9 +337,7 @@ def described(curves: Profile, allowance: Array) -> Fitted:
     }
 
 
-# --------------------------------------------------------------------------------------------------
 # The verdict
-# --------------------------------------------------------------------------------------------------
 
 
 def verdicts(ratio: Array, index: Array) -> NDArray[np.str_]:
@@ -353,7 +356,7 @@ def verdicts(ratio: Array, index: Array) -> NDArray[np.str_]:
 
 
 def with_interval(value: float, interval: Interval) -> str:
-    """1.10 (1.08 to 1.11), with as many digits as the interval justifies; a dash for an unknown value."""
+    """1.10 (1.08 to 1.11), with as many digits as the interval justifies; a dash for NaN."""
     low, high = interval
     if np.isnan(value):
         return "–"
@@ -377,7 +380,7 @@ def digits_of(x: float, digits: int) -> str:
 
 @dataclass(frozen=True)
 class Growth:
-    """The growth of one data set from the smallest to the largest n fitted; NaN where the data give no number."""
+    """The growth of one data set from the smallest to the largest n fitted; NaN where unknown."""
 
     n: Array
     verdict: str = UNDECIDED
@@ -385,7 +388,7 @@ class Growth:
     fitted: Fitted = field(default_factory=dict, repr=False)
 
     def number(self, name: str) -> float:
-        """One of "index", which is λ, "ratio", y(n_max)/y(n_min) of the curve, and "exponent", b of a n^b."""
+        """One of "index", λ, "ratio", y(n_max)/y(n_min), and "exponent", b of a n^b."""
         return float(self.fitted[name]) if self.fitted else np.nan
 
     def interval(self, name: str) -> Interval:
@@ -406,7 +409,7 @@ class Growth:
         return bool(self.fitted) and float(self.fitted["power_scale"]) == 1
 
     def text(self, name: str) -> str:
-        """A number with its interval; a dash for λ where a constant is not refuted, for b where a n^b is."""
+        """A number with its interval; a dash for λ if a constant fits, for b if no a n^b does."""
         if (name == "index" and not self.clear) or (name == "exponent" and not self.power_fits):
             return "–"
         return with_interval(self.number(name), self.interval(name))
@@ -416,13 +419,13 @@ class Growth:
         return self.values(n)[0]
 
     def best(self, n: ArrayLike) -> Array:
-        """The constant at n [m], or the best curve where that is refuted; NaN where nothing was fitted."""
+        """The constant at n [m], or the best curve where that is refuted; NaN without a fit."""
         if self.fitted and not self.clear:
             return np.full(len(np.asarray(n)), float(self.fitted["level"]))
         return self.curve(n)
 
     def band(self, n: ArrayLike) -> tuple[Array, Array]:
-        """The lowest and highest value that chi^2 allows at n [m], one n at a time; NaN where nothing is known."""
+        """The lowest and highest value that chi^2 allows at n [m], one n at a time."""
         _, low, high = self.values(n)
         return low, high
 
@@ -485,20 +488,18 @@ def fit_growth(n: ArrayLike, values: Sequence[Array], geometric: bool = False) -
     """
     n = np.asarray(n, float)
     mean, deviation, trials = moments(values, geometric)
-    infinite, low = np.isinf(mean), mean <= 0
-    there = np.isfinite(mean) & ~low
+    there = np.isfinite(mean) & (mean > 0)
     reasons = []
-    for what, where in (("infinite", infinite), ("not positive", low & ~infinite)):
+    for what, where in (("infinite", np.isinf(mean)), ("not positive", mean <= 0)):
         if where.any():
             reasons.append(f"{what} at n = {', '.join(f'{size:g}' for size in n[where])}")
     if there.sum() < FEWEST_SIZES:
         reasons.append("fewer than four sizes")
-    n, mean, trials = n[there], mean[there], trials[there]
-    relative, freedom = relative_errors(n, mean, deviation[there], trials)
+    relative, freedom = relative_errors(n[there], mean[there], deviation[there], trials[there])
     if np.isnan(freedom).any():
         reasons.append("no size has several trials")
-        relative = 1 / np.sqrt(trials)
-    return fit(n, mean, relative, freedom, "; ".join(reasons))
+        relative = 1 / np.sqrt(trials[there])
+    return fit(n[there], mean[there], relative, freedom, "; ".join(reasons))
 
 
 def judged(values: xr.DataArray) -> Growth:

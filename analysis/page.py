@@ -12,7 +12,7 @@ import xarray as xr
 
 from analysis import costs, evidence, growth, tables
 from analysis.experiments import Experiment
-from analysis.tables import LABELS
+from analysis.tables import LABELS, in_words
 from runtime.results import is_computed
 
 Row = tuple[str, Callable[[Experiment], str]]  # kind of file, cell
@@ -35,7 +35,7 @@ def side_by_side(experiments: Sequence[Experiment], rows: dict[str, Row]) -> str
     return tables.table(["", *(experiment.title for experiment in experiments)], lines)
 
 
-def short(value: float) -> str:
+def short(value: Any) -> str:
     """Three digits: 3.21, 3,672, 1.01e+12."""
     return f"{value:.3g}" if value < 1e3 or value >= 1e5 else f"{value:,.0f}"
 
@@ -58,7 +58,7 @@ def accuracy_stays(threshold: str) -> Row:
         accuracy = experiment.kinds["results"].accuracy.sel(convention="original")
         if threshold not in accuracy.threshold:
             return NOTHING
-        loss = tables.losses_of(accuracy)[f"sparsified, {LABELS.get(threshold, threshold)}"]
+        loss = tables.losses_of(accuracy)[f"sparsified, {in_words(threshold)}"]
         mean, half = tables.paired(loss)
         if np.nanmax(np.abs(loss)) < TOLERANCE or np.all(mean + half < TOLERANCE):
             return f"**holds**: loses {np.nanmax(mean):.3f} at most"
@@ -102,8 +102,8 @@ def preparing_is_cheap(experiment: Experiment) -> str:
 
 
 def reading_is_cheap(experiment: Experiment) -> str:
-    """Whether the sign can be read off K̃'s prediction, at the first threshold."""
-    values = experiment.kinds["results"].readout_measurements.isel(threshold=0)
+    """Whether the sign can be read off K̃'s prediction, at the usual threshold."""
+    values = experiment.kinds["results"].readout_measurements.sel(tables.USUAL)
     values = values.sel(approximation="sparsified", convention="original")
     verdict = growth.judged(values).verdict
     return f"**{WORDS.get(verdict, verdict)}**: {levels(values)} measurements"
@@ -143,18 +143,19 @@ def accuracy_table(results: xr.Dataset) -> str:
         for threshold, values in tables.by_threshold(results[quantity]).items():
             for name, column in tables.columns_of(values).items():
                 cells = tables.mean_cells(column, images)
-                rows[f"{tables.QUANTITIES[quantity]} {threshold}, {name}"] = [cells[i] for i in shown]
+                name = f"{tables.QUANTITIES[quantity]} {threshold}, {name}"
+                rows[name] = [cells[i] for i in shown]
     return tables.by_size(results.n.values[shown], rows)
 
 
 def growth_rows(experiments: Sequence[Experiment]) -> dict[str, Row]:
-    """Sparsity, κ of both matrices, post-selection by divisor, readout at the first threshold."""
+    """Sparsity, κ of both matrices, post-selection by divisor, readout at the usual threshold."""
     names = ["sparsity, sparsified", "κ, sparsified", "κ, exact"]
     for experiment in experiments:
         if "results" in experiment.kinds:
             judged = tables.judged_quantities(experiment.kinds["results"])
             names += [name for name in judged if name.startswith("post-selection")]
-            names += [name for name in judged if name.startswith("readout, sparsified")][:1]
+            names.append(f"readout, sparsified, {in_words(tables.USUAL['threshold'])}")
     return {name: ("results", growth_of(name)) for name in names}
 
 

@@ -32,16 +32,25 @@ def simulation(experiments: Sequence[Experiment]) -> dict[str, Any] | None:
     if not rows:
         return None
     names = {str((row["sizes"], row["trials"])): row["design"] for row in rows}
-    own = [e for e in experiments if "results" in e.kinds]
-    asked = [row for row in rows if " like " not in row["spread"]]
+    own = {}
+    for experiment in experiments:
+        if "results" in experiment.kinds:
+            own[experiment.title] = names.get(str(design(experiment)), "")
+    covered, wrong = worst([row for row in rows if " like " not in row["spread"]])
     return {
         "repeats": rows[0]["repeats"],
-        "covered": 100 * min(row[name] for row in asked for name in COVERED if row[name] is not None),
-        "wrong": 100 * max(row["wrong"] for row in asked),
+        "covered": covered,
+        "wrong": wrong,
         "designs": designs_table(rows),
-        "own": {e.title: names.get(str(design(e)), "") for e in own},
+        "own": own,
         "table": all_rows(rows),
     }
+
+
+def worst(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """The least share covered and the largest share wrong, in per cent."""
+    shares = [row[name] for row in rows for name in COVERED if row[name] is not None]
+    return 100 * min(shares), 100 * max(row["wrong"] for row in rows)
 
 
 def designs_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -52,11 +61,8 @@ def designs_table(rows: Sequence[Mapping[str, Any]]) -> str:
         sizes, trials = own[0]["sizes"], ", ".join(map(str, own[0]["trials"]))
         line = [name, f"{sizes[0]} to {sizes[-1]}", trials]
         for is_such in SPREADS.values():
-            such = [row for row in own if is_such(row["spread"])]
-            shares = [row[number] for row in such for number in COVERED]
-            covered = min(share for share in shares if share is not None)
-            wrong = max(row["wrong"] for row in such)
-            line.append(f"{100 * covered:.1f} covered, {100 * wrong:.1f} wrong")
+            covered, wrong = worst([row for row in own if is_such(row["spread"])])
+            line.append(f"{covered:.1f} covered, {wrong:.1f} wrong")
         lines.append(line)
     return table(["design", "n", "trials", *(f"spread {kind}" for kind in SPREADS)], lines)
 

@@ -1,4 +1,4 @@
-"""Labelled results as tables: means by size, differences paired by trial, growth with its verdict."""
+"""Labelled results as tables: means by size, differences paired by trial, growth, verdicts."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,12 @@ LABELS = {  # labels of the results that need other words, or none
     "training set": "scale from the training set",
     "test median": "at the test median",
     "zero": "at zero",
+    "ink": "sum of the pixels",
+    "kernel mean": "class mean of the kernel",
+    "nearest mean": "nearest class mean",
+    "ridge": "ridge regression",
 }
+USUAL = {"threshold": "test median"}  # where one threshold stands for all
 AXES = ("approximation", "convention", "divisor", "threshold", "classifier")
 TRAINING_IMAGES = {  # of each class
     "mnist": (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949),
@@ -76,6 +81,11 @@ def sizes_in_words(n: Any, where: Any) -> str:
     return f"n = {', '.join(map(str, np.asarray(n)[where]))}" if np.any(where) else "no n"
 
 
+def in_words(label: str) -> str:
+    """What tables call a label."""
+    return LABELS.get(label, label)
+
+
 def columns_of(values: xr.DataArray) -> dict[str, xr.DataArray]:
     """What a quantity has under each label of its `AXES`, by a name made of the labels.
 
@@ -89,15 +99,14 @@ def columns_of(values: xr.DataArray) -> dict[str, xr.DataArray]:
         original = at | {"convention": "original"} if "convention" in at else at
         same = original != at and column.equals(values.sel(original, drop=True))
         if column.notnull().any() and not same:
-            words = [LABELS.get(label, label) for label in labels]
-            columns[", ".join(filter(None, words))] = column
+            columns[", ".join(filter(None, map(in_words, labels)))] = column
     return columns
 
 
 def by_threshold(values: xr.DataArray) -> dict[str, xr.DataArray]:
     """A quantity at each threshold of the outputs, under what that is called."""
     labels = values.threshold.values.tolist()
-    return {LABELS.get(t, t): values.sel(threshold=t, drop=True) for t in labels}
+    return {in_words(t): values.sel(threshold=t, drop=True) for t in labels}
 
 
 # Means, and differences paired by trial
@@ -109,7 +118,7 @@ def less_one(values: xr.DataArray) -> bool:
 
 
 def mean_cells(values: xr.DataArray, images: xr.DataArray | None = None) -> list[str]:
-    """Means of a quantity [n, trial, ...] with their intervals. images [n, trial]: of accuracies."""
+    """Means of a quantity [n, trial, ...] and intervals. images [n, trial]: of accuracies."""
     by_size = growth.trial_values(values - 1 if less_one(values) else values)
     mean, _, half = growth.size_means(values.n.values, by_size)
     cells = [plus_minus(*pair) for pair in zip(mean, half, strict=True)]
@@ -169,7 +178,7 @@ def losses_of(accuracy: xr.DataArray) -> dict[str, xr.DataArray]:
     losses = {}
     for threshold, values in by_threshold(accuracy).items():
         columns = columns_of(values.mean("pattern"))
-        exact = columns.pop("exact")
+        exact = columns.pop("exact", values.isel(pattern=0) * np.nan)
         for name, column in columns.items():
             losses[f"{name}, {threshold}"] = exact - column
     return losses
@@ -182,28 +191,24 @@ def judged_quantities(results: xr.Dataset) -> dict[str, xr.DataArray]:
     """All quantities that are averaged and judged, under their names in tables."""
     named = {}
     for variable, quantity in QUANTITIES.items():
-        if variable in results:
-            for name, values in columns_of(results[variable]).items():
-                named[", ".join(filter(None, (quantity, name)))] = values
+        for name, values in columns_of(results[variable]).items() if variable in results else ():
+            named[", ".join(filter(None, (quantity, name)))] = values
     return named
 
 
 def reserve(values: xr.DataArray, verdict: str) -> str:
-    """What the verdict would be without the largest size, where that is another: a clause, or ""."""
+    """What the verdict would be without the largest size, where another: a clause, or ""."""
     n, without = growth.without_last(values)
     return "" if without in ("", verdict) else f"; {without} without n = {n}"
 
 
-def growth_rows(results: xr.Dataset) -> list[list[str]]:
-    """The growth of every quantity, from the smallest to the largest n, and its verdict."""
-    rows = []
-    for name, values in judged_quantities(results).items():
-        judged = growth.judged(values)
-        sizes = f"{judged.n.min():g} to {judged.n.max():g}" if judged.n.size else "–"
-        numbers = [judged.text(number) for number in ("ratio", "index", "exponent")]
-        verdict = f"**{judged.verdict}**: {judged.reason}{reserve(values, judged.verdict)}"
-        rows.append([name, sizes, *numbers, verdict])
-    return rows
+def growth_row(name: str, values: xr.DataArray) -> list[str]:
+    """The growth of a quantity, from the smallest to the largest n, and its verdict."""
+    judged = growth.judged(values)
+    sizes = f"{judged.n.min():g} to {judged.n.max():g}" if judged.n.size else "–"
+    numbers = [judged.text(number) for number in ("ratio", "index", "exponent")]
+    verdict = f"**{judged.verdict}**: {judged.reason}{reserve(values, judged.verdict)}"
+    return [name, sizes, *numbers, verdict]
 
 
 # The page on the main results
@@ -211,36 +216,37 @@ def growth_rows(results: xr.Dataset) -> list[list[str]]:
 
 def run_rows(results: xr.Dataset, experiment: Experiment) -> dict[str, list[str]]:
     """What was run: trials, depth, off-diagonal entries, training images that trials share."""
-    rows: dict[str, list[str]] = {"trials": [], "depth": [], "largest off-diagonal / diagonal of K": []}
-    shared = []
-    for n in results.n.values.tolist():
-        size = results.sel(n=n)
-        depths = sorted({f"{depth:.0f}" for depth in (size.depth.min(), size.depth.max())}, key=float)
-        entries = (is_computed(size).sum().item(), " to ".join(depths))
-        for row, entry in zip(rows.values(), (*entries, f"{size.off_diagonal_ratio.max():.2g}"), strict=True):
-            row.append(str(entry))
-        if experiment.dataset.name in TRAINING_IMAGES:
-            images = [TRAINING_IMAGES[experiment.dataset.name][label] for label in experiment.classes]
-            shared.append(f"{100 * np.mean([n / 2 / count for count in images]):.2g} %")
-    return rows | ({"images shared with another trial": shared} if shared else {})
+    depths = zip(results.depth.min("trial").values, results.depth.max("trial").values, strict=True)
+    ratios = results.off_diagonal_ratio.max("trial").values
+    rows = {
+        "trials": [str(count) for count in is_computed(results).sum("trial").values],
+        "depth": [" to ".join(dict.fromkeys(f"{depth:.0f}" for depth in each)) for each in depths],
+        "largest off-diagonal / diagonal of K": [f"{ratio:.2g}" for ratio in ratios],
+    }
+    counts = TRAINING_IMAGES.get(experiment.dataset.name)
+    if counts:
+        share = np.mean([1 / 2 / counts[label] for label in experiment.classes])
+        shared = [f"{100 * n * share:.2g} %" for n in results.n.values]
+        rows["images shared with another trial"] = shared
+    return rows
 
 
 def main(experiment: Experiment) -> dict[str, Any]:
     """All tables of one network and pair of classes."""
     results = experiment.kinds["results"]
-    n, means = results.n.values, {}
+    n, means, rows = results.n.values, {}, []
     for name, values in judged_quantities(results).items():
+        rows.append(growth_row(name, values))
         images = results.test_images if values.name == "accuracy" else None
         if "trial" in values.dims:
             means[name + ", less 1" * less_one(values)] = mean_cells(values, images)
     losses = {name: paired_cells(loss) for name, loss in losses_of(results.accuracy).items()}
-    rows = growth_rows(results)
     heading = ["quantity", "n", "growth (95 %)", "λ (95 %)", "b of a nᵇ (95 %)", "verdict"]
-    said = [row[-1] for row in rows]
     return {
         "runs": by_size(n, run_rows(results, experiment)),
         "means": by_size(n, means),
         "losses": by_size(n, losses),
         "growth": table(heading, rows),
-        "verdicts": {v: sum(text.startswith(f"**{v}**") for text in said) for v in growth.VERDICTS},
+        "faster": [row[0] for row in rows if row[-1].startswith(f"**{growth.FAST}**")],
+        "undecided": [row[0] for row in rows if row[-1].startswith(f"**{growth.UNDECIDED}**")],
     }

@@ -15,10 +15,10 @@ MOST_BITS = 60
 
 ASSUMPTIONS = {  # what is assumed free or known, and the array that says what it costs where it is not
     "QRAM holds k*": ("kernel evaluations to write it, for every prediction", "qram_writes"),
-    "an oracle gives places and values of K~'s entries": (
-        "most entries in a row of K~, each a kernel evaluation to store once", "sparsity"
+    "an oracle gives places and values of K̃'s entries": (
+        "most entries in a row of K̃, each a kernel evaluation to store once", "sparsity"
     ),
-    "K~ has exact entries": ("bits an entry for 99 % of the accuracy in every trial", "bits_matrix"),
+    "K̃ has exact entries": ("bits an entry for 99 % of the accuracy in every trial", "bits_matrix"),
     "k* has exact entries": ("bits an entry for the same, by convention", "bits_test"),
     "t is known": (
         "accuracy with t from half of the test images: with exact overlaps, with the shots of a prediction for each",
@@ -36,10 +36,10 @@ ASSUMPTIONS = {  # what is assumed free or known, and the array that says what i
     "the norm of E is known (series in E)": ("degree; if only the bound beta on it is known", "cost_degrees"),
     "d and beta are known (I + E)": ("queries of QSVT by the sparse oracle alone: factor", "cost_one_norm"),
     "a divisor of k* is known": (
-        "accuracy if entries above the training matrix's largest are clipped: at 0, at the median", "accuracy_clipped"
+        "accuracy if entries above the training matrix's largest are clipped", "accuracy_clipped"
     ),
     "P/p is known (balance)": (
-        "accuracy if it is wrong by a factor of 2, which makes o 0.943 times as large: at 0, at the median",
+        "accuracy if it is wrong by a factor of 2, which makes o 0.943 times as large",
         "accuracy_unbalanced",
     ),
     "P is known (amplification)": (

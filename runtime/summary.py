@@ -15,6 +15,7 @@ COLUMNS = {  # variables, and what stands before the approximation's name
     "post_selection_measurements": "post-selection",
     "readout_measurements": "readout",
 }
+TRIVIAL = {("sparsity", "exact"), ("sparsity", "diagonal"), ("κ", "diagonal"), ("readout", "exact")}
 SHOWN = {"convention": "original", "divisor": "test set"}  # as in the original
 THRESHOLDS = ("calibrated", "test median", "zero")  # the first that is there is shown
 
@@ -29,25 +30,29 @@ def title_of(results: xr.Dataset) -> str:
 
 
 def summary(results: xr.Dataset, title: str) -> str:
-    """The main quantities by size, means over trials, as a table for the terminal.
+    """The main quantities by size, means over trials, as a table for the terminal."""
+    threshold = next(t for t in THRESHOLDS if t in results.threshold)
+    columns = [["n", *map(str, results.n.values)]]
+    columns.append(["trials", *map(str, is_computed(results).sum("trial").values)])
+    for variable, quantity in COLUMNS.items():
+        means_of_all = trial_means(results[variable], {**SHOWN, "threshold": threshold})
+        places = 3 if variable == "accuracy" else 1
+        for name, means in by_approximation(means_of_all, quantity).items():
+            columns.append([name, *(in_digits(mean, name, places) for mean in means.values)])
+    where = {"test median": "at the test median", "zero": "at zero"}.get(threshold, threshold)
+    return f"{title}; threshold {where}; accuracy, then costs; means\n{aligned(columns)}"
+
+
+def trial_means(values: xr.DataArray, shown: dict[str, str]) -> xr.DataArray:
+    """Means over trials [n, approximation] at the labels that are shown.
 
     A trial's value is the mean over its patterns, of counts of measurements the median over its
     patterns and test images.
     """
-    threshold = next(t for t in THRESHOLDS if t in results.threshold)
-    at = SHOWN | {"threshold": threshold}
-    columns = [["n", *map(str, results.n.values)]]
-    columns.append(["trials", *map(str, is_computed(results).sum("trial").values)])
-    for variable, quantity in COLUMNS.items():
-        values = results[variable]
-        values = values.sel({dim: label for dim, label in at.items() if dim in values.dims})
-        inner = [dim for dim in values.dims if dim not in ("n", "trial", "approximation")]
-        values = values.median(inner) if "measurements" in variable else values.mean(inner)
-        for name, means in by_approximation(values.mean("trial"), quantity).items():
-            places = 3 if variable == "accuracy" else 1
-            columns.append([name, *(in_digits(mean, name, places) for mean in means.values)])
-    where = {"test median": "at the test median", "zero": "at zero"}.get(threshold, threshold)
-    return f"{title}; threshold {where}; accuracy, then costs; means\n{aligned(columns)}"
+    values = values.sel({axis: label for axis, label in shown.items() if axis in values.dims})
+    inner = [dim for dim in values.dims if dim not in ("n", "trial", "approximation")]
+    is_count = "measurements" in str(values.name)
+    return (values.median(inner) if is_count else values.mean(inner)).mean("trial")
 
 
 def by_approximation(means: xr.DataArray, quantity: str) -> dict[str, xr.DataArray]:
@@ -57,8 +62,10 @@ def by_approximation(means: xr.DataArray, quantity: str) -> dict[str, xr.DataArr
     known = means.dropna("approximation", how="all")
     columns = {}
     for label in known.approximation.values.tolist():
+        if (quantity, label) in TRIVIAL:
+            continue
         column = known.sel(approximation=label)
-        name = f"{quantity} {label}".strip() if known.sizes["approximation"] > 1 else quantity
+        name = f"{quantity} {label}".strip() if quantity != "sparsity" else quantity
         if quantity == "κ" and (column.fillna(1) < 1.1).all():
             name, column = f"{name}, less 1", column - 1
         columns[name] = column
