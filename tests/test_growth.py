@@ -420,6 +420,9 @@ def test_bounds_of_accuracies_know_that_errors_are_counted():
     assert (low, high) == pytest.approx((exact.low, exact.high))
     wide = growth.accuracy_bounds(accuracies, images, 0.1)
     assert wide == pytest.approx((accuracies.mean() - 0.1, 1))
+    close = growth.accuracy_bounds(np.full(2, 1 - 1 / 256), images[:2], 0.005)  # passes 1
+    exact = scipy.stats.binomtest(510, 512).proportion_ci(method="exact")
+    assert close == pytest.approx((exact.low, 1))
     far = growth.accuracy_bounds(np.array([0.9, 0.92]), images[:2], 0.02)
     assert far == pytest.approx((0.89, 0.93))
     alone = growth.accuracy_bounds(np.array([0.5]), images[:1], np.nan)
