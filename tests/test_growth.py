@@ -147,7 +147,7 @@ def test_exact_curves_are_recovered(index):
 
 @pytest.mark.parametrize("index", [-0.5, 0.4])
 def test_the_fit_is_least_squares(index):
-    """λ against SciPy's least squares with the same errors; chi^2 at its interval's ends against F."""
+    """λ against SciPy's least squares and the same errors; chi^2 at its ends against F."""
     rng = np.random.default_rng(2)
     values = noisy(lambda n: shifted_power(n, index, 1.0, 0.5), 0.05, rng, [8] * 6)
     found = growth.fit_growth(SIZES, values)
