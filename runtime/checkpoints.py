@@ -223,6 +223,20 @@ def read_kernel_pair(folder: Path, prefix: str, size: int, number: int, seed: in
     return train, test, common
 
 
+def read_reference(folder: Path, prefix: str, size: int, seed: int, label: Label) -> Array:
+    """kernel_train [size, size] of the first trial of that size, which decides a trial's thresholds.
+
+    label: that trial's. Raises BadInput where the reference is missing, damaged or of other images.
+    """
+    path = folder / f"{prefix}_seed{seed}_data{size}_trial0_kernel_train.npy"
+    kernel, own = read_kernel(path)
+    keys = ("dataset", "dataset_sha256", "digits", "network", "depth", "formulas")
+    other = differences(own, {key: label.get(key) for key in keys})
+    if other:
+        raise BadInput("output", path, f"is of another kind than n = {label['size']}: {other}; {remedy}")
+    return kernel
+
+
 def symmetric(n: int, rows: NDArray, columns: NDArray, values: Array) -> scipy.sparse.csr_array:
     """The matrix [n, n] of entries of its lower half [m]; entries that are not known are not stored."""
     below = rows > columns

@@ -39,13 +39,13 @@ class Need:
 
     test: whether kernel_test is. entries: None where all of kernel_train is needed; else gives rows and columns, [m]
     each, of the entries that are, ordered, row >= column. expected: about how many those are; patterns: of how many
-    patterns in each convention they are the entries.
+    patterns of each convention they are the entries.
     """
 
     test: bool = True
     entries: Callable[[], tuple[NDArray[np.intp], NDArray[np.intp]]] | None = None
     expected: int = 0
-    patterns: int = 0
+    patterns: dict[str, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,11 @@ import numpy as np
 from ntk import ENGINES, FORMULAS, BadInput, choose_engine
 from runtime.datasets import (
     MNIST,
+    Dataset,
     add_classes_option,
     add_dataset_options,
     find_dataset,
+    list_classes,
     load_images,
     parse_classes,
 )
@@ -69,7 +71,7 @@ class Parser(argparse.ArgumentParser):
 def in_short(values: Any) -> str:
     """Values as they were given, if they are not too many or too long to be read."""
     words = " ".join(map(str, np.atleast_1d(np.asarray(values, dtype=object))))
-    return words if len(words) <= 60 else f"{words[:57]}..."
+    return words if len(words) <= 200 else f"{words[:197]}..."
 
 
 def whole_number(text: str) -> int:
@@ -373,19 +375,21 @@ def with_folder(output: Path, work: Callable[[], object]) -> int:
 
 
 def launch(
-    args: argparse.Namespace, experiment: Callable[[Run], int], classes: Sequence[int]
+    args: argparse.Namespace,
+    experiment: Callable[[Run], int],
+    classes_of: Callable[[Dataset], Sequence[int]],
 ) -> int:
     """Load the images and call experiment(run), in every process of the run.
 
-    classes: all in use. Returns the exit status: experiment's, 2 after one line about a bad input,
-    1 after one about a lost process.
+    classes_of(dataset): all classes in use. Returns the exit status: experiment's, 2 after one line
+    about a bad input, 1 after one about a lost process.
     """
     try:
         join_processes(args.coordinator, args.processes, args.process_id)
         args.engine = choose_engine(args.engine)
         held = locked(args.output) if is_leader() and not args.verify else contextlib.nullcontext()
         with held:
-            run = start(args, classes)
+            run = start(args, classes_of)
             status = experiment(run)
             say_note(run)
         return status
@@ -402,7 +406,7 @@ def launch(
     return status
 
 
-def start(args: argparse.Namespace, classes: Sequence[int]) -> Run:
+def start(args: argparse.Namespace, classes_of: Callable[[Dataset], Sequence[int]]) -> Run:
     """The Run of these arguments, with images that all processes agree on."""
 
     def load() -> Any:
@@ -412,6 +416,11 @@ def start(args: argparse.Namespace, classes: Sequence[int]) -> Run:
     images = load() if is_leader() else None
     share(lambda: None)
     images = images or load()
+    classes = classes_of(images.dataset)
+    for label in classes:
+        if not (np.any(images.train.label == label) and np.any(images.test.label == label)):
+            remedy = f"{images.dataset.title} has no such class; use two of {list_classes(images.dataset)}"
+            raise BadInput("classes", label, remedy)
     available = min(np.sum(images.test.label == label) for label in classes) * 2
     test_size = args.test_size
     if test_size > available:

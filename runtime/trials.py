@@ -66,7 +66,7 @@ class Run:
 
     def origin(self, network: Network, classes: Classes | None) -> dict[str, Any]:
         """What all trials of a results file have in common; classes: None where they are what is varied."""
-        common = {"dataset": self.images.name, "dataset_sha256": self.images.sha256}
+        common: dict[str, Any] = dict(self.images.origin)
         common |= {"network": network.name, "seed": self.seed, "formulas": FORMULAS}
         if classes:
             common["classes"] = list(classes)

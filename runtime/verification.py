@@ -7,16 +7,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ntk import BadInput
-from runtime.checkpoints import read_kernel
+from ntk.convolutional import ConvolutionalPairs
+from runtime.checkpoints import differences, read_kernel
 from runtime.files import open_array, output_files, temporary_folder
 from runtime.processes import is_leader, share
 from runtime.results import origin_of, other_origin, read_results, relative_difference
-from runtime.trials import Run
+from runtime.trials import Run, TrialFiles
 
 kernel_limit = {"float64": 1e-10, "float32": 1e-4}  # relative difference that rounding explains
 quantity_limit = {"float64": 1e-6, "float32": 1e-2}  # condition numbers and counts enlarge it
+
+
+sample_size = 200  # values of a kernel that is too large to be computed again
 
 
 class Comparison(NamedTuple):
@@ -28,17 +33,24 @@ class Comparison(NamedTuple):
     limit: float
 
 
-def verify(experiment: Callable[[Run], int], run: Run) -> int:
-    """Run the experiment in a temporary folder, and compare it with run.output. Returns the status."""
+def verify(
+    experiment: Callable[[Run], int], samples: Callable[[Run], list[Comparison]], run: Run
+) -> int:
+    """Run the experiment in a temporary folder, and compare it with run.output. Returns the status.
+
+    samples(run): comparisons of a sample of what would take too long to compute again.
+    """
     if is_leader() and not output_files(run.output, "*_results.nc"):
         raise BadInput("output", run.output, "holds no results to compare with; name the folder of a run")
     with temporary_folder() as folder:
         fresh = replace(run, output=folder)
         status = experiment(fresh)
-        return status or share(lambda: compare_folders(folder, run.output))
+        return status or share(lambda: compare_folders(folder, run.output, lambda: samples(run)))
 
 
-def compare_folders(fresh: Path, kept: Path) -> int:
+def compare_folders(
+    fresh: Path, kept: Path, samples: Callable[[], list[Comparison]] = list
+) -> int:
     """Print the largest relative difference of every array in `fresh` from its like in `kept`.
 
     Kernels that `kept` does not hold are left out, results must be there. Returns the status: 1
@@ -53,6 +65,10 @@ def compare_folders(fresh: Path, kept: Path) -> int:
                 compared += compare(fresh, kept, prefix)
             except BadInput as error:
                 wrong.append(str(error))
+    try:
+        compared += samples()
+    except BadInput as error:
+        wrong.append(str(error))
     print(f"\n{'array':58}{'trials':>7}{'largest difference':>20}")
     for name, count, difference, limit in compared:
         verdict = "" if difference <= limit else f"  DIFFERS, more than {limit:g}"
@@ -88,6 +104,37 @@ def compare_kernels(fresh: Path, kept: Path, prefix: str) -> list[Comparison]:
         if differences:
             compared.append(Comparison(f"{prefix} {name}", len(differences), max(differences), limit))
     return compared
+
+
+def compare_sample(files: TrialFiles, images: NDArray, name: str) -> Comparison:
+    """Some values of a finished kernel file, drawn at random, computed again.
+
+    images: the trial's training images, and its test images behind them. Raises BadInput where the
+    file is missing or damaged.
+    """
+    n, path = files.trial.size, files.path(name)
+    kernel, label = read_kernel(path)
+    reason = differences(label, files.label())
+    if reason:
+        raise BadInput("output", path, f"was computed from other settings ({reason})")
+    chosen = np.random.default_rng(0).permutation(kernel.size)[:sample_size]
+    if kernel.dtype.names:
+        entries = kernel[chosen]
+        rows, columns, expected = entries["row"], entries["column"], entries["value"]
+    else:
+        rows, columns = np.divmod(chosen, n)
+        expected, rows = kernel[rows, columns], rows + n
+    used, places = np.unique(np.concatenate([columns, rows]), return_inverse=True)
+    pairs = ConvolutionalPairs(
+        images[used],
+        depth=files.depth,
+        engine=files.run.engine,
+        precision=files.run.precision_of(files.trial.network),
+    )
+    values = pairs.pairs(places[: len(chosen)], places[len(chosen) :])
+    difference = relative_difference(values, expected)
+    title = f"{path.name.removesuffix('.npy')}, {len(chosen)} values"
+    return Comparison(title, 1, difference, kernel_limit[label["precision"]])
 
 
 def compare_labels(fresh: Path, kept: Path, prefix: str) -> list[Comparison]:

@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tests"))
 
 import training  # noqa: E402
-from runtime import mnist, options, sitting  # noqa: E402
+from runtime import datasets, options, results, sitting  # noqa: E402
 
 SHALLOW = 3  # convolutions, where the depth is not what is tested
 TINY = ("--dataset", "digits", "--data-sizes", "4", "16", "--trials", "2", "1", "--test-size", "4")
@@ -50,13 +50,13 @@ def real_data(request):
     """Each dataset in turn, MNIST where MNIST_DIR is set."""
     if request.param == "digits":
         return request.getfixturevalue("digits")
-    return load_once("mnist", request.getfixturevalue("mnist_dir"))
+    return load_once("mnist", mnist_dir=request.getfixturevalue("mnist_dir"))
 
 
 @pytest.fixture
 def images(digits):
     """Six standardised images of two digits, [6, 28, 28, 1]."""
-    return training.draw_images(digits["train"], (1, 0), 3, False, np.random.default_rng(3))[0]
+    return training.draw_images(digits.train, (1, 0), 3, False, np.random.default_rng(3))[0]
 
 
 # ---- the script in this process ----
@@ -69,7 +69,7 @@ def call(*arguments, depth=SHALLOW):
         patch.setattr(training, "convolutional_depth", depth)
         patch.setattr(training, "sweep_depths", [depth, 2 * depth])
         patch.setattr(sitting, "seconds_per_layer", lambda run: 1e-4)  # to measure it takes longer than all the rest
-        patch.setattr(options, "load_data", load_once)
+        patch.setattr(options, "load_images", load_once)
         patch.setattr(sys, "argv", ["training.py", *map(str, arguments)])
         try:
             status = training.main(sys.argv[1:])
@@ -78,13 +78,14 @@ def call(*arguments, depth=SHALLOW):
     return Ended(status, out.getvalue(), err.getvalue())
 
 
-def load_once(dataset, mnist_dir=None):
-    """load_data, remembered where the environment has no say; no run changes the answer."""
-    load = remembered if dataset == "digits" or mnist_dir else mnist.load_data
-    return load(dataset, mnist_dir and str(mnist_dir))
+def load_once(dataset, data_dir=None, mnist_dir=None):
+    """load_images, remembered where the environment has no say; no run changes the answer."""
+    folder = data_dir or mnist_dir
+    load = remembered if dataset == "digits" or folder else datasets.load_images
+    return load(dataset, data_dir and str(data_dir), mnist_dir and str(mnist_dir))
 
 
-remembered = functools.cache(mnist.load_data)
+remembered = functools.cache(datasets.load_images)
 
 
 def succeed(*arguments, **how):
@@ -103,8 +104,11 @@ def undisturbed(tmp_path_factory):
 
 
 def contents(folder):
-    """The bytes of everything that has its final name and does not hold times: name -> bytes."""
-    return {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix in (".npy", ".npz")}
+    """Everything that has its final name, times left out: bytes, of results their checksum, by name."""
+    found = {path.name: path.read_bytes() for path in folder.glob("*.npy")}
+    for path in folder.glob("*.nc"):
+        found[path.name] = results.checksum(results.read_results(path).drop_vars("finished", errors="ignore"))
+    return found
 
 
 # ---- the script in processes of its own ----
@@ -117,9 +121,9 @@ def start(*arguments, prelude="", environment=None, depth=SHALLOW):
     """
     variables = {k: v for k, v in os.environ.items() if k != "MNIST_DIR"} | (environment or {})
     variables = {k: v for k, v in variables.items() if v is not None}
-    lines = ["import sys, training", "from runtime import options, sitting", "sys.argv[0] = 'training.py'"]
+    lines = ["import sys, training", "from runtime import options, sitting, streams", "sys.argv[0] = 'training.py'"]
     lines += [f"training.convolutional_depth = {depth}", "sitting.seconds_per_layer = lambda run: 1e-4", prelude]
-    lines += ["options.run_script(training.main)"]
+    lines += ["streams.run_script(training.main)"]
     command = [sys.executable, "-c", "\n".join(lines), *map(str, arguments)]
     pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     return subprocess.Popen(command, env=variables, cwd=ROOT, **pipes)

@@ -8,7 +8,7 @@ from qiskit.quantum_info import Operator, Statevector
 import circuit
 import emulation
 import training
-from quantum import phases, readout, solvers
+from quantum import phases, readout, sequential, solvers
 
 
 def random_kernel(n, rng):
@@ -118,11 +118,25 @@ def check_prediction(matrix, y, k, epsilon):
     return found
 
 
+def check_sequential_shots(overlap, draws=2000):
+    """Shots drawn with the state's probability of 0, until Wald's test stops: as many as its formula says."""
+    test = sequential.wald_test(t=0.03, distance=0.1, error=0.02)
+    expected = sequential.exact_walk(np.array([overlap]), test)[1][0]
+    zeros = np.random.default_rng(2).random((draws, test.most)) < (1 + overlap) / 2
+    beyond = np.cumsum(zeros, axis=1) - test.slope * np.arange(1, test.most + 1)
+    stopped = np.abs(beyond) >= test.height
+    stopped[:, -1] = True
+    shots = 1 + np.argmax(stopped, axis=1)
+    assert abs(shots.mean() - expected) < 4 * shots.std() / np.sqrt(draws)
+    assert 1.1 * expected > shots.mean() > 0.9 * expected  # which is no weak bound
+
+
 def test_diagonal_prediction(inputs):
     _, y, k = inputs
     found = check_prediction(None, y, k, 0.1)
     assert (found["queries_oracle_circuit"], found["p_circuit"]) == (0, pytest.approx(1))
     assert found["overlap_circuit"] == pytest.approx(k @ y / np.linalg.norm(k) / np.sqrt(8))
+    check_sequential_shots(found["overlap_circuit"])
 
 
 @pytest.mark.slow
@@ -159,6 +173,7 @@ def test_prediction_of_16_images_and_the_script(tmp_path, capsys):
     y, k = np.repeat([1.0, -1.0], 8), rng.uniform(-1, 1, 16)
     found = check_prediction(kernel, y, k, 0.3)
     assert found["qubits_circuit"] == 11 and found["gates"] > 10**4
+    check_sequential_shots(found["overlap_circuit"])
     with pytest.raises(SystemExit):
         circuit.main(["--networks", "quantum"])
     assert "--networks" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROOMS = ["ntk", "runtime", "quantum", "analysis"]
 FILES = sorted([*ROOT.glob("*.py"), *(path for room in ROOMS for path in (ROOT / room).glob("*.py"))])
-LONGEST = {"training.py": 500, "emulation.py": 350, "controls.py": 250, "README.md": 150}
+LONGEST = {"training.py": 510, "emulation.py": 350, "controls.py": 250, "README.md": 150}
 MAY_IMPORT = {  # of ours
     "ntk": {"ntk"},
     "runtime": {"runtime", "ntk"},
@@ -19,7 +19,6 @@ MAY_IMPORT = {  # of ours
     "report": {"analysis", "runtime", "ntk"},
     "controls": {"training", "runtime", "ntk"},
     "circuit": {"training", "quantum", "runtime", "ntk", "emulation"},
-    "figures": {"training", "analysis", "runtime", "ntk"},
 }
 
 

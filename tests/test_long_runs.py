@@ -33,18 +33,18 @@ def watch(owner, name):
     setattr(owner, name, watched)
 
 checkpoints.pairs_at_once = lambda pairs: 16
-for owner, names in ((checkpoints, "open_matrix finish_matrix checksum"), (Path, "replace write_text"),
+for owner, names in ((checkpoints, "open_matrix finish_matrix checksum"), (Path, "replace"),
                      (files, "write_durably"), (sitting.Sitting, "progress")):
     for name in names.split():
         watch(owner, name)
 """
 FULLY_CONNECTED, CONVOLUTIONAL = "digits-fully-connected", "digits-convolutional"
 MOMENTS = [  # in the order in which a run comes to them
-    "after write_text run.lock",
+    "after write_durably run.lock.owner.partial",
     "after open_matrix",
     f"after progress {FULLY_CONNECTED[7:]}",
     "before checksum",
-    "before replace",
+    f"before replace {FULLY_CONNECTED}_seed0_data4_trial0_kernel_train",
     "after finish_matrix",  # between the two matrices
     f"after write_durably {FULLY_CONNECTED}_results.npz.partial",
     f"after replace {FULLY_CONNECTED}_results.npz.partial",

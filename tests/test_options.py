@@ -64,7 +64,7 @@ def test_wrong_arguments_are_refused_before_anything_is_read_or_written(tmp_path
     [
         (["--data-sizes", "15"], "--data-sizes 15: use even numbers"),
         (["--engine", "abacus"], "--engine: invalid choice: 'abacus'"),
-        (["--mnist-dir", "/nowhere"], "--mnist-dir /nowhere: can't read train-images-idx3-ubyte.gz"),
+        (["--mnist-dir", "/nowhere"], "--mnist-dir /nowhere: can't be read (No such file"),
     ],
 )
 def test_wrong_arguments_through_the_real_command_line(tmp_path, arguments, words):

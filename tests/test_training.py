@@ -8,7 +8,10 @@ from conftest import SHALLOW
 import training
 from ntk import BadInput
 from runtime import linear_algebra
-from runtime.trials import PAPERS_DIGITS, Run, random_generator
+from runtime.datasets import Split
+from runtime.trials import Run, Trial, random_generator
+
+NETWORKS = training.make_networks()
 
 # ---- images ----
 
@@ -21,14 +24,14 @@ def stretched(flat):
 
 @pytest.mark.parametrize("flatten", [True, False])
 def test_images_are_drawn_from_the_dataset_each_once_and_in_classes(real_data, flatten):
-    split = real_data["train"]
+    split = real_data.train
     image, label = training.draw_images(split, (8, 9), 20, flatten, np.random.default_rng(4))
     assert image.shape == ((40, 784) if flatten else (40, 28, 28, 1)) and image.dtype == np.float64
     assert list(label) == [1] * 20 + [-1] * 20
     flat = image.reshape(40, -1)
     assert np.allclose(np.sum(flat**2, axis=1), 1)
     # Undo the scaling and look every image up in the dataset: nines first, no image twice.
-    nines, eights = (stretched(split["image"][split["label"] == d].reshape(-1, 784)) for d in (9, 8))
+    nines, eights = (stretched(split.image[split.label == d].reshape(-1, 784)) for d in (9, 8))
     seen = set()
     for i, (drawn, candidates) in enumerate(zip(stretched(flat), [nines] * 20 + [eights] * 20, strict=True)):
         distance = np.abs(candidates - drawn).max(axis=1)
@@ -44,7 +47,7 @@ def test_images_are_standardised_by_the_drawn_subset():
     """One pixel bright, by hand: the mean and the deviation are those of the chosen subset, all pixels together."""
     image = np.zeros((2, 2, 2, 1), np.uint8)
     image[0, 0, 0] = 8
-    split = {"image": image, "label": np.array([3, 5])}
+    split = Split(image, np.array([3, 5]))
     found, label = training.draw_images(split, (3, 5), 1, True, np.random.default_rng(0))
     values = np.array([0, 0, 0, 0, 8, 0, 0, 0]) - 1.0
     expected = values.reshape(2, 4) / np.array([[2], [np.sqrt(52)]])
@@ -53,15 +56,15 @@ def test_images_are_standardised_by_the_drawn_subset():
 
 
 def test_fewer_images_are_drawn_where_there_are_not_enough(digits, capsys):
-    image, label = training.draw_images(digits["test"], (8, 9), 500, True, np.random.default_rng(0))
-    fewer = min(np.sum(digits["test"]["label"] == d) for d in (8, 9))
+    image, label = training.draw_images(digits.test, (8, 9), 500, True, np.random.default_rng(0))
+    fewer = min(np.sum(digits.test.label == d) for d in (8, 9))
     assert len(image) == len(label) == 2 * fewer and label.sum() == 0
     assert f"only {fewer} images" in capsys.readouterr().out
 
 
 def test_images_that_can_not_be_drawn_are_refused():
-    split = {"image": np.ones((4, 2, 2, 1), np.uint8), "label": np.array([3, 3, 5, 5])}
-    with pytest.raises(BadInput, match=r"digits .3, 7.: no 1 images of each"):
+    split = Split(np.ones((4, 2, 2, 1), np.uint8), np.array([3, 3, 5, 5]))
+    with pytest.raises(BadInput, match=r"classes .3, 7.: no 1 images of each"):
         training.draw_images(split, (3, 7), 1, True, np.random.default_rng(0))
     with pytest.raises(BadInput, match="all of one colour"):
         training.draw_images(split, (3, 5), 1, True, np.random.default_rng(0))
@@ -133,19 +136,25 @@ def test_patterns_have_the_density_of_their_definition(n):
         assert abs(density - expected) < 5 * np.sqrt(expected / (40 * lower.sum()))
 
 
+def pattern_of(matrix, convention="original"):
+    """A dense pattern as a trial's."""
+    return training.Pattern(convention, 0, scipy.sparse.csr_array(matrix))
+
+
 def test_the_fully_connected_kernel_is_multiplied_by_the_pattern():
     kernel = np.arange(16.0).reshape(4, 4)
     pattern = np.eye(4, dtype=bool)
     pattern[0, 1] = pattern[1, 0] = True
     expected = np.zeros((4, 4))
     expected[[0, 0, 1, 1, 2, 3], [0, 1, 0, 1, 2, 3]] = [0, 1, 4, 5, 10, 15]
-    found = training.sparsified_kernel("fully-connected", kernel, scipy.sparse.csr_array(pattern), None)
+    found = training.keep_pattern(kernel, pattern_of(pattern), training.Thresholds(1))
     assert np.array_equal(found, expected)
 
 
 @pytest.mark.parametrize("dense_limit", [1024, 4])
-def test_the_convolutional_kernel_is_thresholded_and_its_diagonal_raised(monkeypatch, dense_limit):
-    """As a dense matrix and as a sparse one."""
+@pytest.mark.parametrize("is_sparse", [False, True])
+def test_the_convolutional_kernel_is_thresholded_and_its_diagonal_raised(monkeypatch, dense_limit, is_sparse):
+    """As a dense matrix and as a sparse one, from a whole kernel and from the entries that it needs."""
     monkeypatch.setattr(training, "dense_limit", dense_limit)
     kernel = np.full((6, 6), 9.0)
     kernel[0, 1] = kernel[1, 0] = 2.0
@@ -154,7 +163,10 @@ def test_the_convolutional_kernel_is_thresholded_and_its_diagonal_raised(monkeyp
     kernel[3, 5] = kernel[5, 3] = -7.0
     pattern = same_class(6)
     pattern[1, 2] = pattern[2, 1] = pattern[4, 5] = pattern[5, 4] = False
-    found = training.sparsified_kernel("convolutional", kernel, scipy.sparse.csr_array(pattern), (2.0, 5.0))
+    limits = training.Thresholds(1, {"original": (2.0, 5.0)})
+    if is_sparse:
+        kernel = scipy.sparse.csr_array(kernel * pattern)
+    found = training.keep_large_entries(kernel, pattern_of(pattern), limits)
     expected = np.diag(np.full(6, 9.0 * (1 + 0.76 * np.log(6) ** 0.9)))
     expected[0, 2] = expected[2, 0] = 4  # 2 is not above 2
     expected[3, 5] = expected[5, 3] = -7  # 4 is not above 5, |-7| is
@@ -163,12 +175,18 @@ def test_the_convolutional_kernel_is_thresholded_and_its_diagonal_raised(monkeyp
     assert training.sparsity(found) == 2
 
 
+def test_an_entry_that_was_not_computed_is_no_zero():
+    kernel = scipy.sparse.csr_array(np.eye(3))
+    with pytest.raises(KeyError, match="2 entries of the kernel were not computed"):
+        training.keep_pattern(kernel, pattern_of(np.eye(3) + np.eye(3, k=1)), training.Thresholds(1))
+
+
 def test_class_thresholds_count_the_zeros_outside():
     """With n = 4: one pair a class, twice among 16 entries of which 14 are zero; rank 13.5 lies halfway to it."""
     kernel = np.full((4, 4), 100.0)
     kernel[0, 1] = kernel[1, 0] = 3.0
     kernel[2, 3] = kernel[3, 2] = -5.0
-    assert training.class_thresholds(kernel) == pytest.approx((1.5, 2.5))
+    assert training.class_thresholds(kernel, 90) == pytest.approx((1.5, 2.5))
     assert training.class_thresholds(kernel, 100) == (3.0, 5.0)
 
 
@@ -176,10 +194,10 @@ def test_class_thresholds_keep_46_percent_at_16():
     kernel = np.random.default_rng(0).normal(size=(16, 16))
     kernel += kernel.T
     block = np.abs(kernel[:8, :8][~np.eye(8, dtype=bool)])
-    assert np.mean(block > training.class_thresholds(kernel)[0]) == pytest.approx(0.46, abs=0.02)
+    assert np.mean(block > training.class_thresholds(kernel, 90)[0]) == pytest.approx(0.46, abs=0.02)
 
 
-def test_sound_class_thresholds_are_of_the_block_alone():
+def test_corrected_class_thresholds_are_of_the_block_alone():
     kernel = np.zeros((6, 6))
     kernel[np.tril_indices(3, -1)] = kernel.T[np.tril_indices(3, -1)] = [1, 2, -3]
     kernel[3:, 3:] = 10 * kernel[:3, :3]
@@ -189,19 +207,18 @@ def test_sound_class_thresholds_are_of_the_block_alone():
 
 def test_the_convolutional_thresholds_come_from_the_reference_kernel():
     reference = np.array([[9.0, 3, 0, -4], [3, 9, 0, 0], [0, 0, 9, 5], [-4, 0, 5, 9]])
-    found = training.kernel_thresholds(96, reference)
-    assert found["k_thresh"] == 5
-    assert found["class_thresholds"]["sound"] == (3, 5)
-    assert found["class_thresholds"]["original"] == training.class_thresholds(reference, 90, zeros=True)
-    assert np.array_equal(training.normalise(np.array([[1.0, -10, 7]]), 5), [[0.2, -1, 1]])
+    found = training.convolutional_thresholds(96, reference)
+    assert found.k_thresh == 5
+    assert found.by_convention["corrected"] == (3, 5)
+    assert found.by_convention["original"] == training.class_thresholds(reference, 90, zeros=True)
 
 
 def test_the_fully_connected_threshold_is_the_kernel_at_a_small_angle():
     x = np.array([[1.0, 0], [1 - 1e-5, np.sqrt(1 - (1 - 1e-5) ** 2)]])
     x = np.pad(x, [(0, 0), (0, 782)])
-    found = training.kernel_thresholds(36, None)
-    assert found["class_thresholds"] is None
-    assert found["k_thresh"] == training.fully_connected_ntk(x, depth=36)[0, 1]
+    found = training.fully_connected_thresholds(36, None)
+    assert found.by_convention is None
+    assert found.k_thresh == training.fully_connected_ntk(x, depth=36)[0, 1]
 
 
 # ---- eigenvalues and solutions ----
@@ -213,28 +230,52 @@ def test_sparsity_is_the_fullest_column():
 
 
 def test_condition_number():
-    assert training.condition_number(np.array([[0.0, 2], [2, 3]])) == pytest.approx(4)  # eigenvalues -1, 4
-    assert training.condition_number(np.zeros((2, 2))) == np.inf
+    assert linear_algebra.condition_number(np.array([[0.0, 2], [2, 3]])) == pytest.approx(4)  # eigenvalues -1, 4
+    assert linear_algebra.condition_number(np.zeros((2, 2))) == np.inf
 
 
 def test_solve():
     matrix = np.array([[2.0, 1], [1, -3]])
-    assert training.solve(matrix, np.array([7.0, 0])) == pytest.approx(np.array([3, 1]) / np.sqrt(10))
-    assert np.isnan(training.solve(np.zeros((2, 2)), np.ones(2))).all()
+    assert linear_algebra.solve(matrix, np.array([7.0, 0])) == pytest.approx(np.array([3, 1]) / np.sqrt(10))
+    assert np.isnan(linear_algebra.solve(np.zeros((2, 2)), np.ones(2))).all()
 
 
-def test_sparse_and_dense_agree():
-    """The sparse path, Lanczos and sparse LU, against dense eigenvalues and solves at n = 128."""
+def test_a_diagonal_matrix_needs_no_solver():
+    matrix = scipy.sparse.diags_array([2.0, -1, 4], format="csr")
+    assert linear_algebra.extreme_eigenvalues(matrix) == (-1, 1, 4)
+    expected = np.array([0.5, -1, 0.25]) / np.linalg.norm([0.5, -1, 0.25])
+    assert linear_algebra.solve(matrix, np.ones(3)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("lowest, iterates", [(2.0, True), (0.3, True), (-0.5, False), (1e-4, False)])
+def test_sparse_and_dense_agree(lowest, iterates, monkeypatch):
+    """Lanczos and conjugate gradients, or sparse factors, against dense eigenvalues and solves at n = 128.
+
+    lowest: eigenvalue of the matrix. A fifth of the rows hold nothing but their diagonal entry.
+    """
+    monkeypatch.setattr(linear_algebra, "most_iterations", 60)
     rng = np.random.default_rng(0)
-    kernel = rng.normal(size=(128, 128))
-    kernel = kernel @ kernel.T / 128
-    for shift in (0.5, 5.0):  # indefinite and positive definite
-        matrix = kernel * dense_pattern(128, rng, True) + (shift - 2) * np.eye(128)
-        sparse = scipy.sparse.csr_array(matrix)
-        y = rng.normal(size=128)
-        assert training.extreme_eigenvalues(sparse) == pytest.approx(training.extreme_eigenvalues(matrix), rel=1e-10)
-        assert training.condition_number(sparse) == pytest.approx(training.condition_number(matrix), rel=1e-10)
-        assert training.solve(sparse, y) == pytest.approx(training.solve(matrix, y), rel=1e-10, abs=1e-12)
+    kernel = rng.normal(size=(128, 256))
+    kernel = kernel @ kernel.T / 256
+    isolated = rng.random(128) < 0.2
+    matrix = kernel * dense_pattern(128, rng, True)
+    matrix *= np.eye(128) + ~(isolated[:, None] | isolated)
+    matrix += (lowest - np.linalg.eigvalsh(matrix)[0]) * np.eye(128)
+    sparse, y = scipy.sparse.csr_array(matrix), rng.normal(size=128)
+    for function in (linear_algebra.extreme_eigenvalues, linear_algebra.condition_number):
+        assert function(sparse) == pytest.approx(function(matrix), rel=1e-9)
+    assert linear_algebra.solve(sparse, y) == pytest.approx(linear_algebra.solve(matrix, y), rel=1e-9, abs=1e-12)
+    assert linear_algebra.SparseInverse(sparse, y).iterates == iterates
+
+
+def test_conjugate_gradients_that_stop_short_hand_over_to_factors(monkeypatch):
+    """The first right-hand side is an eigenvector, which takes one iteration; the second one takes more."""
+    matrix = scipy.sparse.csr_array(np.diag([1.0, 2, 3, 4, 5, 6]))
+    monkeypatch.setattr(linear_algebra, "most_iterations", 3)
+    inverse = linear_algebra.SparseInverse(matrix, np.eye(6)[2])
+    assert inverse.iterates and "factors" not in vars(inverse)
+    assert inverse(np.ones(6)) == pytest.approx(1 / np.arange(1, 7), rel=1e-14)
+    assert "factors" in vars(inverse)
 
 
 @pytest.mark.parametrize("sparse", [False, True])
@@ -248,19 +289,22 @@ def test_numerical_flags(diagonal, flags, sparse):
     matrix = scipy.sparse.csr_array(matrix) if sparse else matrix
     if sparse and diagonal[1] == 1e-12:
         matrix.data[4:] = np.abs(matrix.data[4:]).clip(min=1)  # one small eigenvalue, for Lanczos
-    assert linear_algebra.numerical_flags(matrix, training.extreme_eigenvalues(matrix)) == flags
+    assert linear_algebra.numerical_flags(matrix, linear_algebra.extreme_eigenvalues(matrix)) == flags
+
+
+COUPLED = 0.1 * (np.eye(4, k=1) + np.eye(4, k=-1))  # so that a matrix is not diagonal
 
 
 def test_only_a_failed_factorisation_means_an_eigenvalue_of_zero(monkeypatch):
     singular = scipy.sparse.csr_array(np.diag([0.0, 1, 2, 3, 4]))
-    assert training.extreme_eigenvalues(singular) == pytest.approx((0, 0, 4))
+    assert linear_algebra.extreme_eigenvalues(singular) == pytest.approx((0, 0, 4))
 
     def fail(*_, **how):
         raise RuntimeError("of another kind")
 
     monkeypatch.setattr(scipy.sparse.linalg, "eigsh", fail)
     with pytest.raises(RuntimeError, match="of another kind"):
-        training.extreme_eigenvalues(scipy.sparse.csr_array(np.diag([1.0, 2, 3, 4])))
+        linear_algebra.extreme_eigenvalues(scipy.sparse.csr_array(np.diag([1.0, 2, 3, 4]) + COUPLED))
 
 
 def test_eigenvalues_that_lanczos_does_not_find_are_nan(monkeypatch):
@@ -268,19 +312,19 @@ def test_eigenvalues_that_lanczos_does_not_find_are_nan(monkeypatch):
         raise scipy.sparse.linalg.ArpackNoConvergence("no convergence", np.empty(0), np.empty((0, 0)))
 
     monkeypatch.setattr(scipy.sparse.linalg, "eigsh", give_up)
-    matrix = scipy.sparse.csr_array(np.diag([1.0, 2, 3, 4]))
-    eigenvalues = training.extreme_eigenvalues(matrix)
+    matrix = scipy.sparse.csr_array(np.diag([1.0, 2, 3, 4]) + COUPLED)
+    eigenvalues = linear_algebra.extreme_eigenvalues(matrix)
     assert np.isnan(eigenvalues).all() and linear_algebra.numerical_flags(matrix, eigenvalues) == 1 + 2 + 4
 
 
 # ---- quantities ----
 
 
-def test_accuracy_thresholds_at_the_median():
+def test_accuracy_about_a_threshold():
     outputs = np.array([10.0, 11, 12, 13])
-    assert training.accuracy(outputs, np.array([-1, -1, 1, 1])) == 1
-    assert training.accuracy(outputs, np.array([-1, 1, 1, 1])) == 0.75
-    assert np.isnan(training.accuracy(np.array([np.nan, 1]), np.array([1, -1])))
+    assert training.accuracy(outputs, np.array([-1, -1, 1, 1]), 11.5) == 1
+    assert training.accuracy(outputs, np.array([-1, 1, 1, 1]), 11.5) == 0.75
+    assert np.isnan(training.accuracy(np.array([np.nan, 1]), np.array([1, -1]), 0))
     assert training.accuracy(np.array([-1.0, 1, 2, 3]), np.array([-1, 1, 1, 1]), threshold=0) == 1
 
 
@@ -295,78 +339,107 @@ def test_readout_measurements():
     assert overlap == pytest.approx([0.5, 1])
     assert training.readout_measurements(overlap) == pytest.approx([3, 0])
     overlap = training.overlaps(np.array([[3.0, 4], [4, 3], [1, 0]]), np.array([2.0, 0]))
-    assert training.readout_measurements(overlap, np.median(overlap))[[0, 2]] == pytest.approx([0.64 / 0.04, 0])
+    measurements = training.readout_measurements(overlap, np.median(overlap))
+    assert measurements[[0, 2]] == pytest.approx([0.64 / 0.04, 0])
     assert training.readout_measurements(np.array([0.0]))[0] == np.inf
+
+
+def kernels_of(train, test, k_thresh=1.0, network="fully-connected", limits=None):
+    """A trial's kernels from two matrices, half of the images in each class."""
+    n, x = train.shape[0], len(test)
+    return training.TrialKernels(
+        trial=Trial(NETWORKS[network], NETWORKS[network].classes, n, 0),
+        depth=36,
+        separability=0.25,
+        train=train,
+        test=test,
+        train_label=np.repeat([1, -1], n // 2),
+        test_label=np.repeat([1, -1], x // 2),
+        thresholds=training.Thresholds(k_thresh, limits),
+    )
+
+
+def full_patterns(n):
+    """A pattern of both conventions that keeps everything inside the classes."""
+    return [pattern_of(same_class(n), convention) for convention in training.conventions]
 
 
 def test_trial_quantities_by_hand():
     """A diagonal kernel: every approximation is exact, and every count follows from k* alone."""
-    kernels = {
-        "kernel_train": 2 * np.eye(4),
-        "kernel_test": np.array([[4.0, 2, 0, 0], [0, 0, 2, 2]]),
-        "kernel_test_normalized": np.array([[1.0, 0.5, 0, 0], [0, 0, 0.5, 0.5]]),
-        "train_label": np.array([1, 1, -1, -1]),
-        "test_label": np.array([1, -1]),
-        "depth": 36,
-        "separability": 0.25,
-    }
-    found = training.trial_quantities(kernels, {c: [2 * np.eye(4)] * 3 for c in training.conventions})
+    kernels = kernels_of(2 * np.eye(4), np.array([[4.0, 2, 0, 0], [0, 0, 2, 2]]), k_thresh=4)
+    found = training.trial_quantities(kernels, full_patterns(4))
     overlap = np.array([1.5 / np.sqrt(1.25) / 2, -1 / np.sqrt(0.5) / 2])
-    median = overlap.mean()
-    for suffix in training.conventions.values():
-        for name, expected in [
-            ("sparsity", 1),
-            ("condition_number", 1),
-            ("numerical_flags", 0),
-            ("smallest_eigenvalue", 2),
-            ("positive_definite", 1),
-            ("accuracy_sparse", 1),
-            ("accuracy_sparse_at_zero", 1),
-        ]:
-            assert list(found[name + suffix]) == [expected] * 3, name
-        readout = np.array([1 / overlap**2 - 1] * 3)
-        assert found[f"readout_measurements_sparse{suffix}"] == pytest.approx(readout)
-        readout = np.array([(1 - overlap**2) / (overlap - median) ** 2] * 3)
-        assert found[f"readout_measurements_sparse_at_median{suffix}"] == pytest.approx(readout)
-    assert found["condition_number_exact"] == 1 and found["off_diagonal_ratio"] == 0
-    for which in ("exact", "diagonal"):
-        assert found[f"accuracy_{which}"] == found[f"accuracy_{which}_at_zero"] == 1
-    assert found["post_selection_measurements"] == pytest.approx([4 / 1.25, 8])
-    assert found["post_selection_measurements_k_thresh"] == pytest.approx([4 / 1.25, 8])
-    assert found["clipped_share_k_thresh"] == 1 / 8
-    assert found["readout_measurements_diagonal"] == pytest.approx(1 / overlap**2 - 1)
-    assert (found["depth"], found["separability"]) == (36, 0.25)
+    for name, expected in [
+        ("sparsity", 1),
+        ("condition_number", 1),
+        ("numerical_flags", 0),
+        ("smallest_eigenvalue", 2),
+        ("positive_definite", 1),
+        ("accuracy", 1),
+    ]:
+        assert (found[name] == expected).all(), name
+        assert {"approximation", "convention", "pattern"} <= set(found[name].dims)
+    for approximation in ("sparsified", "diagonal"):
+        readout = found.readout_measurements.sel(approximation=approximation, convention="corrected", pattern=0)
+        assert readout.sel(threshold="zero").values == pytest.approx(1 / overlap**2 - 1)
+        about_median = (1 - overlap**2) / (overlap - overlap.mean()) ** 2
+        assert readout.sel(threshold="test median").values == pytest.approx(about_median)
+    assert found.off_diagonal_ratio == 0
+    post_selection = found.post_selection_measurements
+    for divisor in ("test set", "fixed constant"):
+        assert post_selection.sel(divisor=divisor).values == pytest.approx([4 / 1.25, 8])
+    assert found.clipped_share.sel(divisor="fixed constant") == 1 / 8
+    assert (found.depth, found.separability) == (36, 0.25)
+    assert all("long_name" in found[name].attrs and "units" in found[name].attrs for name in found)
 
 
 def test_k_star_is_rescaled_in_the_originals_convention_alone():
     """k* of at most 1/2, and a largest off-diagonal entry of 1/4: 1 is clipped from 1/4 on."""
     kernel = np.eye(2) + 0.25 * (1 - np.eye(2))
-    test = np.array([[0.5, 0.1], [-0.2, 0.2]])
-    kernels = {"kernel_train": kernel, "kernel_test": test, "kernel_test_normalized": test, "depth": 1}
-    kernels |= {"train_label": np.array([1, -1]), "test_label": np.array([1, -1]), "separability": 1}
-    found = training.trial_quantities(kernels, {"original": [kernel]})
-    assert found["post_selection_measurements"] == pytest.approx([2 / 1.04, 2 / 0.32])
-    assert found["post_selection_measurements_k_thresh"] == pytest.approx([2 / 0.26, 2 / 0.08])
-    assert found["post_selection_measurements_training"] == pytest.approx([2 / 1.16, 2 / 1.28])
-    assert found["clipped_share_training"] == 0.25
+    kernels = kernels_of(kernel, np.array([[0.5, 0.1], [-0.2, 0.2]]))
+    found = training.trial_quantities(kernels, full_patterns(2))
+    expected = {
+        "test set": [2 / 1.04, 2 / 0.32],
+        "fixed constant": [2 / 0.26, 2 / 0.08],
+        "training set": [2 / 1.16, 2 / 1.28],
+    }
+    for divisor, measurements in expected.items():
+        values = found.post_selection_measurements.sel(divisor=divisor).values
+        assert values == pytest.approx(measurements), divisor
+    assert found.clipped_share.sel(divisor="training set") == 0.25
 
 
-@pytest.mark.parametrize("network", training.networks)
+def test_of_a_part_of_the_kernel_the_exact_quantities_are_left_out():
+    """The same kernel whole and as the entries that its patterns need: the others are equal."""
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(8, 8))
+    kernel = kernel @ kernel.T + np.eye(8)
+    test, patterns = rng.random((4, 8)), full_patterns(8)
+    part = kernels_of(scipy.sparse.csr_array(kernel * same_class(8)), test)
+    assert not part.is_whole
+    record = training.trial_quantities(part, patterns)
+    whole = training.trial_quantities(kernels_of(kernel, test), patterns)
+    assert record.approximation.values.tolist() == ["sparsified", "diagonal"]
+    assert np.isnan(record.off_diagonal_ratio)
+    for name in training.prediction_quantities:
+        same = whole[name].sel(approximation=["sparsified", "diagonal"])
+        assert record[name].values == pytest.approx(same.values, nan_ok=True), name
+
+
+@pytest.mark.parametrize("network", NETWORKS)
 def test_useless_matrices_are_reported(network):
     """A kernel of ones is singular, twice as much off the diagonal indefinite: flags and NaN, no exception."""
-    pattern, thresholds = scipy.sparse.csr_array(same_class(8)), (0.5, 0.5)
+    limits = dict.fromkeys(training.conventions, (0.5, 0.5))
     for kernel, exact in ((np.ones((8, 8)), 2 + 4), (2 * np.ones((8, 8)) - np.eye(8), 1)):
         test = np.random.default_rng(0).random((4, 8))
-        kernels = {"kernel_train": kernel, "train_label": np.repeat([1, -1], 4), "test_label": np.repeat([1, -1], 2)}
-        kernels |= {"kernel_test": test, "kernel_test_normalized": test, "depth": 1, "separability": 0}
-        matrix = training.sparsified_kernel(network, kernel, pattern, thresholds)
-        found = training.trial_quantities(kernels, {c: [matrix] for c in training.conventions})
-        assert int(found["numerical_flags_exact"]) & exact == exact
-        for suffix in training.conventions.values():
-            flags = int(found[f"numerical_flags{suffix}"][0])
-            if network == "fully-connected":
-                assert flags & exact == exact
-            assert (flags & 1 == 0) == found[f"positive_definite{suffix}"][0]
+        kernels = kernels_of(kernel, test, network=network, limits=limits)
+        found = training.trial_quantities(kernels, full_patterns(8))
+        flags = found.numerical_flags.astype(int)
+        assert (flags.sel(approximation="exact") & exact == exact).all()
+        sparsified = found.sel(approximation="sparsified")
+        if network == "fully-connected":
+            assert (flags.sel(approximation="sparsified") & exact == exact).all()
+        assert (((sparsified.numerical_flags.astype(int) & 1) == 0) == sparsified.positive_definite).all()
 
 
 @pytest.fixture
@@ -375,21 +448,22 @@ def trial_of(digits, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "convolutional_depth", SHALLOW)
     run = Run(0, 6, tmp_path, "numba", "float64", digits)
 
-    def compute(network, dense_limit):
+    def compute(name, dense_limit):
         monkeypatch.setattr(training, "dense_limit", dense_limit)
-        return training.compute_trial(run, training.make_trial(network, training.selections[network], 20, 1))
+        network = training.make_networks()[name]
+        return training.compute_trial(run, Trial(network, network.classes, 20, 1))
 
     return compute
 
 
-@pytest.mark.parametrize("network", training.networks)
+@pytest.mark.parametrize("network", NETWORKS)
 def test_quantities_of_sparse_matrices_equal_those_of_dense_ones(trial_of, network):
     """A whole trial with n above dense_limit, against the same trial with n below it."""
     dense, sparse = trial_of(network, 20), trial_of(network, 19)
-    assert dense.keys() == sparse.keys()
+    assert set(dense) == set(sparse)
     for name, expected in dense.items():
         close = dict(rel=1e-6, abs=1e-9) if "readout" in name else dict(rel=1e-9)
-        assert np.asarray(sparse[name]) == pytest.approx(np.asarray(expected), **close), name
+        assert sparse[name].values == pytest.approx(expected.values, nan_ok=True, **close), name
 
 
 def test_every_pattern_of_a_trial_has_a_generator_of_its_own(trial_of, monkeypatch):
@@ -401,26 +475,47 @@ def test_every_pattern_of_a_trial_has_a_generator_of_its_own(trial_of, monkeypat
 
     monkeypatch.setattr(training, "sparsity_pattern", watched)
     found = trial_of("fully-connected", 1024)
-    assert found["sparsity"].shape == found["sparsity_sound"].shape == (training.sparsity_patterns,)
+    assert found.sizes["pattern"] == training.sparsity_patterns
     assert len(states) == len(set(states)) == 2 * training.sparsity_patterns
 
 
 def test_a_trials_approximations_are_those_of_its_quantities(digits, tmp_path, monkeypatch):
-    """What others rebuild from the kernels alone is what the results were computed from."""
+    """What others rebuild from the kernel files alone is what the results were computed from."""
     monkeypatch.setattr(training, "convolutional_depth", SHALLOW)
     run = Run(0, 4, tmp_path, "numba", "float64", digits)
-    trial = training.make_trial("convolutional", (1, 0), 16, 0)
+    trial = Trial(training.make_networks()["convolutional"], (1, 0), 16, 0)
     record = training.compute_trial(run, trial)
-    kernels = training.trial_kernels(run, trial)
-    again = training.trial_approximations(trial, 0, kernels["kernel_train"], kernels["class_thresholds"])
-    for convention, suffix in training.conventions.items():
-        conditions = [training.condition_number(matrix) for matrix in again[convention]]
-        assert np.array_equal(conditions, record[f"condition_number{suffix}"])
+    kernels = training.stored_kernels(tmp_path, "digits-convolutional", 16, 0, 0)
+    again = training.trial_quantities(kernels, training.trial_patterns(0, kernels.trial))
+    assert record.drop_vars("separability").identical(again.drop_vars("separability"))
+
+
+@pytest.mark.slow
+def test_a_trial_by_entries_equals_the_whole_one(digits, tmp_path, monkeypatch):
+    """n = 64 computed both ways: the same entries, k* and quantities of what does not need all of K."""
+    monkeypatch.setattr(training, "convolutional_depth", SHALLOW)
+    monkeypatch.setattr(training, "test_size_above_limit", 4)
+    monkeypatch.setattr(training, "precision_above_limit", "float64")
+    records, kernels = {}, {}
+    for name, limit in (("whole", 512), ("entries", 32)):
+        monkeypatch.setattr(training, "exact_limit", limit)
+        (tmp_path / name).mkdir()
+        run = Run(0, 4, tmp_path / name, "numba", "float64", digits)
+        trial = Trial(training.make_networks()["convolutional"], (1, 0), 64, 0)
+        kernels[name] = training.trial_kernels(run, trial)
+        records[name] = training.trial_quantities(kernels[name], training.trial_patterns(0, trial))
+        read = training.stored_kernels(tmp_path / name, "digits-convolutional", 64, 0, 0)
+        assert read.is_whole == (name == "whole")
+    part = kernels["entries"].train.tocoo()
+    assert np.array_equal(part.data, kernels["whole"].train[part.row, part.col])
+    assert np.array_equal(kernels["entries"].test, kernels["whole"].test)
+    for name in training.prediction_quantities:
+        same = records["whole"][name].sel(approximation=["sparsified", "diagonal"])
+        assert np.array_equal(records["entries"][name], same, equal_nan=True), name
 
 
 def test_other_digits_have_a_name_even_as_the_constant(monkeypatch):
     """Else the tables would take their results for those of the paper's digits."""
-    assert training.selections == PAPERS_DIGITS
-    monkeypatch.setitem(training.selections, "fully-connected", (3, 5))
-    assert training.make_trial("fully-connected", (3, 5), 16, 0).variant == "-3v5"
-    assert training.make_trial("fully-connected", (8, 9), 16, 0).variant == ""
+    assert {name: network.classes for name, network in NETWORKS.items()} == training.selections
+    assert Trial(NETWORKS["fully-connected"], (3, 5), 16, 0).variant == "-3v5"
+    assert Trial(NETWORKS["fully-connected"], (8, 9), 16, 0).variant == ""
