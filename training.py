@@ -57,9 +57,10 @@ from runtime.results import (
     note_flags,
     provenance,
     quantity,
+    read_results,
 )
 from runtime.sitting import Sitting, announce, drop_unfillable_sizes, where_to_look
-from runtime.summary import summary
+from runtime.summary import summary, title_of
 from runtime.trials import Classes, Network, Run, Trial, TrialFiles, random_generator
 from runtime.verification import Comparison, compare_sample, verify
 
@@ -939,7 +940,8 @@ def experiment(args: argparse.Namespace, run: Run) -> int:
     if is_leader() and not args.verify:
         for path in written:
             if args.what == "results":
-                print(f"\n{summary(path)}")
+                results = read_results(path)
+                print(f"\n{summary(results, title_of(results))}")
         print(f"\n{where_to_look(run.output, written)}")
     return 0
 

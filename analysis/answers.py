@@ -15,7 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from analysis.drawing import number
-from analysis.interim import fit_growth, size_means, trial_values
+from analysis.growth import fit_growth, size_means, trial_values
 from ntk import BadInput
 from runtime.results import is_computed, origin_of, read_results
 
@@ -44,7 +44,6 @@ SCALES = {  # what k* is divided by
     "fixed constant": "fixed constant",
 }
 CLAIMS = {  # by the verdict on the growth
-    "no growth beyond 25 %": "Yes, it is flat",
     "flat": "Yes, it is flat",
     "no faster than log n": "Yes, it grows no faster than log n",
     "faster than log n": "No, it grows faster than log n",
@@ -151,7 +150,7 @@ def means_of(n: NDArray, values: list[NDArray]) -> Means:
 
 def means(results: xr.Dataset, quantity: str, labels: Mapping[str, Any], less: float = 0) -> Means:
     """Means of a quantity over the trials at these labels, `less` subtracted from each value."""
-    values = [size - less for size in trial_values(results, quantity, **labels)]
+    values = [size - less for size in trial_values(results[quantity].sel(labels))]
     return means_of(results.n.values, values)
 
 
@@ -230,7 +229,7 @@ def growths(network: Network) -> dict[str, Any]:
         )
     found = {}
     for label, (quantity, labels) in quantities.items():
-        found[label] = fit_growth(results.n.values, trial_values(results, quantity, **labels))
+        found[label] = fit_growth(results.n.values, trial_values(results[quantity].sel(labels)))
     return found
 
 

@@ -41,10 +41,10 @@ from analysis.drawing import (
     say,
     size_axis,
 )
-from analysis.interim import size_means, trial_values
+from analysis.growth import size_means, trial_values
 from ntk import BadInput
 from runtime.checkpoints import read_kernel
-from runtime.mnist import load_data
+from runtime.datasets import load_images
 from runtime.results import origin_of
 
 __all__ = ["load", "save", "show"]
@@ -213,15 +213,15 @@ def draw_images(ax: Axes, network: Network, count: int = 6) -> None:
     say(ax, network.title, 40)
     try:
         with contextlib.redirect_stderr(sys.stdout):
-            split = load_data(network.dataset)["train"]
+            split = load_images(network.dataset).train
     except (BadInput, OSError) as error:
         leave_empty(ax, textwrap.shorten(f"no images here: {error}", 120, placeholder=" …"))
         return
     rng = np.random.default_rng(0)
     rows = []
     for label in reversed(origin_of(network.results)["classes"]):
-        drawn = rng.permutation(np.flatnonzero(split["label"] == label))[:count]
-        rows.append(np.hstack(split["image"][drawn, :, :, 0]))
+        drawn = rng.permutation(np.flatnonzero(split.label == label))[:count]
+        rows.append(np.hstack(split.image[drawn, :, :, 0]))
     ax.imshow(np.vstack(rows), cmap="gray_r")
     height = len(rows[0])
     ax.set_yticks([height / 2, 3 * height / 2], labels=["y = +1", "y = −1"])
@@ -379,7 +379,7 @@ def depth_curve(
     place = sweep.n.values.tolist().index(answers.swept_size(sweep))
     mean, half = np.full((2, sweep.sizes["setting"]), np.nan)
     for i, depth in enumerate(sweep.setting.values):
-        values = trial_values(sweep, quantity, setting=depth, **labels)
+        values = trial_values(sweep[quantity].sel(setting=depth, **labels))
         found = size_means(sweep.n.values, values)
         mean[i], half[i] = found[0][place], found[2][place]
     return Curve(label, style, sweep.setting.values, mean, half)
@@ -410,7 +410,7 @@ def draw_growth(ax: Axes, network: Network) -> None:
     fits = answers.growths(network)
     sizes = network.results.n.values
     like_n = sizes[-1] / sizes[0]
-    largest = np.nanmax([like_n, *(fit.ratio for fit in fits.values())])
+    largest = np.nanmax([like_n, *(fit.number("ratio") for fit in fits.values())])
     ax.set(xscale="log", xlim=(0.5, 2 * largest), ylim=(len(fits) - 0.4, -1.4))
     ax.set_yticks(range(len(fits)), labels=list(fits))
     for row, fit in enumerate(fits.values()):
@@ -441,11 +441,10 @@ def draw_fit(ax: Axes, row: int, fit: Any) -> None:
         "undecided": Style(GREY, "o"),
     }
     color = styles.get(fit.verdict, STYLES["fully-connected"]).color
-    interval = np.clip(fit.ratio_interval, *ax.get_xlim())
+    interval = np.clip(fit.interval("ratio"), *ax.get_xlim())
     ax.plot(interval, [row, row], color=color, linewidth=4, alpha=0.45)
-    ax.plot(fit.ratio, row, color=color, marker="o")
-    word = "flat" if fit.verdict.startswith("no growth") else fit.verdict
-    note(ax, 1.03, row, word, color, va="center", transform=ax.get_yaxis_transform())
+    ax.plot(fit.number("ratio"), row, color=color, marker="o")
+    note(ax, 1.03, row, fit.verdict, color, va="center", transform=ax.get_yaxis_transform())
 
 
 # --------------------------------------------------------------------------------------------------

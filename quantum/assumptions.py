@@ -16,10 +16,10 @@ MOST_BITS = 60
 # What is assumed free or known, and the array that says what it costs where it is not.
 ASSUMPTIONS = {
     "QRAM holds k*": ("kernel evaluations to write it, for every prediction", "qram_writes"),
-    "an oracle gives places and values of K~'s entries": (
-        "most entries in a row of K~, each a kernel evaluation to store once", "sparsity"
+    "an oracle gives places and values of K̃'s entries": (
+        "most entries in a row of K̃, each a kernel evaluation to store once", "sparsity"
     ),
-    "K~ has exact entries": (
+    "K̃ has exact entries": (
         "bits an entry for 99 % of the accuracy in every trial", "bits_matrix"
     ),
     "k* has exact entries": ("bits an entry for the same, by convention", "bits_test"),
@@ -44,12 +44,11 @@ ASSUMPTIONS = {
         "queries of QSVT by the sparse oracle alone: factor", "cost_one_norm"
     ),
     "a divisor of k* is known": (
-        "accuracy if entries above the training matrix's largest are clipped: at 0, at the median",
+        "accuracy if entries above the training matrix's largest are clipped",
         "accuracy_clipped",
     ),
     "P/p is known (balance)": (
-        "accuracy if it is wrong by a factor of 2, which makes o 0.943 times as large: "
-        "at 0, at the median",
+        "accuracy if it is wrong by a factor of 2, which makes o 0.943 times as large",
         "accuracy_unbalanced",
     ),
     "P is known (amplification)": (

@@ -15,7 +15,7 @@ from PIL import Image
 from analysis import answers, drawing, figures
 from analysis.answers import Network, load
 from analysis.drawing import STYLES, number, spread_out
-from analysis.interim import size_means, trial_values
+from analysis.growth import size_means, trial_values
 from runtime.results import read_results, write_results
 
 ROOT = Path(__file__).parent.parent
@@ -166,8 +166,8 @@ def test_readmes_picture_is_small_enough(networks):
 
 
 def test_means_and_bars_are_those_of_the_tables(network):
-    values = trial_values(network.results, "accuracy", approximation="diagonal", convention="original",
-                          threshold="zero")  # fmt: skip
+    labels = {"approximation": "diagonal", "convention": "original", "threshold": "zero"}
+    values = trial_values(network.results.accuracy.sel(labels))
     mean, _, half = size_means(SIZES, values)
     figure = draw({"fully-connected": network}, "accuracy")
     drawn = curve_of(figure.axes[1], STYLES["diagonal"].color)
