@@ -21,7 +21,7 @@ Row = tuple[str, Callable[[Experiment], str]]  # kind of file, cell
 TOLERANCE = 0.01  # of accuracy: a loss that is surely smaller is none
 GRAVE = 0.05  # of accuracy: a loss that is surely larger refutes that it stays
 DEAR = 1e4  # measurements: more are not cheap, however they grow
-SHOWN_SIZES = 5  # of a network at most, in the table of accuracies
+SHOWN_SIZES = 4  # of a network at most, in the table of accuracies
 NOTHING = "–"
 WORDS = {growth.FLAT: "holds", growth.SLOW: "holds", growth.FAST: "fails"}
 
