@@ -10,6 +10,7 @@ used is named in one line, what can be told without it is told, and the exit sta
 A page is a function in analysis/ and a template of the same name in analysis/templates/.
 """
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +46,7 @@ def filled_in(name: str, values: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     text = environment.get_template(f"{name}.md").render(growth=growth, **values)
-    return f"{text.strip()}\n"
+    return re.sub("\n{3,}", "\n\n", text.strip()) + "\n"
 
 
 def take_out_unusable(experiment: Experiment, folder: Path) -> list[BadInput]:

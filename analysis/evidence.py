@@ -53,9 +53,11 @@ def depth(experiment: Experiment) -> dict[str, Any]:
     """Other depths than the original's: where the exact NTK gains, and whether others follow."""
     results = experiment.kinds["depth_sweep"].sel(convention="original")
     rule = origin_of(results)["depth_rule"]
-    first = columns_of(results.accuracy.sel(USUAL).mean("pattern"))
-    own = first["exact"].sel(setting=rule, drop=True)
-    gains = {name: values - own for name, values in first.items()}
+    gains = {}
+    if rule in results.setting:
+        usual = columns_of(results.accuracy.sel(USUAL).mean("pattern"))
+        own = usual["exact"].sel(setting=rule, drop=True)
+        gains = {name: values - own for name, values in usual.items()}
     exact = results.sel(USUAL).sel(approximation="exact")
     tables = {
         "off-diagonal / diagonal of K": by_setting(exact.off_diagonal_ratio, rule, plain_means),
@@ -63,8 +65,10 @@ def depth(experiment: Experiment) -> dict[str, Any]:
         "accuracy, exact": by_setting(
             exact.accuracy, rule, lambda values: accuracy_cells(values, exact.test_images[:, 0])
         ),
-        "exact minus exact at the original's depth": by_setting(gains["exact"], rule, paired_cells),
     }
+    if gains:
+        name = "exact minus exact at the original's depth"
+        tables[name] = by_setting(gains["exact"], rule, paired_cells)
     for name, loss in losses_of(results.accuracy).items():
         tables[f"exact minus {name}"] = by_setting(loss, rule, paired_cells)
     return {

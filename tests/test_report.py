@@ -106,6 +106,8 @@ def test_depth_page():
     sweep.accuracy.loc[at | {"approximation": "exact"}] += 0.02
     told = evidence.depth(experiment(depth_sweep=sweep))
     assert told["gains"] == {"exact": ["6 by 0.020 (all n)"], "sparsified": [], "diagonal": []}
+    without = experiment(depth_sweep=sweep.sel(setting=[6.0]))
+    assert evidence.depth(without)["gains"] == {}  # without the original's depth
     assert rows(told["tables"]["exact minus diagonal, at the test median"]) == {
         "**96**": ["0"] * 4, "6": ["**+0.020 ± 0.000**"] * 4
     }  # fmt: skip
