@@ -1,4 +1,4 @@
-"""The circuit of one prediction against the emulation: probabilities, overlap, the prepared state, and every query."""
+"""The circuit of one prediction against the emulation: overlap, prepared state, every query."""
 
 import numpy as np
 import pytest
@@ -29,9 +29,9 @@ def inputs():
     return random_kernel(8, rng), y, rng.uniform(-1, 1, 8)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Phases
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_phases_give_the_polynomial():
@@ -50,7 +50,11 @@ def test_phases_give_the_polynomial():
         r = np.sqrt(1 - at**2)
         product = np.diag(np.exp(1j * reflected[0] * np.array([1, -1])))
         for phase in reflected[1:]:
-            product = product @ np.array([[at, r], [r, -at]]) @ np.diag(np.exp(1j * phase * np.array([1, -1])))
+            product = (
+                product
+                @ np.array([[at, r], [r, -at]])
+                @ np.diag(np.exp(1j * phase * np.array([1, -1])))
+            )
         assert product[0, 0].real == pytest.approx(polynomial(at), abs=1e-12)
 
 
@@ -60,11 +64,13 @@ def test_polynomials_above_one_have_no_phases():
 
 
 def test_phases_agree_with_pyqsp():
-    """A second opinion on the polynomial's phases, where pyqsp is installed; nothing rests on it."""
+    """A second opinion on the phases, where pyqsp is installed; nothing rests on it."""
     angles = pytest.importorskip("pyqsp.angle_sequence")
     series = np.zeros(8)
     series[1::2] = [0.3, -0.2, 0.1, 0.05]
-    theirs = np.ravel(angles.QuantumSignalProcessingPhases(series, method="sym_qsp", chebyshev_basis=True)[0])
+    theirs = np.ravel(
+        angles.QuantumSignalProcessingPhases(series, method="sym_qsp", chebyshev_basis=True)[0]
+    )
     ours = phases.find_phases(lambda x: np.polynomial.chebyshev.chebval(x, series), 7)
     x = np.linspace(0.05, 0.95, 20)
     polynomial = np.polynomial.chebyshev.chebval(x, series)
@@ -73,23 +79,29 @@ def test_phases_agree_with_pyqsp():
     assert min(np.abs(part - polynomial).max() for part in (left.real, left.imag)) < 1e-6
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Oracles
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("inverse", [False, True])
 @pytest.mark.parametrize("controlled", [False, True])
 def test_block_encoding_holds_the_matrix(inverse, controlled):
     """Where test = 0, and where test = 1 too, or nothing; by four queries."""
-    matrix = np.array([[2.0, 0, 0.5, 0], [0, 1.5, 0, 0], [0.5, 0, 2, -0.7], [0, 0, -0.7, 1]])  # s = 3
+    matrix = np.array(
+        [[2.0, 0, 0.5, 0], [0, 1.5, 0, 0], [0.5, 0, 2, -0.7], [0, 0, -0.7, 1]]
+    )  # s = 3
     built = QuantumCircuit(7)
     circuit.encode(built, circuit.encoding_gates(matrix), 2, inverse, controlled)
     unitary = Operator(built).data.reshape(2, 64, 2, 64)  # test is the highest qubit
     np.testing.assert_allclose(unitary[0, :4, 0, :4], matrix / 6, atol=1e-14)
     other = np.eye(64) if controlled else unitary[0, :, 0]
     np.testing.assert_allclose(unitary[1, :, 1], other, atol=1e-13)
-    assert circuit.oracle_calls(built) == {"oracle": solvers.QUERIES_PER_USE, "labels": 0, "QRAM": 0}
+    assert circuit.oracle_calls(built) == {
+        "oracle": solvers.QUERIES_PER_USE,
+        "labels": 0,
+        "QRAM": 0,
+    }
 
 
 def test_loaded_state(inputs):
@@ -103,9 +115,9 @@ def test_loaded_state(inputs):
     np.testing.assert_allclose(kept, k / np.sqrt(8), atol=1e-14)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The prediction
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def check_prediction(matrix, y, k, epsilon):
@@ -113,7 +125,12 @@ def check_prediction(matrix, y, k, epsilon):
     record = circuit.predict(matrix, y, k, epsilon)
     assert set(record.data_vars) == set(circuit.DESCRIPTIONS)
     gates, formulas = record.sel(source="circuit"), record.sel(source="emulated")
-    for name in ("kept_probability", "success_probability", "post_selection_probability", "overlap"):
+    for name in (
+        "kept_probability",
+        "success_probability",
+        "post_selection_probability",
+        "overlap",
+    ):
         assert abs(gates[name] - formulas[name]) < 1e-10, name
     np.testing.assert_array_equal(gates.queries, formulas.queries)
     assert record.gate_count == record.gates.sum() >= record.depth > 0
@@ -123,7 +140,9 @@ def check_prediction(matrix, y, k, epsilon):
 def test_diagonal_prediction(inputs):
     _, y, k = inputs
     record = check_prediction(None, y, k, 0.1).sel(source="circuit")
-    assert record.queries.sel(kind="oracle") == 0 and record.success_probability.item() == pytest.approx(1)
+    assert record.queries.sel(
+        kind="oracle"
+    ) == 0 and record.success_probability.item() == pytest.approx(1)
     assert record.overlap.item() == pytest.approx(k @ y / np.linalg.norm(k) / np.sqrt(8))
 
 
@@ -136,7 +155,9 @@ def test_sparsified_prediction(inputs):
     assert gates.qubits == 9
     exact = training.overlaps(k[None], np.linalg.solve(matrix, y))[0]
     assert abs(gates.overlap - exact) <= 0.05
-    assert abs(exact - training.overlaps(k[None], y)[0]) > 0.05  # which the diagonal algorithm would miss
+    assert (
+        abs(exact - training.overlaps(k[None], y)[0]) > 0.05
+    )  # which the diagonal algorithm would miss
 
 
 @pytest.mark.slow
@@ -165,23 +186,29 @@ def test_prediction_of_16_images():
     assert circuit.CALLS["load"] == emulation.QRAM_QUERIES_PER_STATE
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The command line
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def folder(tmp_path):
     """Two trials of n = 16, of which the first one is run."""
     rng = np.random.default_rng(0)
-    label = {"dataset": "mnist", "dataset_sha256": "0" * 64, "digits": [8, 9], "network": "fully-connected",
-             "size": 16, "seed": 0, "depth": 3, "precision": "float64", "formulas": 1}  # fmt: skip
+    label = {
+        "dataset": "mnist", "dataset_sha256": "0" * 64, "digits": [8, 9], "size": 16, "seed": 0,
+        "network": "fully-connected", "depth": 3, "precision": "float64", "formulas": 1,
+    }  # fmt: skip
     for number in (0, 1):
         own = label | {"trial": number}
         stem = f"fully-connected_seed0_data16_trial{number}"
         kernel = random_kernel(16, rng) + 9 * np.eye(16)
         write_kernel(tmp_path / f"{stem}_kernel_train.npy", kernel, own)
-        write_kernel(tmp_path / f"{stem}_kernel_test.npy", rng.uniform(-1, 1, (6, 16)), own | {"test_size": 6})
+        write_kernel(
+            tmp_path / f"{stem}_kernel_test.npy",
+            rng.uniform(-1, 1, (6, 16)),
+            own | {"test_size": 6},
+        )
     return tmp_path
 
 
@@ -213,8 +240,8 @@ def test_results_of_the_script(folder, diagonal_alone, capsys, monkeypatch):
     assert results.approximation.values.tolist() == ["diagonal", "sparsified"]
     assert all({"long_name", "units"} <= set(values.attrs) for values in results.data_vars.values())
     assert origin_of(results) == {
-        "dataset": "mnist", "dataset_sha256": "0" * 64, "network": "fully-connected", "classes": [8, 9], "seed": 0,
-        "circuit": circuit.VERSION, "image": 0,
+        "dataset": "mnist", "dataset_sha256": "0" * 64, "network": "fully-connected",
+        "classes": [8, 9], "seed": 0, "circuit": circuit.VERSION, "image": 0,
     }  # fmt: skip
     first = results.sel(n=16, trial=0)
     kernels = training.stored_kernels(folder, "fully-connected", 16, 0, 0)
@@ -236,7 +263,9 @@ def test_bad_inputs(folder, tmp_path_factory, capsys):
     assert "--networks" in capsys.readouterr().err
     assert run(tmp_path_factory.mktemp("empty")) == 2
     assert "run training.py first" in capsys.readouterr().err
-    swap_trials(folder, "fully-connected_seed0_data16_trial0", "fully-connected_seed0_data16_trial1")
+    swap_trials(
+        folder, "fully-connected_seed0_data16_trial0", "fully-connected_seed0_data16_trial1"
+    )
     assert run(folder, "--networks", "fully-connected") == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and "data16_trial0" in lines[0] and "trial 1, not 0" in lines[0]

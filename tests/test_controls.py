@@ -27,7 +27,7 @@ def trial_of(network, size, number):
 
 
 def write_kernels(run, network, size, number):
-    """Files of a trial's kernels, an RBF instead of the NTK; K~ is indefinite without a larger diagonal."""
+    """A trial's kernels, an RBF instead of the NTK; K~ needs the larger diagonal to be definite."""
     trial = trial_of(network, size, number)
     images = training.trial_images(run, trial)
     x = np.concatenate([images.train, images.test]).reshape(size + TEST_SIZE, -1)
@@ -35,13 +35,17 @@ def write_kernels(run, network, size, number):
     kernel = scale[:, None] * scale * (1 + np.exp(-3 * (1 - x @ x.T)))
     files = training.trial_files(run, trial, training.separability(images.train))
     write_kernel(files.path("kernel_train"), kernel[:size, :size], files.label())
-    write_kernel(files.path("kernel_test"), kernel[size:, :size], files.label() | {"test_size": TEST_SIZE})
+    write_kernel(
+        files.path("kernel_test"), kernel[size:, :size], files.label() | {"test_size": TEST_SIZE}
+    )
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run on scikit-learn's digits, with kernels of both networks in its folder."""
-    made = Run(0, TEST_SIZE, tmp_path_factory.mktemp("controls"), "numba", "float64", load_images("digits"))
+    made = Run(
+        0, TEST_SIZE, tmp_path_factory.mktemp("controls"), "numba", "float64", load_images("digits")
+    )
     for network in NETWORKS:
         for size, number in [(16, 0), (16, 1), (32, 0)]:
             write_kernels(made, network, size, number)
@@ -69,7 +73,12 @@ def test_density_is_a_factor_of_the_entries():
     draws = range(60)
     for replacement in (True, False):
         counts = [
-            np.mean([training.sparsity_pattern(64, np.random.default_rng(i), replacement, d).nnz - 64 for i in draws])
+            np.mean(
+                [
+                    training.sparsity_pattern(64, np.random.default_rng(i), replacement, d).nnz - 64
+                    for i in draws
+                ]
+            )
             for d in (0.25, 1, 2)
         ]
         assert np.allclose(np.array(counts) / counts[1], [0.25, 1, 2], rtol=0.15)
@@ -79,7 +88,9 @@ def test_constants_reach_the_matrices():
     rng = np.random.default_rng(0)
     kernel = np.cov(rng.normal(size=(16, 40)))
     trial, y = trial_of("convolutional", 16, 0), np.repeat([1, -1], 8)
-    kernels = training.TrialKernels(trial, 3, np.nan, kernel, kernel, y, y, training.Thresholds(1.0))
+    kernels = training.TrialKernels(
+        trial, 3, np.nan, kernel, kernel, y, y, training.Thresholds(1.0)
+    )
 
     def matrix(percentile, boost, density, reference=kernel):
         setting = controls.Setting(percentile, boost, density)
@@ -100,30 +111,42 @@ def test_constants_reach_the_matrices():
 def test_pixel_classifiers_are_the_textbooks(rng=np.random.default_rng(1)):  # noqa: B008
     y = np.repeat([1, -1], 15)
     x, z = rng.normal(size=(30, 5)) + 0.7 * y[:, None], rng.normal(size=(200, 5))
-    neighbour, mean = KNeighborsClassifier(1).fit(x, y).predict(z), NearestCentroid().fit(x, y).predict(z)
+    neighbour, mean = (
+        KNeighborsClassifier(1).fit(x, y).predict(z),
+        NearestCentroid().fit(x, y).predict(z),
+    )
     assert np.array_equal(np.sign(controls.nearest_neighbour(x, y, z)), neighbour)
     assert np.array_equal(np.sign(controls.nearest_mean(x, y, z)), mean)
-    assert np.array_equal(np.sign(controls.ink(x, y, z)), np.sign(z.sum(1) - np.mean([x[:15].sum(1), x[15:].sum(1)])))
+    assert np.array_equal(
+        np.sign(controls.ink(x, y, z)), np.sign(z.sum(1) - np.mean([x[:15].sum(1), x[15:].sum(1)]))
+    )
     assert np.mean(np.sign(controls.ridge_regression(x, y, z)) == mean) > 0.9
 
 
 def test_baselines_are_of_the_trials_themselves(run, finished):
     results = read_results(finished / "digits-convolutional_baselines.nc")
     assert results.n.values.tolist() == [16, 32]
-    assert results.test_images.values.tolist() == [[20, 20], [20, pytest.approx(np.nan, nan_ok=True)]]
+    assert results.test_images.values.tolist() == [
+        [20, 20],
+        [20, pytest.approx(np.nan, nan_ok=True)],
+    ]
     accuracy = results.accuracy.sel(n=16, trial=1)
-    record = training.trial_quantities(stored_kernels(run, "convolutional", 16, 1), training_patterns(16, 1))
+    record = training.trial_quantities(
+        stored_kernels(run, "convolutional", 16, 1), training_patterns(16, 1)
+    )
     expected = record.accuracy.isel(convention=0, pattern=0, drop=True)
     for name in ("exact", "diagonal"):
-        np.testing.assert_array_equal(accuracy.sel(classifier=name), expected.sel(approximation=name))
+        np.testing.assert_array_equal(
+            accuracy.sel(classifier=name), expected.sel(approximation=name)
+        )
     images = training.trial_images(run, trial_of("convolutional", 16, 1))
     x, z = images.train.reshape(16, -1), images.test.reshape(TEST_SIZE, -1)
     predicted = KNeighborsClassifier(1).fit(x, images.train_label).predict(z)
     at = {"classifier": "nearest neighbour", "threshold": "zero"}
     assert accuracy.sel(at) == np.mean(predicted == images.test_label)
     assert origin_of(results) == {
-        "dataset": "digits", "dataset_sha256": run.images.sha256, "network": "convolutional", "classes": [1, 0],
-        "seed": 0, "formulas": 1,
+        "dataset": "digits", "dataset_sha256": run.images.sha256, "network": "convolutional",
+        "classes": [1, 0], "seed": 0, "formulas": 1,
     }  # fmt: skip
 
 
@@ -140,8 +163,15 @@ def test_the_diagonal_approximation_is_the_class_mean_of_the_kernel(run):
     np.fill_diagonal(train, 3.0)
     thresholds = kernels.thresholds._replace(k_thresh=10.0)  # nothing is clipped
     constant = controls.baseline_record(run, replace(kernels, train=train, thresholds=thresholds))
-    assert constant.diagonal_spread == 0 and (constant.agreement == 1).all() and constant.clipped_share == 0
-    same = constant.accuracy.sel(classifier="kernel mean"), constant.accuracy.sel(classifier="diagonal")
+    assert (
+        constant.diagonal_spread == 0
+        and (constant.agreement == 1).all()
+        and constant.clipped_share == 0
+    )
+    same = (
+        constant.accuracy.sel(classifier="kernel mean"),
+        constant.accuracy.sel(classifier="diagonal"),
+    )
     np.testing.assert_array_equal(*same)
 
 
@@ -173,7 +203,9 @@ def test_the_papers_point_is_what_training_computes(run, finished):
 
 
 def test_constants_change_what_they_should(finished):
-    results = sensitivity(finished).sel(n=32, trial=0, approximation="sparsified", convention="corrected")
+    results = sensitivity(finished).sel(
+        n=32, trial=0, approximation="sparsified", convention="corrected"
+    )
 
     def mean(name, *setting):
         return results[name].sel(setting=controls.Setting(*setting).label).mean().item()
@@ -205,9 +237,16 @@ def test_a_second_run_computes_nothing(finished, quick, monkeypatch, capsys):
     settings = [*controls.settings, controls.Setting(10, 1, 1)]  # one that is not there
     monkeypatch.setattr(controls, "settings", settings)
     asked = []
-    monkeypatch.setattr(controls, "sensitivity_record", lambda *_: asked.append(1) or controls.xr.Dataset())
+    monkeypatch.setattr(
+        controls, "sensitivity_record", lambda *_: asked.append(1) or controls.xr.Dataset()
+    )
     monkeypatch.setattr(controls, "keep", lambda *_: None)
-    assert controls.main(["--dataset", "digits", "--output", str(finished), "--networks", "convolutional"]) == 0
+    assert (
+        controls.main(
+            ["--dataset", "digits", "--output", str(finished), "--networks", "convolutional"]
+        )
+        == 0
+    )
     assert len(asked) == 3
 
 

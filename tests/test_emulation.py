@@ -30,9 +30,9 @@ def made_up_kernels(train, test, k_thresh, y, label):
     return training.TrialKernels(trial, 3, np.nan, train, test, y, label, thresholds)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # States and costs by hand
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_post_selection_by_hand():
@@ -45,7 +45,10 @@ def test_post_selection_by_hand():
     assert list(held.k) == training.divisors
     np.testing.assert_allclose(held.probabilities, [[0.5, 0.04], [0.5, 0.25], [0.125, 0.01]])
     held = emulation.held_by_qram(made_up_kernels(np.eye(2), test, 10, label, label))
-    assert held.k["training set"].tolist() == [[1, 0], [1, -1]]  # no such entry: the sign is what is left
+    assert held.k["training set"].tolist() == [
+        [1, 0],
+        [1, -1],
+    ]  # no such entry: the sign is what is left
 
 
 def test_cost_by_hand():
@@ -54,11 +57,15 @@ def test_cost_by_hand():
     found = emulation.cost(prepared, probabilities, 10, 2)
     assert found.shape == COSTS
     kept, found = found[..., 2, :, :], found[..., :2, :, :]
-    # shots: (4 + 4)/2 and (4 + 1)/2 runs, of 2 queries; (1 + 1/4)/(2/4) of them go on to |w>, of 20 and in all 23
+    # shots: (4 + 4)/2 and (4 + 1)/2 runs, of 2 queries; (1 + 1/4)/(2/4) of them go on to |w>, of 20
+    # and in all 23
     np.testing.assert_allclose(found[READ["shots"], :, :, MEAN], [[500, 80, 655], [500, 50, 625]])
     # amplification, three uses for one, is not worth it
-    np.testing.assert_allclose(found[READ["amplified shots"], :, :, MEAN], found[READ["shots"], :, :, MEAN])
-    # estimation, (1 + 3) times the shots a point: one round for |k*>, none for |w>, so that K = 1/2.5 is kept
+    np.testing.assert_allclose(
+        found[READ["amplified shots"], :, :, MEAN], found[READ["shots"], :, :, MEAN]
+    )
+    # estimation, (1 + 3) times the shots a point: one round for |k*>, none for |w>, so that
+    # K = 1/2.5 is kept
     times = readout.SHOTS_A_POINT * 4
     expected = times * np.sqrt(2 * 2.5 - 1) * np.array([[20, 6, 29], [20, 2, 25]])
     np.testing.assert_allclose(found[READ["amplitude estimation"], :, :, MEAN], expected)
@@ -72,7 +79,9 @@ def test_cost_by_hand():
     np.testing.assert_array_equal(measured[:2, :2], found[:2])
     # no accuracy, or no state: no finite cost, or none
     assert np.isinf(emulation.cost(prepared, probabilities, math.inf, math.inf)).all()
-    assert np.isnan(emulation.cost(solvers.Prepared(np.ones(2), 5, np.nan), probabilities, 10, 2)).all()
+    assert np.isnan(
+        emulation.cost(solvers.Prepared(np.ones(2), 5, np.nan), probabilities, 10, 2)
+    ).all()
     # the labels alone, |y>: one phase query a run, none to the oracle, also for ever
     free = solvers.Prepared(np.ones(2), 0, 1.0)
     for shots in (10, math.inf):
@@ -84,13 +93,15 @@ def test_cost_is_a_mean_over_test_images():
     probabilities = np.array([[0.5] * 19 + [0.001], [1.0] * 20, [1.0] * 20])
     found = emulation.cost(solvers.Prepared(np.ones(2), 0, 1.0), probabilities, 1, 2)[0, 0, 1]
     runs = (1 + 1 / probabilities[0]) / 2
-    np.testing.assert_allclose(found, 2 * np.array([runs.mean(), 1.5, 1.5, 1.5]))  # to |k*>, in every run
+    np.testing.assert_allclose(
+        found, 2 * np.array([runs.mean(), 1.5, 1.5, 1.5])
+    )  # to |k*>, in every run
     assert found[0] > 15 * found[2]  # a median would hide the image that costs most
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # One trial
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def random_by_purpose(purpose):
@@ -99,7 +110,7 @@ def random_by_purpose(purpose):
 
 @pytest.fixture(scope="module")
 def kernels():
-    """A trial of 16 points on two clusters, with a kernel that is far from diagonal, and 24 test points."""
+    """A trial of 16 points on two clusters, its kernel far from diagonal, and 24 test points."""
     rng = np.random.default_rng(8)
     y, label = np.repeat([1.0, -1.0], 8), np.repeat([1.0, -1.0], 12)
     x, test = rng.standard_normal((16, 8)), rng.standard_normal((24, 8))
@@ -136,7 +147,9 @@ def test_record_of_a_trial(kernels, trial):
     expected = np.minimum(0.1 / np.sqrt(first.shots_needed), emulation.LARGEST_EPSILON)
     np.testing.assert_allclose(first.epsilon, expected)
     median = first.sel(threshold="test median")
-    reached = readout.accuracy_of_shots(overlap, label, np.median(overlap), median.shots_needed.item())
+    reached = readout.accuracy_of_shots(
+        overlap, label, np.median(overlap), median.shots_needed.item()
+    )
     assert reached >= 0.99 * median.accuracy_noiseless
     assert (first.cheapest_classical <= 2 * 16).all()
     # half the smallest eigenvalue costs more, twice of it loses the state
@@ -160,7 +173,10 @@ def test_identity_is_the_diagonal_algorithm(trial):
     """K~ = 3 I needs no oracle query through I + E, and predicts and costs what |y> does."""
     record = trial[1].isel(pattern=1)
     series = record.sel(solver="series in E", encoding="I + E")
-    sparsified, diagonal = record.sel(approximation="sparsified"), record.sel(approximation="diagonal")
+    sparsified, diagonal = (
+        record.sel(approximation="sparsified"),
+        record.sel(approximation="diagonal"),
+    )
     assert (series.uses == 0).all()
     np.testing.assert_allclose(sparsified.overlap, diagonal.overlap)
     np.testing.assert_array_equal(sparsified.shots_needed, diagonal.shots_needed)
@@ -186,7 +202,9 @@ def test_classical_costs_by_hand(monkeypatch):
     np.testing.assert_allclose(found["operations_classical"], [
         [6, 18, 18 + at_once[0], 6 + anew[0], 6 + 27], [6, 2, 2 + alone[1], 6 + anew[1], 6 + 27]
     ])  # fmt: skip
-    np.testing.assert_allclose(found["cheapest_classical"], np.min(found["operations_classical"], axis=1))
+    np.testing.assert_allclose(
+        found["cheapest_classical"], np.min(found["operations_classical"], axis=1)
+    )
     assert found["local_accuracy"].tolist() == [1, 1] and found["dominant_rows"] == 1
 
 
@@ -207,7 +225,10 @@ def test_what_a_wrong_eigenvalue_costs():
     cost, error = assumptions.misjudged_eigenvalue(encodings, np.array([0.01, 0.01]), exact)
     for e, encoding in enumerate(encodings.values()):
         kappas = encoding.kappa, 2 * encoding.kappa
-        right, low = (solvers.prepare("QSVT", dataclasses.replace(encoding, kappa=each), 0.01) for each in kappas)
+        right, low = (
+            solvers.prepare("QSVT", dataclasses.replace(encoding, kappa=each), 0.01)
+            for each in kappas
+        )
         spent = [run.uses / math.sqrt(run.success_probability) for run in (right, low)]
         assert cost[0, e] == pytest.approx(spent[1] / spent[0]) and cost[0, e] > 1
     assert np.all(error > 0.01)
@@ -232,9 +253,9 @@ def test_assumptions_have_their_quantities(trial):
     assert all(name in trial[1] for name in names) and len(names) >= 6
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The command line, on kernels made up
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 DEPTHS = {"fully-connected": 3, "convolutional": 96}
@@ -247,18 +268,21 @@ def write_trial(folder, prefix, size, trial, rng, seed=0, test_images=12, **chan
     test, label = rng.standard_normal((test_images, 8)), np.repeat([1.0, -1.0], test_images // 2)
     x[:, 0], test[:, 0] = 2 * y, 2 * label
     about = {
-        "dataset": "digits" if prefix.startswith("digits-") else "mnist", "dataset_sha256": "0" * 64,
-        "digits": list(training.selections[network]), "network": network, "size": size, "trial": trial,
-        "seed": seed, "depth": DEPTHS[network], "precision": "float64", "formulas": 1, **changes,
+        "dataset": "digits" if prefix.startswith("digits-") else "mnist",
+        "dataset_sha256": "0" * 64, "digits": list(training.selections[network]),
+        "network": network, "size": size, "trial": trial, "seed": seed, "depth": DEPTHS[network],
+        "precision": "float64", "formulas": 1, **changes,
     }  # fmt: skip
     stem = f"{prefix}_seed{seed}_data{size}_trial{trial}"
     write_kernel(folder / f"{stem}_kernel_train.npy", x @ x.T + 8 * np.eye(size), about)
-    write_kernel(folder / f"{stem}_kernel_test.npy", test @ x.T / 10, about | {"test_size": test_images})
+    write_kernel(
+        folder / f"{stem}_kernel_test.npy", test @ x.T / 10, about | {"test_size": test_images}
+    )
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Kernels of two sizes and both networks; one fully-connected trial is incomplete, one number is skipped."""
+    """Kernels of both networks; one fully-connected trial is incomplete, one number is skipped."""
     rng = np.random.default_rng(8)
     for network in NETWORKS:
         for number in (0, 1):
@@ -276,7 +300,7 @@ def emulate(folder, *arguments):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """A record that is computed at once: nothing but the number of images. Returns the trials that were computed."""
+    """Records that are computed at once; the size and number of those that were computed."""
     computed = []
 
     def record(kernels, matrices, random):
@@ -301,10 +325,13 @@ def test_run_and_results(folder, capsys):
     for axis, labels in emulation.LABELS.items():
         assert results[axis].values.tolist() == labels
     assert all({"long_name", "units"} <= set(values.attrs) for values in results.data_vars.values())
-    assert results.test_images.sel(n=16, trial=1) == 12 and results.precision.sel(n=16, trial=1) == "float64"
+    assert (
+        results.test_images.sel(n=16, trial=1) == 12
+        and results.precision.sel(n=16, trial=1) == "float64"
+    )
     assert origin_of(results) == {
-        "dataset": "mnist", "dataset_sha256": "0" * 64, "network": "fully-connected", "classes": [8, 9], "seed": 0,
-        "emulation": emulation.VERSION,
+        "dataset": "mnist", "dataset_sha256": "0" * 64, "network": "fully-connected",
+        "classes": [8, 9], "seed": 0, "emulation": emulation.VERSION,
     }  # fmt: skip
     assert (folder / "convolutional_emulation.nc").exists()
 
@@ -320,7 +347,9 @@ def test_matrices_are_those_of_training(folder, network):
     sparsified = {"approximation": "sparsified"}
     np.testing.assert_array_equal(results.sparsity, record.sparsity.sel(sparsified))
     at_zero = training.readout_measurements(results.overlap)
-    expected = record.readout_measurements.sel(threshold="zero").sel(approximation=results.approximation)
+    expected = record.readout_measurements.sel(threshold="zero").sel(
+        approximation=results.approximation
+    )
     np.testing.assert_allclose(at_zero, expected, rtol=1e-6)
     measurements = 1 / results.post_selection_probability
     np.testing.assert_allclose(measurements, record.post_selection_measurements)
@@ -379,7 +408,10 @@ def test_digits_are_announced(tmp_path, quick, capsys):
     assert emulate(tmp_path) == 0
     out = capsys.readouterr().out
     assert "NOT MNIST" in out and "nothing to emulate of the convolutional network" in out
-    assert origin_of(read_results(tmp_path / "digits-fully-connected_emulation.nc"))["dataset"] == "digits"
+    assert (
+        origin_of(read_results(tmp_path / "digits-fully-connected_emulation.nc"))["dataset"]
+        == "digits"
+    )
 
 
 def test_other_classes_have_their_own_file(tmp_path, quick):
@@ -389,7 +421,10 @@ def test_other_classes_have_their_own_file(tmp_path, quick):
     assert emulate(tmp_path) == 0
     assert [path.name for path in tmp_path.glob("*.nc")] == ["fully-connected_emulation.nc"]
     assert emulate(tmp_path, "--classes", 3, 5) == 0
-    assert origin_of(read_results(tmp_path / "fully-connected-3v5_emulation.nc"))["classes"] == [3, 5]
+    assert origin_of(read_results(tmp_path / "fully-connected-3v5_emulation.nc"))["classes"] == [
+        3,
+        5,
+    ]
 
 
 def complaint(capsys, folder, *arguments):
@@ -443,7 +478,16 @@ def test_bad_options_end_with_status_2(option, capsys):
 def test_script_explains_itself():
     command = [sys.executable, str(ROOT / "emulation.py"), "--help"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    options = ("--networks", "--data-sizes", "--trials", "--seed", "--dataset", "--classes", "--input", "--output")
+    options = (
+        "--networks",
+        "--data-sizes",
+        "--trials",
+        "--seed",
+        "--dataset",
+        "--classes",
+        "--input",
+        "--output",
+    )
     for flag in options:
         assert flag in done.stdout
     assert done.stdout.count("(default:") == len(options)
