@@ -19,6 +19,7 @@ if __name__ == "__main__":
     streams.prepare_process()  # before the other imports: they take seconds
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,25 +80,44 @@ def named(circuit: QuantumCircuit, name: str) -> Gate:
     return gate
 
 
+def qubits_for(n: int) -> int:
+    """Qubits that count to n, a power of two."""
+    return int(np.log2(n))
+
+
+def rotate(circuit: QuantumCircuit, target: int, controls: Iterable[int], angles: Array) -> None:
+    """Append rotations of one qubit, an angle for each value of the others, lowest bit first."""
+    gate = library.UCRYGate(angles.tolist())
+    circuit.append(gate, [target, *controls])
+
+
 def positions_gate(matrix: Array) -> Gate:
     """|j>|0> -> |j> sum over the s columns k of row j of |k>/sqrt(s), on j and k: one query.
 
     The columns are those of the row's entries, filled up with others to s, the sparsity. A tree of
     rotations: the highest bit of k by j, the next one by j and that bit, and so on.
     """
-    bits, s = int(np.log2(len(matrix))), solvers.row_entries(matrix)
-    columns = np.argsort(matrix == 0, axis=1, kind="stable")[:, :s]
-    weight = np.zeros(matrix.shape)  # [j, k], of the uniform distribution over the columns
-    np.put_along_axis(weight, columns, 1 / s, axis=1)
+    n, bits = len(matrix), qubits_for(len(matrix))
+    weight = uniform_over_entries(matrix)
     circuit = QuantumCircuit(2 * bits)
     for level in range(bits):
-        parts = weight.reshape(len(matrix), 2**level, 2, -1)
+        parts = weight.reshape(n, 2**level, 2, -1)
         halves = parts.sum(axis=3)  # [j, higher bits, this bit]
-        angles = 2 * np.arctan2(np.sqrt(halves[:, :, 1]), np.sqrt(halves[:, :, 0]))
+        zero, one = np.sqrt(np.moveaxis(halves, 2, 0))
+        angles = 2 * np.arctan2(one, zero)
         target = 2 * bits - 1 - level
-        higher = list(range(target + 1, 2 * bits))
-        circuit.append(library.UCRYGate(angles.T.ravel().tolist()), [target, *range(bits), *higher])
+        higher = range(target + 1, 2 * bits)
+        rotate(circuit, target, [*range(bits), *higher], angles.T.ravel())
     return named(circuit, "positions")
+
+
+def uniform_over_entries(matrix: Array) -> Array:
+    """The uniform distribution over s columns of each row, those of its entries first. [n, n]"""
+    s = solvers.row_entries(matrix)
+    columns = np.argsort(matrix == 0, axis=1, kind="stable")
+    weight = np.zeros(matrix.shape)
+    np.put_along_axis(weight, columns[:, :s], 1 / s, axis=1)
+    return weight
 
 
 def entries_gate(matrix: Array, controlled: bool) -> Gate:
@@ -105,14 +125,16 @@ def entries_gate(matrix: Array, controlled: bool) -> Gate:
 
     Compute the entry, rotate by it, compute it back. Where controlled only if test = 0.
     """
-    bits = int(np.log2(len(matrix)))
+    bits = qubits_for(len(matrix))
+    flag, test = 2 * bits, 2 * bits + 1
     angles = 2 * np.arccos(matrix / np.abs(matrix).max())
     angles = angles.T.ravel()  # the first control is the lowest bit
+    controls = list(range(2 * bits))
     if controlled:
         angles = np.concatenate([angles, 0 * angles])
-    circuit = QuantumCircuit(2 * bits + 1 + controlled)
-    controls = [*range(2 * bits), *([2 * bits + 1] if controlled else [])]
-    circuit.append(library.UCRYGate(angles.tolist()), [2 * bits, *controls])
+        controls.append(test)
+    circuit = QuantumCircuit(len(controls) + 1)
+    rotate(circuit, flag, controls, angles)
     return named(circuit, "entries")
 
 
@@ -161,9 +183,10 @@ def encode(
 
 def labels_gate(y: Array) -> Gate:
     """|j> -> y_j |j>, y_j = +1 or -1, where test = 0: one phase query."""
-    bits = int(np.log2(len(y)))
+    bits = qubits_for(len(y))
     circuit = QuantumCircuit(bits + 1)
-    circuit.append(library.DiagonalGate([*np.sign(y), *np.ones(len(y))]), range(bits + 1))
+    phases_of_both = [*np.sign(y), *np.ones(len(y))]  # where test = 0, and 1
+    circuit.append(library.DiagonalGate(phases_of_both), range(bits + 1))
     return named(circuit, "labels")
 
 
@@ -172,10 +195,12 @@ def load_gate(k: Array) -> Gate:
 
     k: k* [n], |k_j| <= 1.
     """
-    bits = int(np.log2(len(k)))
+    bits = qubits_for(len(k))
+    flag, test = bits, bits + 1
     circuit = QuantumCircuit(bits + 2)
-    angles = [*np.zeros(len(k)), *2 * np.arccos(np.clip(k, -1, 1))]
-    circuit.append(library.UCRYGate(angles), [bits, *range(bits), bits + 1])
+    angles = 2 * np.arccos(np.clip(k, -1, 1))
+    angles = np.concatenate([0 * angles, angles])  # where test = 0, and 1
+    rotate(circuit, flag, [*range(bits), test], angles)
     return named(circuit, "load")
 
 
@@ -192,7 +217,7 @@ def prediction_circuit(
     matrix: K~ [n, n], n a power of two, or None for the diagonal algorithm, |w> = |y>; k: k* [n],
     |k_i| <= 1; weights: (p, P), the success probabilities that the superposition is balanced for.
     """
-    bits = int(np.log2(len(y)))
+    bits = qubits_for(len(y))
     j, flag, test = range(bits), 2 * bits, 2 * bits + 2
     circuit = QuantumCircuit(2 * bits + 3)
     p, post = weights
@@ -235,7 +260,7 @@ def append_solver(circuit: QuantumCircuit, matrix: Array, y: Array, epsilon: flo
     inverse cancel, and the last U, odd in number, is controlled.
     """
     polynomial = inverse_by_phases(matrix, y, epsilon)
-    bits = int(np.log2(len(y)))
+    bits = qubits_for(len(y))
     inside = list(range(bits, 2 * bits + 1))
     angle, test = 2 * bits + 1, 2 * bits + 2
     gates = encoding_gates(matrix)
@@ -323,7 +348,7 @@ def predict(matrix: Array | None, y: Array, k: Array, epsilon: float) -> xr.Data
     expected = emulated_outcome(prepared, k)
     weights = expected.p, expected.P
     circuit = prediction_circuit(matrix, y, k, epsilon, weights)
-    measured = measure(circuit, int(np.log2(len(y))), weights)
+    measured = measure(circuit, qubits_for(len(y)), weights)
     transpiled = transpile(circuit, basis_gates=BASIS, optimization_level=1)
     counts = transpiled.count_ops()
     calls = [list(each.values()) for each in (oracle_calls(circuit), emulated_calls(prepared))]

@@ -213,11 +213,11 @@ CONSTANTS = {
     "boost": "what is added to the diagonal, over what the paper adds",
     "density": "expected entries of a pattern, over the paper's",
 }
-KEPT = [  # of a setting's quantities
+QUANTITIES = [  # of training.py's, of every setting
     "accuracy",
     "condition_number",
     "positive_definite",
-    "readout_measurements_median",
+    "readout_measurements",
     "sparsity",
 ]
 
@@ -258,36 +258,53 @@ def with_constants(setting: Setting, reference: Array) -> Approximation:
     return Approximation("sparsified", make, random=True)
 
 
-def setting_record(
+def setting_values(
     seed: int, kernels: TrialKernels, reference: Array, setting: Setting
-) -> xr.Dataset:
-    """The quantities of K~ by one setting.
+) -> dict[str, list]:
+    """The `QUANTITIES` of K~ by one setting, each of all patterns.
 
     The generators of a trial's patterns are the same for all settings: at the paper's point the
     patterns are those of `{prefix}_results.nc`.
     """
     approximation = with_constants(setting, reference)
-    patterns = training.trial_patterns(seed, kernels.trial, setting.density)
-    record = training.approximation_record(approximation, kernels, patterns)
-    return medians_over_images(record)[KEPT]
+    values: dict[str, list] = {name: [] for name in QUANTITIES}
+    for pattern in training.trial_patterns(seed, kernels.trial, setting.density):
+        prediction = training.predict(approximation, kernels, pattern)
+        for name in QUANTITIES:
+            values[name].append(training.prediction_quantities[name].compute(prediction))
+    return values
+
+
+def sparsified_record(seed: int, kernels: TrialKernels, reference: Array) -> xr.Dataset:
+    """The quantities of K~ by setting, convention and pattern."""
+    compute = functools.partial(setting_values, seed, kernels, reference)
+    # Many small matrices: a thread for each core, and none inside LAPACK.
+    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
+        by_setting = list(pool.map(compute, settings))
+    record = xr.Dataset(coords={"setting": [setting.label for setting in settings]})
+    patterns = len(training.conventions), training.sparsity_patterns
+    for name in QUANTITIES:
+        described = training.prediction_quantities[name]
+        values = np.array([of_setting[name] for of_setting in by_setting], float)
+        values = values.reshape(len(settings), *patterns, *values.shape[2:])
+        axes = ("setting", "convention", "pattern", *described.axes)
+        record[name] = quantity(axes, values, described.long_name, described.units)
+    return record
 
 
 def sensitivity_record(seed: int, kernels: TrialKernels, reference: Array) -> xr.Dataset:
     """One trial by setting, and the other approximations beside it; medians over test images."""
-    compute = functools.partial(setting_record, seed, kernels, reference)
-    # Many small matrices: a thread for each core, and none inside LAPACK.
-    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
-        sparsified = list(pool.map(compute, settings))
     records = []
     for approximation in training.approximations:
         if approximation.random:
-            labels = xr.Variable("setting", [setting.label for setting in settings])
-            records.append(xr.concat(sparsified, labels))
+            record = sparsified_record(seed, kernels, reference)
         else:
-            record = training.approximation_record(approximation, kernels, [])
-            records.append(medians_over_images(record)[KEPT])
+            record = training.approximation_record(approximation, kernels, [])[QUANTITIES]
+        records.append(medians_over_images(record))
     names = [approximation.name for approximation in training.approximations]
     record = xr.concat(records, xr.Variable("approximation", names), combine_attrs="override")
+    numbers = range(training.sparsity_patterns)
+    record = record.assign_coords(convention=list(training.conventions), pattern=numbers)
     return record.transpose("setting", "approximation", "convention", "pattern", ...)
 
 

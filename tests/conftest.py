@@ -169,6 +169,18 @@ def free_port():
         return server.getsockname()[1]
 
 
+# ---- kernels ----
+
+
+def swap_trials(folder, first, second):
+    """Exchange the kernels of two trials, named by what their files begin with."""
+    for name in ("kernel_train", "kernel_test"):
+        paths = folder / f"{first}_{name}.npy", folder / f"{second}_{name}.npy"
+        contents = [path.read_bytes() for path in paths]
+        for path, content in zip(paths, reversed(contents), strict=True):
+            path.write_bytes(content)
+
+
 # ---- matrices ----
 
 
