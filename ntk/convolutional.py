@@ -19,7 +19,8 @@ Pooling averages A and B over 2x2 pixels p and 2x2 pixels q. Dense(2), erf and D
 1. Displacement planes. box couples (p, q) only with equal displacement d = q - p, so between poolings every plane
    {(p, p + d)} evolves on its own.
 2. The cone. Of the third stage only pixels 0 to 3 survive the two poolings, so |d| <= 3 matters there, <= 7 in the
-   second stage and <= 15 in the first, see `reach`: 961 of 3025 planes at 28x28.
+   second stage and <= 15 in the first, see `reach` in
+   formulas.py: 961 of 3025 planes at 28x28.
 3. Variances once an image. Inside a stage v <- box(v)/9, as kappa1(1) = 1. One pass an image, over the pair (x, x),
    gives those at the start of the second and third stage; there c = 1 exactly at d = 0, where arccos would lose half
    of the digits.
@@ -85,11 +86,6 @@ def dense_head(a: FloatOrArray, b: FloatOrArray, a1: FloatOrArray, a2: FloatOrAr
 
 
 # ---- the same, fast ----
-
-
-def reach(size: int, stage: int) -> int:
-    """The largest |d| of a stage's planes that reaches the output, along an axis of `size` pixels in that stage."""
-    return min((16 >> stage) - 1, size - 1)
 
 
 def convolutional_ntk(

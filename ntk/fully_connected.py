@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ntk.arguments import check_depth, check_images, choose_engine, mirror
+from ntk.formulas import erf_scale
 
-# s makes erf normalised; the coefficient of nonlinearity of the normalised sigma is 1 - E[z sigma(z)]^2.
-erf_scale: float = 1 / (2 / np.pi * np.arcsin(2 / 3))
+# The coefficient of nonlinearity of the normalised erf sigma: 1 - E[z sigma(z)]^2.
 nonlinearity: float = 1 - (2 / 3) / np.arcsin(2 / 3)
 
 

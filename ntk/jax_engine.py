@@ -20,8 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
 from ntk.arguments import whole_blocks
-from ntk.convolutional import reach
-from ntk.fully_connected import erf_scale
+from ntk.formulas import erf_scale, reach
 from ntk.polynomials import angle_polynomial, arcsin_polynomial, correlation_one
 
 

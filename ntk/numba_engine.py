@@ -26,7 +26,7 @@ from numba.core import types
 from numpy.typing import NDArray
 
 from ntk.arguments import whole_blocks
-from ntk.convolutional import reach
+from ntk.formulas import reach
 from ntk.numba_vectors import WIDTH, absolute, fma, load, negative, root, splat, store, where_less
 from ntk.polynomials import angle_polynomial, arcsin_polynomial, correlation_one
 

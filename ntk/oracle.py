@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntk.arguments import whole_blocks
-from ntk.fully_connected import erf_scale
+from ntk.formulas import erf_scale
 
 Oracle = Callable[..., NDArray[np.float64]]
 moved_names = ["AbstractValue", "Jaxpr", "JaxprEqn", "Literal", "Primitive", "ShapedArray", "Value", "Var"]

@@ -8,7 +8,8 @@ from kernel_images import FROZEN, needs_oracle, real_images, small_images
 from twin import convolutional_ntk_twin
 
 from ntk import convolutional_ntk
-from ntk.convolutional import ConvolutionalPairs, convolutional_ntk_reference, reach
+from ntk.convolutional import ConvolutionalPairs, convolutional_ntk_reference
+from ntk.formulas import reach
 
 ENGINES = ["numba", "jax"]
 BOTH = [pytest.param("mnist", engine, marks=pytest.mark.slow) for engine in ENGINES]
