@@ -33,7 +33,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ntk.arguments import BadInput, check_depth, check_images, choose_engine, mirror
+from ntk.arguments import BadInput, check_depth, check_images, choose_engine, in_one_line, mirror
 
 FloatOrArray = TypeVar("FloatOrArray", float, NDArray[np.float64])
 
@@ -134,11 +134,11 @@ class ConvolutionalPairs:
         self, images: ArrayLike, *, depth: int = 96, engine: str = "auto", precision: str = "float64"
     ) -> None:
         """Take images [n, h, w, 1]; the arguments and BadInput as for `convolutional_ntk`."""
-        layers = check_depth(depth, depth > 0 and depth % 3 == 0, "use a positive multiple of 3") // 3
+        layers = check_depth(depth, 3, 3, "use a positive multiple of 3") // 3
         (images,) = check_images(4, images=images)
         check_size("images", images)
-        if precision not in ("float64", "float32"):
-            raise BadInput("precision", precision, "unknown; use float64 or float32")
+        if not isinstance(precision, str) or precision not in ("float64", "float32"):
+            raise BadInput("precision", in_one_line(precision), "unknown; use float64 or float32")
         name = choose_engine(engine)
         self.on_mesh = name == "jax"
         self._oracle = None

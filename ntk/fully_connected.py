@@ -83,8 +83,8 @@ def fully_connected_rows(
     jax all processes that `jax.distributed` connects must ask for the same, and each gets all of it.
     Raises BadInput as `fully_connected_ntk` does.
     """
-    depth = check_depth(depth, depth >= 0, "use a whole number of layers, 0 or more")
-    engine = "numba" if engine == "auto" else choose_engine(engine)
+    depth = check_depth(depth, 0, 1, "use a whole number of layers, 0 or more")
+    engine = choose_engine("numba" if str(engine) == "auto" else engine)
     if engine == "neural-tangents":
         from ntk.oracle import fully_connected_oracle
 
