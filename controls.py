@@ -1,30 +1,34 @@
-"""Could the evidence have failed? Simple classifiers on the same images, and the constants that were set by hand.
+"""Could the evidence have failed? Simple classifiers, and the constants that were set by hand.
 
-The exact NTK, and its sparsified and diagonal approximations, are accurate. That is evidence only if something else
-would have been less so. So here are, on the same trials as training.py's:
+The exact NTK, and its sparsified and diagonal approximations, are accurate. That is evidence only
+if something else would have been less so. So here are, on the same trials as training.py's:
 
     baselines     what classifiers of a few lines make of the same images, beside the exact NTK
-    sensitivity   what becomes of the convolutional K~ when its percentile, enlarged diagonal and density are others
+    sensitivity   what becomes of the convolutional K~ when its percentile, its enlarged diagonal
+                  and its density are others
 
-    python controls.py          # of all kernels in kernel_output/; two minutes, no kernel is computed
+    python controls.py           # of all kernels in kernel_output/; two minutes
     python controls.py --help
 
-The results are `{prefix}_baselines.npz` and `convolutional_sensitivity.npz`; analysis/evidence.py says in words and
-tables what they show.
+The results are `{prefix}_baselines.nc` and `{prefix}_sensitivity.nc`.
 """
+
+from runtime import streams
+
+if __name__ == "__main__":
+    streams.prepare_process()  # before the other imports: they take seconds
 
 import argparse
 import functools
 import itertools
 import os
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 from sklearn.linear_model import RidgeClassifierCV
 from sklearn.metrics import pairwise_distances
@@ -32,84 +36,79 @@ from threadpoolctl import threadpool_limits
 
 import training
 from ntk import BadInput
-from runtime import options
-from runtime.checkpoints import finished_trials, read_kernel_pair
-from runtime.linear_algebra import Array
-from runtime.mnist import load_data
-from runtime.results import Record, Results, medians_over_images, merge_results
-from runtime.trials import Run, Trial
-from training import accuracy, make_trial
+from runtime import options, stored
+from runtime.checkpoints import label_of, read_reference
+from runtime.datasets import CannotBeHad, Images, add_dataset_options, load_images
+from runtime.linear_algebra import Array, Matrix
+from runtime.results import ResultsFile, code_version, medians_over_images, quantity
+from runtime.stored import StoredTrials
+from runtime.trials import Network, Run
+from training import Approximation, Pattern, Thresholds, TrialKernels
+
+# --------------------------------------------------------------------------------------------------
+# Constants
+# --------------------------------------------------------------------------------------------------
 
 ridge_penalties = np.logspace(-4, 2, 13)  # the one with the least leave-one-out error is taken
 percentiles = (0, 50, 75, training.percentile, 95, 99)  # of |K| inside a class
-boosts = (0, 0.25, 0.5, 1, 1.5, 2, 3)  # times what the original adds to the diagonal, 0.76 ln(n)^0.9
+boosts = (0, 0.25, 0.5, 1, 1.5, 2, 3)  # times what the original adds to the diagonal
 densities = (0.25, 0.5, 1, 2, 4)  # times the original's p = min(2 ln(n)/n, 1)
-papers_setting = (training.percentile, 1, 1)
-# All combinations of two of them, the third one as in the paper: three planes through the paper's point.
-settings = [
-    setting
-    for setting in itertools.product(percentiles, boosts, densities)
-    if any(value == papers for value, papers in zip(setting, papers_setting, strict=True))
-]
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# All kernels that are in the folder
-# ----------------------------------------------------------------------------------------------------------------------
+class Setting(NamedTuple):
+    """The constants of a K~ that were set by hand."""
+
+    percentile: float
+    boost: float
+    density: float
+
+    @property
+    def label(self) -> str:
+        """Its name in the results."""
+        return f"{self.percentile:g} {self.boost:g} {self.density:g}"
 
 
-def merge_trials(
-    run: Run, network: str, what: str, compute: Callable[[Trial, dict[str, Any]], dict[Any, Record]],
-    settings_name: str | None = None, **constants: Any,
-) -> None:  # fmt: skip
-    """Call compute(trial, its kernels), which returns records by setting, of all finished trials; write the results.
-
-    constants: that the results depend on beside the kernels. Raises BadInput for damaged kernels, and for kernels of
-    different images, precision and so on in one folder.
-    """
-    prefix, started = run.prefix(network), time.perf_counter()
-    trials = [(n, number) for n, numbers in finished_trials(run.output, prefix, run.seed).items() for number in numbers]
-    if not trials:
-        print(f"note: no {what} of the {network} network: {run.output}/ has no kernels of it; training.py makes them")
-        return
-    print(f"{network}: {what} of {len(trials)} trials, n = {trials[0][0]} to {trials[-1][0]}")
-    results = Results({"dataset_sha256": run.data["sha256"]}, settings_name=settings_name)
-    for n, number in trials:
-        kernels = training.stored_kernels(run.output, prefix, n, number, run.seed)
-        of_all = ("network", "dataset", "dataset_sha256", "digits", "seed", "precision", "formulas")
-        origin = {key: kernels[key] for key in of_all} | {"test_size": len(kernels["test_label"])} | constants
-        known = {key: value for key, value in results.origin.items() if value is not None}
-        other = [f"{key} {origin[key]}, not {value}" for key, value in known.items() if origin[key] != value]
-        if other:
-            remedy = f"the kernels of n = {n}, trial {number}, have {', '.join(other)}; keep those of one kind there"
-            raise BadInput("output", run.output, remedy)
-        results.origin = origin
-        for setting, record in compute(make_trial(network, tuple(kernels["digits"]), n, number), kernels).items():
-            results.records[n, setting, number] = record
-    said = merge_results(run.output / f"{prefix}_{what}.npz", results)
-    print(f"{said.partition(':')[0]}: {len(trials)} trials in {time.perf_counter() - started:.0f} s")
+papers_setting = Setting(training.percentile, 1, 1)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+def planes_of_settings() -> list[Setting]:
+    """All combinations of two constants, the third one as in the paper: three planes."""
+    planes = []
+    for values in itertools.product(percentiles, boosts, densities):
+        setting = Setting(*values)
+        is_papers = np.equal(setting, papers_setting)
+        if is_papers.any():
+            planes.append(setting)
+    return planes
+
+
+settings = planes_of_settings()
+
+# --------------------------------------------------------------------------------------------------
 # Baselines: would anything do as well?
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def nearest_mean(x: Array, y: NDArray, z: Array) -> Array:
-    """Output |z - m-|^2 - |z - m+|^2 of the nearest class mean. x [n, d] and y [n] to learn from, z [x, d] -> [x]"""
-    means = [x[y == label].mean(axis=0, keepdims=True) for label in (-1, 1)]
-    minus, plus = (pairwise_distances(z, mean)[:, 0] ** 2 for mean in means)
-    return minus - plus
+    """Output |z - m-|^2 - |z - m+|^2 of the nearest class mean.
+
+    x [n, d] and y [n]: to learn from; z [x, d]. -> [x]
+    """
+    distance = {}
+    for label in (-1, 1):
+        mean = x[y == label].mean(axis=0, keepdims=True)
+        distance[label] = pairwise_distances(z, mean)[:, 0]
+    return distance[-1] ** 2 - distance[1] ** 2
 
 
 def nearest_neighbour(x: Array, y: NDArray, z: Array) -> Array:
-    """Distance to the nearest image of class -1 minus that to the nearest one of class +1. -> [x]"""
-    minus, plus = (pairwise_distances(z, x[y == label]).min(axis=1) for label in (-1, 1))
-    return minus - plus
+    """Distance to the nearest image of class -1 minus that to the nearest one of +1. -> [x]"""
+    distance = {label: pairwise_distances(z, x[y == label]).min(axis=1) for label in (-1, 1)}
+    return distance[-1] - distance[1]
 
 
 def ridge_regression(x: Array, y: NDArray, z: Array) -> Array:
-    """Output of a linear function of the pixels, with an intercept; its penalty by leave-one-out error. -> [x]"""
+    """Output of a linear function of the pixels, its penalty by leave-one-out error. -> [x]"""
     return RidgeClassifierCV(alphas=ridge_penalties).fit(x, y).decision_function(z)
 
 
@@ -118,112 +117,329 @@ def ink(x: Array, y: NDArray, z: Array) -> Array:
     return nearest_mean(x.sum(axis=1, keepdims=True), y, z.sum(axis=1, keepdims=True))
 
 
+BASELINES = {  # their axes, and what they are
+    "accuracy": (("classifier", "threshold"), "share of test images classified rightly"),
+    "agreement": (
+        ("threshold",),
+        "share of test images that get the same class from kernel mean and diagonal",
+    ),
+    "clipped_share": ((), "share of the entries of k*/k_thresh at 1 or -1"),
+    "diagonal_spread": ((), "largest over smallest K_ii, minus 1"),
+}
+FIXED = training.divisors.index("fixed constant")
+
 pixel_classifiers = {
-    "ink": ink, "nearest_mean": nearest_mean, "nearest_neighbour": nearest_neighbour, "ridge": ridge_regression
-}  # fmt: skip
+    "ink": ink,
+    "nearest mean": nearest_mean,
+    "nearest neighbour": nearest_neighbour,
+    "ridge": ridge_regression,
+}
 
 
-def baseline_record(run: Run, trial: Trial, kernels: dict[str, Any]) -> dict[str, Any]:
-    """Accuracies of one trial about the median of the outputs and, `_at_zero`, about 0.
+def flat_images(run: Run, kernels: TrialKernels) -> tuple[Array, Array]:
+    """A trial's training and test images as rows of pixels, [n, d] and [x, d].
 
-    The class mean of the kernel is sum_i y_i k*_i. The diagonal approximation is that with y_i/K_ii for y_i and k*
-    clipped: `agreement` is the share of test images that get the same class from both, `diagonal_spread` how far the
-    K_ii differ, max/min - 1.
+    Raises BadInput where there are not as many as in the kernels.
     """
-    images = training.trial_images(replace(run, test_size=len(kernels["test_label"])), trial)
-    x, z = (images[split].reshape(len(images[split]), -1) for split in ("train", "test"))
-    y, test_label = images["train_label"], images["test_label"]
-    if len(x) != trial.size or len(z) != len(test_label):
-        raise BadInput("output", run.output, f"these images can't fill the trials of n = {trial.size} there")
-    quantities = training.trial_quantities(kernels | {"separability": training.separability(x)}, {})
-    record = {name: value for name, value in quantities.items() if name.startswith(("accuracy", "clipped_share_k"))}
-    outputs = {name: classify(x, y, z) for name, classify in pixel_classifiers.items()}
-    outputs["kernel_mean"] = mean = kernels["kernel_test"] @ y
-    for name, output in outputs.items():
-        record[f"accuracy_{name}"] = accuracy(output, test_label)
-        record[f"accuracy_{name}_at_zero"] = accuracy(output, test_label, 0)
-    diagonal = np.diag(kernels["kernel_train"])
-    approximate = kernels["kernel_test_normalized"] @ (y / diagonal)
-    record["agreement"] = np.mean((mean > np.median(mean)) == (approximate > np.median(approximate)))
-    record["agreement_at_zero"] = np.mean((mean > 0) == (approximate > 0))
-    return record | {"diagonal_spread": diagonal.max() / diagonal.min() - 1}
+    images = training.trial_images(run, kernels.trial)
+    x, n = kernels.test.shape
+    if len(images.train) != n or len(images.test) != x:
+        what = f"these images can't fill the trials of n = {n} there"
+        raise BadInput("output", run.output, f"{what}; use the images that they were made of")
+    return images.train.reshape(n, -1), images.test.reshape(x, -1)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+def kernel_outputs(kernels: TrialKernels) -> dict[str, Array]:
+    """Outputs [x] of the exact NTK, the diagonal approximation and the class mean of the kernel.
+
+    The class mean is sum_i y_i k*_i. The diagonal approximation is that with y_i/K_ii for y_i and
+    k* clipped. "exact" is NaN where only some entries of K are known.
+    """
+    outputs = {}
+    for approximation in training.approximations:
+        if not approximation.random:
+            outputs[approximation.name] = np.full(len(kernels.test), np.nan)
+            if kernels.is_whole or not approximation.needs_all:
+                prediction = training.predict(approximation, kernels, None)
+                outputs[approximation.name] = prediction.outputs
+    return outputs | {"kernel mean": kernels.test @ kernels.train_label}
+
+
+def levels_of(outputs: Array) -> dict[str, float]:
+    """The thresholds of outputs [x]."""
+    return {"test median": float(np.median(outputs)), "zero": 0.0}
+
+
+def accuracies(outputs: Array, label: NDArray) -> list[float]:
+    """Accuracy of outputs [x], by threshold."""
+    return [training.accuracy(outputs, label, level) for level in levels_of(outputs).values()]
+
+
+def agreements(first: Array, second: Array) -> list[float]:
+    """Share of the test images that get the same class from both outputs [x], by threshold."""
+    levels = levels_of(second)
+    shares = []
+    for threshold, level in levels_of(first).items():
+        same = (first > level) == (second > levels[threshold])
+        shares.append(float(np.mean(same)))
+    return shares
+
+
+def baseline_record(run: Run, kernels: TrialKernels) -> xr.Dataset:
+    """One trial's accuracies by classifier and threshold, and how alike two of them are."""
+    x, z = flat_images(run, kernels)
+    outputs = kernel_outputs(kernels)
+    for name, classify in pixel_classifiers.items():
+        outputs[name] = classify(x, kernels.train_label, z)
+    entries = kernels.train.diagonal()
+    values = {
+        "accuracy": [accuracies(output, kernels.test_label) for output in outputs.values()],
+        "agreement": agreements(outputs["kernel mean"], outputs["diagonal"]),
+        "clipped_share": training.clipped_shares(kernels)[FIXED],
+        "diagonal_spread": entries.max() / entries.min() - 1,
+    }
+    record = xr.Dataset(coords={"classifier": list(outputs), "threshold": training.thresholds})
+    for name, (axes, long_name) in BASELINES.items():
+        record[name] = quantity(axes, values[name], long_name)
+    return record
+
+
+# --------------------------------------------------------------------------------------------------
 # Sensitivity: would other constants do as well?
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
+
+CONSTANTS = {
+    "percentile": "percentile of |K| inside a class, below which entries are dropped",
+    "boost": "what is added to the diagonal, over what the paper adds",
+    "density": "expected entries of a pattern, over the paper's",
+}
+QUANTITIES = [  # of training.py's, of every setting
+    "accuracy",
+    "condition_number",
+    "positive_definite",
+    "readout_measurements",
+    "sparsity",
+]
 
 
-def sensitivity_records(run: Run, trial: Trial, kernels: dict[str, Any]) -> dict[Any, Record]:
-    """The quantities of K~ by (percentile, boost, density), of one convolutional trial; medians over test images.
+def has_settings(network: Network) -> bool:
+    """Whether a network's K~ depends on the constants of a `Setting`."""
+    return "percentile" in network.constants
 
-    The generators of a trial's patterns are the same for all settings: at the paper's point the patterns are those of
-    `convolutional_results.npz`.
+
+def constants_of_settings() -> xr.Dataset:
+    """The constants that the settings' labels stand for."""
+    columns = np.array(settings).T
+    record = xr.Dataset(coords={"setting": [setting.label for setting in settings]})
+    for column, name in zip(columns, Setting._fields, strict=True):
+        record[name] = quantity(("setting",), column, CONSTANTS[name])
+    return record
+
+
+def with_constants(setting: Setting, reference: Array) -> Approximation:
+    """The sparsified approximation by other constants.
+
+    reference: the kernel that decides the thresholds, as in training.py. The density is that of the
+    patterns.
     """
-    at = run.output, run.prefix(trial.network), training.reference_size, 0, run.seed
-    reference = read_kernel_pair(*at)[0]["kernel_train"]
     factor, power = training.diagonal_boost
+    boost = setting.boost * factor, power
+    by_convention = {}
+    for convention in training.conventions:
+        is_original = convention == "original"
+        limits = training.class_thresholds(reference, setting.percentile, zeros=is_original)
+        by_convention[convention] = limits
 
-    def record(setting: tuple[float, float, float]) -> Record:
-        percentile, boost, density = setting
-        limits = {c: training.class_thresholds(reference, percentile, c == "original") for c in training.conventions}
-        matrices = training.trial_approximations(
-            trial, run.seed, kernels["kernel_train"], limits, boost=(boost * factor, power), density=density
-        )
-        found = training.trial_quantities(kernels | {"separability": np.nan}, matrices)
-        kept = ("accuracy", "condition_number", "positive_definite", "sparsity", "readout_measurements_sparse")
-        return medians_over_images({name: value for name, value in found.items() if name.startswith(kept)})
+    def make(kernels: TrialKernels, pattern: Pattern | None) -> Matrix:
+        assert pattern is not None
+        thresholds = Thresholds(kernels.thresholds.k_thresh, by_convention)
+        return training.keep_large_entries(kernels.train, pattern, thresholds, boost)
 
+    return Approximation("sparsified", make, random=True)
+
+
+def setting_values(
+    seed: int, kernels: TrialKernels, reference: Array, setting: Setting
+) -> dict[str, list]:
+    """The `QUANTITIES` of K~ by one setting, each of all patterns.
+
+    The generators of a trial's patterns are the same for all settings: at the paper's point the
+    patterns are those of `{prefix}_results.nc`.
+    """
+    approximation = with_constants(setting, reference)
+    values: dict[str, list] = {name: [] for name in QUANTITIES}
+    for pattern in training.trial_patterns(seed, kernels.trial, setting.density):
+        prediction = training.predict(approximation, kernels, pattern)
+        for name in QUANTITIES:
+            values[name].append(training.prediction_quantities[name].compute(prediction))
+    return values
+
+
+def sparsified_record(seed: int, kernels: TrialKernels, reference: Array) -> xr.Dataset:
+    """The quantities of K~ by setting, convention and pattern."""
+    compute = functools.partial(setting_values, seed, kernels, reference)
     # Many small matrices: a thread for each core, and none inside LAPACK.
     with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(zip(settings, pool.map(record, settings), strict=True))
+        by_setting = list(pool.map(compute, settings))
+    record = xr.Dataset(coords={"setting": [setting.label for setting in settings]})
+    patterns = len(training.conventions), training.sparsity_patterns
+    for name in QUANTITIES:
+        described = training.prediction_quantities[name]
+        values = np.array([of_setting[name] for of_setting in by_setting], float)
+        values = values.reshape(len(settings), *patterns, *values.shape[2:])
+        axes = ("setting", "convention", "pattern", *described.axes)
+        record[name] = quantity(axes, values, described.long_name, described.units)
+    return record
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+def sensitivity_record(seed: int, kernels: TrialKernels, reference: Array) -> xr.Dataset:
+    """One trial by setting, and the other approximations beside it; medians over test images."""
+    records = []
+    for approximation in training.approximations:
+        if approximation.random:
+            record = sparsified_record(seed, kernels, reference)
+        else:
+            record = training.approximation_record(approximation, kernels, [])[QUANTITIES]
+        records.append(medians_over_images(record))
+    names = [approximation.name for approximation in training.approximations]
+    record = xr.concat(records, xr.Variable("approximation", names), combine_attrs="override")
+    numbers = range(training.sparsity_patterns)
+    record = record.assign_coords(convention=list(training.conventions), pattern=numbers)
+    return record.transpose("setting", "approximation", "convention", "pattern", ...)
+
+
+# --------------------------------------------------------------------------------------------------
+# Running: all kernels that are in the folder
+# --------------------------------------------------------------------------------------------------
+
+
+def run_baselines(trials: StoredTrials, images: Images) -> None:
+    """The baselines of all trials, merged into their results."""
+    expected = trials.label["dataset_sha256"]
+    if images.sha256 != expected:
+        what = f"its kernels are of images of dataset_sha256 {expected}, not {images.sha256}"
+        raise BadInput("output", trials.folder, f"{what}; name the images that they were made of")
+
+    def compute(kernels: TrialKernels) -> xr.Dataset:
+        test_size = len(kernels.test_label)
+        run = Run(trials.seed, test_size, trials.folder, "numba", "float64", images)
+        return baseline_record(run, kernels)
+
+    run_trials(trials, "baselines", {}, [{}], compute)
+
+
+def run_sensitivity(trials: StoredTrials) -> None:
+    """The sensitivity of all trials whose kernels are whole, merged into their results."""
+
+    def compute(kernels: TrialKernels) -> xr.Dataset | None:
+        trial = kernels.trial
+        if not kernels.is_whole:
+            what = f"no sensitivity at n = {trial.size}"
+            print(f"note: {what}: other patterns would need entries that were not computed")
+            return None
+        size = trial.network.reference_size
+        assert size is not None
+        label = label_of(trials.kernel_test(trial.size, trial.number))
+        reference = read_reference(trials.folder, trials.prefix, size, trials.seed, label)
+        record = sensitivity_record(trials.seed, kernels, reference)
+        return record.merge(constants_of_settings())
+
+    places = [{"setting": setting.label} for setting in settings]
+    own_origin = {"papers_setting": list(papers_setting)}
+    run_trials(trials, "sensitivity", own_origin, places, compute)
+
+
+def run_trials(
+    trials: StoredTrials,
+    what: str,
+    own_origin: dict[str, Any],
+    places: list[dict[str, Any]],
+    compute: Callable[[TrialKernels], xr.Dataset | None],
+) -> None:
+    """Merge compute(kernels) of every trial into `{prefix}_{what}.nc`.
+
+    places: of all settings in a trial's record. A trial that the results hold, of the same kernels
+    and the same code, is not computed again.
+    """
+    path = trials.folder / f"{trials.prefix}_{what}.nc"
+    code = code_version(Path(__file__), Path(training.__file__))
+    origin = trials.origin | {"formulas": trials.label["formulas"]} | own_origin
+    print(f"{trials.prefix}: {what} of {len(trials.all())} trials")
+    with ResultsFile(path, origin) as results:
+        for size, number in trials.all():
+            kernels = training.stored_kernels(
+                trials.folder, trials.prefix, size, number, trials.seed
+            )
+            key: dict[str, Any] = {"n": size, "trial": number}
+            inputs = stored.inputs_of(stored.fingerprint(kernels.train, kernels.test), code)
+            if all(results.holds(key | place, inputs) for place in places):
+                continue
+            record = compute(kernels)
+            if record is not None:
+                about = stored.provenance(trials.kernel_test(size, number)) | inputs
+                keep(results, key, record, about)
+    if not results.computed_now:
+        print(f"{path} has all of these trials")
+
+
+def keep(
+    results: ResultsFile, key: dict[str, Any], record: xr.Dataset, about: dict[str, xr.DataArray]
+) -> None:
+    """Keep a trial's record, and for each of its settings what it is about."""
+    for name, value in about.items():
+        if "setting" in record.dims:
+            value = value.expand_dims(setting=record.setting.values)
+        record[name] = value
+    constants = [name for name in CONSTANTS if name in record]
+    if constants:
+        results.keep({}, record[constants])
+    results.keep(key, record.drop_vars(constants))
+
+
+# --------------------------------------------------------------------------------------------------
 # Command line
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """The command line, checked as far as it can be without the data; errors end with status 2."""
-    parser = options.Parser(description="Baselines, and sensitivity to the constants set by hand, of stored kernels.")
-    parser.add_options([
-        ("--networks", dict(nargs="+", choices=training.networks, default=training.networks,
-         metavar="NETWORK"), f"of {' '.join(training.networks)}", training.networks),
-        ("--output", dict(type=options.folder, default=Path("kernel_output"), metavar="DIR"),
-         "folder of training.py's kernels, to write to as well", "kernel_output"),
-        ("--dataset", dict(choices=("mnist", "digits"), default="mnist"), "what the kernels are of", "mnist"),
-        ("--mnist-dir", dict(metavar="DIR"), "folder of MNIST's four IDX files, which the baselines need",
-         "the environment variable MNIST_DIR, else TensorFlow Datasets"),
-        ("--seed", dict(type=options.whole_number, default=training.seed), "seed that the kernels have in their names",
-         training.seed),
-    ])  # fmt: skip
-    args = parser.parse_args(argv)
-    parser.check(args.output.is_dir(), "output", args.output, "no such folder; name that of training.py")
+    """The command line, checked as far as it can be without images; errors end with status 2."""
+    description = "Baselines, and sensitivity to the constants set by hand, of stored kernels."
+    parser = options.Parser(description=description)
+    stored.add_network_options(parser, training.selections, training.seed)
+    add_dataset_options(parser, default="mnist")
+    parser.add_output(text="folder of training.py's kernels, to write to as well")
+    args = stored.parse_arguments(parser, argv)
+    remedy = "no such folder; name that of training.py"
+    parser.check(args.output.is_dir(), "output", args.output, remedy)
     return args
 
 
-def load_images(args: argparse.Namespace) -> dict[str, Any] | None:
-    """The images, or None, with a line that says so, where MNIST can't be had."""
+def images_or_note(args: argparse.Namespace) -> Images | None:
+    """The images, or None, with a line that says so, where they can't be had."""
     try:
-        return load_data(args.dataset, args.mnist_dir)
-    except BadInput as error:
-        if error.argument != "dataset":
-            raise
+        return load_images(args.dataset, args.data_dir, args.mnist_dir)
+    except CannotBeHad as error:
         print(f"note: no baselines, which need the images: {error.remedy}")
         return None
 
 
 def controls(args: argparse.Namespace) -> None:
     """Everything that the command line asks for."""
-    data = load_images(args)
-    run = Run(args.seed, 0, args.output, "numba", "float64", data or {"name": args.dataset, "sha256": None})
-    for network in args.networks:
-        if data:
-            merge_trials(run, network, "baselines", lambda trial, kernels: {None: baseline_record(run, trial, kernels)})
-    if "convolutional" in args.networks:
-        compute = functools.partial(sensitivity_records, run)
-        merge_trials(run, "convolutional", "sensitivity", compute, "settings", papers_setting=list(papers_setting))
+    images = images_or_note(args)
+    networks = training.make_networks()
+    for name in args.networks:
+        network = networks[name]
+        classes = args.classes or training.selections[name]
+        trials = stored.stored_trials(args.output, args.dataset, network, classes, args.seed)
+        if trials is None:
+            what = f"no kernels of the {name} network in {args.output}/"
+            print(f"note: {what}; training.py makes them")
+            continue
+        trials.say_note()
+        if images:
+            run_baselines(trials, images)
+        if has_settings(network):
+            run_sensitivity(trials)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -233,4 +449,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    options.run_script(main)
+    streams.run_script(main)

@@ -15,6 +15,11 @@ and one loop over all trials. The kernels come from ntk/, files and the command 
 What is written where stands in README.md.
 """
 
+from runtime import streams
+
+if __name__ == "__main__":
+    streams.prepare_process()  # before the other imports: they take seconds
+
 import argparse
 import functools
 import itertools
@@ -52,10 +57,10 @@ from runtime.results import (
     note_flags,
     provenance,
     quantity,
+    read_results,
 )
 from runtime.sitting import Sitting, announce, drop_unfillable_sizes, where_to_look
-from runtime.streams import run_script
-from runtime.summary import summary
+from runtime.summary import summary, title_of
 from runtime.trials import Classes, Network, Run, Trial, TrialFiles, random_generator
 from runtime.verification import Comparison, compare_sample, verify
 
@@ -952,7 +957,8 @@ def experiment(args: argparse.Namespace, run: Run) -> int:
     if is_leader() and not args.verify:
         for path in written:
             if args.what == "results":
-                print(f"\n{summary(path)}")
+                results = read_results(path)
+                print(f"\n{summary(results, title_of(results))}")
         print(f"\n{where_to_look(run.output, written)}")
     return 0
 
@@ -1011,4 +1017,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    streams.run_script(main)

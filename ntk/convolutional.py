@@ -19,11 +19,12 @@ Pooling averages A and B over 2x2 pixels p and 2x2 pixels q. Dense(2), erf and D
 1. Displacement planes. box couples (p, q) only with equal displacement d = q - p, so between poolings every plane
    {(p, p + d)} evolves on its own.
 2. The cone. Of the third stage only pixels 0 to 3 survive the two poolings, so |d| <= 3 matters there, <= 7 in the
-   second stage and <= 15 in the first, see `reach`: 961 of 3025 planes at 28x28.
+   second stage and <= 15 in the first, see `reach` in
+   formulas.py: 961 of 3025 planes at 28x28.
 3. Variances once an image. Inside a stage v <- box(v)/9, as kappa1(1) = 1. One pass an image, over the pair (x, x),
    gives those at the start of the second and third stage; there c = 1 exactly at d = 0, where arccos would lose half
    of the digits.
-4. Half of the matrix of images with themselves.
+4. Half of the matrix of images with themselves. Equal images are an image with itself.
 """
 
 from collections.abc import Iterator
@@ -32,7 +33,15 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ntk.arguments import BadInput, check_depth, check_images, choose_engine, mirror
+from ntk.arguments import (
+    BadInput,
+    check_depth,
+    check_finite,
+    check_images,
+    choose_engine,
+    in_one_line,
+    mirror,
+)
 
 FloatOrArray = TypeVar("FloatOrArray", float, NDArray[np.float64])
 
@@ -79,17 +88,20 @@ def pool(a: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def dense_head(a: FloatOrArray, b: FloatOrArray, a1: FloatOrArray, a2: FloatOrArray) -> FloatOrArray:
-    """The NTK after Dense(2), erf (not normalised), Dense(1), from the pooled A and B and the images' own A."""
-    norm = (1 + 4 * a1) * (1 + 4 * a2)
-    return 4 / np.pi * np.arcsin(4 * a / np.sqrt(norm)) + 16 / np.pi * b / np.sqrt(norm - 16 * a**2)
+    """The NTK after Dense(2), erf (not normalised), Dense(1), from A, B and the images' own A.
+
+    It is 4/pi arcsin(4 a/hypotenuse) + 16/pi b/side, in a triangle with
+
+        hypotenuse^2 = (1 + 4 a1)(1 + 4 a2),  side^2 = hypotenuse^2 - (4 a)^2
+
+    Of large images side^2 is a small difference of large numbers, but
+    1 + 4 (a1 + a2) + 16 (a1 a2 - a^2) keeps its digits: of an image with itself it is 1 + 8 a1.
+    """
+    side = np.sqrt(1 + 4 * (a1 + a2) + 16 * np.maximum(a1 * a2 - a * a, 0))
+    return 4 / np.pi * np.arctan2(4 * a, side) + 16 / np.pi * b / side
 
 
 # ---- the same, fast ----
-
-
-def reach(size: int, stage: int) -> int:
-    """The largest |d| of a stage's planes that reaches the output, along an axis of `size` pixels in that stage."""
-    return min((16 >> stage) - 1, size - 1)
 
 
 def convolutional_ntk(
@@ -100,7 +112,8 @@ def convolutional_ntk(
     x1 [n1, h, w, 1], x2 [n2, h, w, 1] (None: x1 with itself, half computed), float64 or float32, 16 <= h, w <= 31, so
     that four poolings leave one pixel; `depth` convolutions, a third of them in each stage.
     Returns float64 [n1, n2], computed in `precision`, float64 or float32.
-    Raises BadInput, a ValueError, for other shapes and dtypes, NaN, unknown names and other depths.
+    Raises BadInput, a ValueError, for other shapes and dtypes, NaN, unknown names, other depths,
+    and kernels that are not finite.
     """
     if x2 is None:
         (images,) = check_images(4, x1=x1)
@@ -138,11 +151,11 @@ class ConvolutionalPairs:
         self, images: ArrayLike, *, depth: int = 96, engine: str = "auto", precision: str = "float64"
     ) -> None:
         """Take images [n, h, w, 1]; the arguments and BadInput as for `convolutional_ntk`."""
-        layers = check_depth(depth, depth > 0 and depth % 3 == 0, "use a positive multiple of 3") // 3
+        layers = check_depth(depth, 3, 3, "use a positive multiple of 3") // 3
         (images,) = check_images(4, images=images)
         check_size("images", images)
-        if precision not in ("float64", "float32"):
-            raise BadInput("precision", precision, "unknown; use float64 or float32")
+        if not isinstance(precision, str) or precision not in ("float64", "float32"):
+            raise BadInput("precision", in_one_line(precision), "unknown; use float64 or float32")
         name = choose_engine(engine)
         self.on_mesh = name == "jax"
         self._oracle = None
@@ -151,18 +164,28 @@ class ConvolutionalPairs:
 
             self._images, self._oracle, self.block = images, convolutional_oracle(3 * layers), 64
             return
+        # A and B are linear in either image. A power of two out of each changes no bit,
+        # and nothing over- or underflows on the way.
+        self._exponents = np.frexp(np.abs(images).max(axis=(1, 2, 3)))[1]
+        scaled = np.ldexp(images[..., 0], -self._exponents[:, None, None]).astype(precision)
         # Of every image, at the start of each stage; the images' own passes fill in those of the second and third.
-        variances = [np.zeros((len(images), *(size >> stage for size in images.shape[1:3]))) for stage in range(3)]
-        variances[0][:] = images[..., 0].astype(precision).astype(np.float64) ** 2
-        self._cone = make_cone(name, images[..., 0].astype(precision), variances, layers)
+        n, h, w = scaled.shape
+        variances = [np.zeros((n, h >> stage, w >> stage)) for stage in range(3)]
+        variances[0][:] = scaled.astype(np.float64) ** 2
+        self._first = first_equal(scaled, self._exponents)
+        self._cone = make_cone(name, scaled, variances, layers)
         self.block = self._cone.block
-        everyone = np.arange(len(images))
-        self._own_a, self._own_b = self._cone(everyone, everyone, own=True)
+        everyone = np.arange(n)
+        a, b = self._cone(everyone, everyone, own=True)
+        with np.errstate(over="ignore"):
+            self._own_a = np.ldexp(a, 2 * self._exponents)
+        self._own_kernel = self._head(a, b, everyone, everyone)
 
     def pairs(self, i: NDArray[np.intp], j: NDArray[np.intp]) -> NDArray[np.float64]:
         """The NTK [m] of the pairs of images i [m] and j [m].
 
         A pair gets the same bits whichever others are asked for with it (neural-tangents: to rounding).
+        Raises BadInput where it is not finite.
         """
         i, j = np.asarray(i), np.asarray(j)
         kernel = np.empty(len(i))
@@ -170,13 +193,29 @@ class ConvolutionalPairs:
             for block in tiles(i, j):
                 (rows, row), (columns, column) = (np.unique(index[block], return_inverse=True) for index in (i, j))
                 kernel[block] = self._oracle(self._images[rows], self._images[columns])[row, column]
+            check_finite(kernel)
             return kernel
-        itself, others = np.flatnonzero(i == j), np.flatnonzero(i != j)
-        own_a, own_b = self._own_a, self._own_b
-        kernel[itself] = dense_head(own_a, own_b, own_a, own_a)[i[itself]]
+        equal = self._first[i] == self._first[j]
+        itself, others = np.flatnonzero(equal), np.flatnonzero(~equal)
+        kernel[itself] = self._own_kernel[i[itself]]
         if len(others):
             i, j = i[others], j[others]
-            kernel[others] = dense_head(*self._cone(i, j), own_a[i], own_a[j])
+            kernel[others] = self._head(*self._cone(i, j), i, j)
+        return kernel
+
+    def _head(
+        self,
+        a: NDArray[np.float64],
+        b: NDArray[np.float64],
+        i: NDArray[np.intp],
+        j: NDArray[np.intp],
+    ) -> NDArray[np.float64]:
+        """The NTK [m] of pairs (i, j) [m], from pooled A and B of images over 2^exponents."""
+        exponents = self._exponents[i] + self._exponents[j]
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found here
+            a, b = np.ldexp(a, exponents), np.ldexp(b, exponents)
+            kernel = dense_head(a, b, self._own_a[i], self._own_a[j])
+        check_finite(kernel)
         return kernel
 
     def blocks(self, i: NDArray[np.intp], j: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
@@ -184,9 +223,10 @@ class ConvolutionalPairs:
         if self._oracle:
             yield from tiles(i, j)
             return
-        if (i == j).any():  # computed already
-            yield np.flatnonzero(i == j)
-        others = np.flatnonzero(i != j)
+        equal = self._first[i] == self._first[j]
+        if equal.any():  # computed already
+            yield np.flatnonzero(equal)
+        others = np.flatnonzero(~equal)
         for start in range(0, len(others), self.block):
             yield others[start : start + self.block]
 
@@ -218,8 +258,20 @@ def make_cone(
     return NumbaCone(images, variances, layers)
 
 
+def first_equal(
+    images: NDArray[np.floating[Any]], exponents: NDArray[np.int32]
+) -> NDArray[np.intp]:
+    """The first image that is equal to each, [n], of images [n, ...] times 2^exponents [n]."""
+    firsts: dict[tuple[bytes, int], int] = {}
+    first = np.empty(len(images), np.intp)
+    for i, exponent in enumerate(exponents.tolist()):
+        content = (images[i] + 0.0).tobytes()  # -0 becomes 0
+        first[i] = firsts.setdefault((content, exponent), i)
+    return first
+
+
 def tiles(i: NDArray[np.intp], j: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
     """Yield positions of the pairs (i, j) by 8 x 8 images, half a minute of neural-tangents or so."""
     tile = np.stack([i, j]) // 8
-    for found in np.unique(tile, axis=1).T:
-        yield np.flatnonzero((tile == found[:, None]).all(axis=0))
+    for place in np.unique(tile, axis=1).T:
+        yield np.flatnonzero((tile == place[:, None]).all(axis=0))

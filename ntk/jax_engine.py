@@ -7,9 +7,10 @@ a convolution, and one for several layers of the fully-connected network. `tests
 them.
 """
 
+import contextlib
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -20,9 +21,16 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
 from ntk.arguments import whole_blocks
-from ntk.convolutional import reach
-from ntk.fully_connected import erf_scale
+from ntk.formulas import erf_scale, reach
 from ntk.polynomials import angle_polynomial, arcsin_polynomial, correlation_one
+
+
+@contextlib.contextmanager
+def configuration() -> Iterator[None]:
+    """Within it JAX computes in float64, and as this file expects, whatever its variables say."""
+    promotion, guard = jax.numpy_rank_promotion("allow"), jax.transfer_guard("allow")
+    with jax.enable_x64(True), jax.disable_jit(False), promotion, guard:
+        yield
 
 
 @functools.cache
@@ -59,7 +67,7 @@ def dense_layers(
     """
     full = block[whole_blocks(len(block), height)]
     at_once = 1 if jax.default_backend() == "cpu" else layers_at_once  # XLA for CPUs computes K again and again
-    with jax.enable_x64(True):
+    with configuration():
         theta = dense_program(at_once)(kernel[full], reciprocals(q1[:, full]), reciprocals(q2), len(q1) - 1)
         return np.array(theta)[: len(block)]
 
@@ -154,7 +162,7 @@ class JaxCone:
         full = whole_blocks(len(i), self.block)
         blocks = [full[start : start + self.block] for start in range(0, len(full), self.block)]
         everywhere = shardings()[2]
-        with jax.enable_x64(True):
+        with configuration():
             if own or not self.on_devices:
                 arrays = [self.images, *(v.astype(precision) for v in self.variances)]
                 self.on_devices = [jax.device_put(array, everywhere) for array in arrays]
@@ -311,7 +319,7 @@ def look_up(pictures, stage):
 def cone_program(height: int, width: int, precision: str, odd: bool, pairs: int, own: bool) -> Any:
     """`cone_function`, compiled for a number of pairs, all devices' together."""
     _, by_pair, everywhere = shardings()
-    with jax.enable_x64(True):
+    with configuration():
         shapes = [(height >> stage, width >> stage) for stage in (0, 0, 1, 2)]
         arrays = [jax.ShapeDtypeStruct((2, pairs, *shape), precision, sharding=by_pair) for shape in shapes]
         numbers = [jax.ShapeDtypeStruct((), kind, sharding=everywhere) for kind in (np.int64, precision)]

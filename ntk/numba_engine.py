@@ -12,7 +12,7 @@ the layer's s and 1/s while these are in the cache.
 Every layer divides by 8, which is exact, instead of 9: it makes A and B 9/8 too large, and the pooling repairs it. A
 rounded 1/9 would let K drift away from the variances, and near c = 1 every digit of e = 1 - |c| counts.
 
-Numba's cache looks at this file alone: after a change of numba_vectors.py delete ntk/__pycache__.
+Compiled code is kept for the next process, see ntk/numba_cache.py.
 """
 
 import math
@@ -26,20 +26,40 @@ from numba.core import types
 from numpy.typing import NDArray
 
 from ntk.arguments import whole_blocks
-from ntk.convolutional import reach
-from ntk.numba_vectors import WIDTH, absolute, fma, load, negative, root, splat, store, where_less
+from ntk.formulas import reach
+from ntk.numba_cache import cached
+from ntk.numba_vectors import (
+    absolute,
+    fma,
+    lanes_of,
+    load,
+    negative,
+    root,
+    splat,
+    store,
+    where_less,
+)
 from ntk.polynomials import angle_polynomial, arcsin_polynomial, correlation_one
 
 GROUP = 4  # planes that go through a layer together
 PIECE = 512  # entries of a row of the fully-connected network's matrix that go through all layers together
+configuration: Any = numba.config
 numba.extending.register_jitable(reach)
 
 
 def in_parallel(compute: Callable[[Any], None], tasks: Iterable[Any]) -> None:
     """Call compute(task) for all tasks, on as many threads as Numba has, where compiled functions run side by side."""
-    with ThreadPoolExecutor(numba.get_num_threads()) as threads:
+    with ThreadPoolExecutor(count_threads()) as threads:
         for _ in threads.map(compute, tasks):
             pass
+
+
+def count_threads() -> int:
+    """Numba's threads; as many as if its threading layer, not needed here, could be loaded."""
+    try:
+        return numba.get_num_threads()
+    except ValueError:
+        return configuration.NUMBA_NUM_THREADS
 
 
 # ---- the fully-connected network ----
@@ -54,7 +74,7 @@ def dense_layers(
     """
     exact = 2 / (3 * np.arcsin(np.longdouble(2) / 3))  # s 4/(3 pi) with the digits that a float64 leaves out
     constants = (0.0, 1.0, 2 / 3, float(exact), float(exact - float(exact)), *arcsin_polynomial())
-    kernel, theta, threads = np.ascontiguousarray(kernel), np.empty(kernel.shape), numba.get_num_threads()
+    kernel, theta, threads = np.ascontiguousarray(kernel), np.empty(kernel.shape), count_threads()
 
     def compute(rows: slice) -> None:
         dense(kernel[rows], np.ascontiguousarray(r1[:, rows]), r2, constants, theta[rows])
@@ -75,7 +95,8 @@ def reciprocals(q: NDArray[np.float64]) -> NDArray[np.float64]:
     return r
 
 
-@numba.njit(cache=True, nogil=True)
+@cached
+@numba.njit(nogil=True)
 def dense(kernel, r1, r2, constants, theta):
     """Rows of K0 [m, n] through all hidden layers, in pieces that stay in the cache, into theta [m, n].
 
@@ -123,7 +144,7 @@ class NumbaCone:
         """`layers`: convolutions a stage."""
         self.images, self.variances, self.layers = images, tuple(variances), layers
         self.lanes = lanes_of(images)
-        self.block = 8 * self.lanes * numba.get_num_threads()
+        self.block = 8 * self.lanes * count_threads()
         number = images.dtype.type
         tiny = correlation_one * np.finfo(number).eps
         self.constants = (*map(number, (0, 1, tiny, 1 / 8, 3 / 32)), *angle_polynomial(number))
@@ -146,6 +167,8 @@ class NumbaCone:
 
 def is_compiled(network: str, precision: str) -> bool:
     """Whether this machine has the engine for that network in Numba's cache; else the first call compiles it."""
+    if configuration.DISABLE_JIT:
+        return False
     number = numba.from_dtype(np.dtype(precision))
     constants = 5 + len(angle_polynomial(np.dtype(precision).type))
     variances = types.UniTuple(numba.float64[:, :, ::1], 3)
@@ -160,7 +183,8 @@ def is_compiled(network: str, precision: str) -> bool:
     return signature in compiled.overloads or compiled._cache.load_overload(signature, compiled.targetctx) is not None
 
 
-@numba.njit(cache=True, nogil=True)
+@cached
+@numba.njit(nogil=True)
 def cone(images, variances, pair, layers, own, constants, a, b):
     """One block of pairs [2, lanes] through the three stages, into a, b [lanes]; with `own` also into variances."""
     lanes = pair.shape[1]
@@ -201,13 +225,8 @@ def cone(images, variances, pair, layers, own, constants, a, b):
         a[lane], b[lane] = state[lane], state[lanes + lane]
 
 
-@numba.extending.register_jitable
-def lanes_of(array):
-    """Numbers of an array in a vector."""
-    return WIDTH // array.itemsize
-
-
-@numba.njit(cache=True)
+@cached
+@numba.njit
 def aligned(size, dtype):
     """Zeros [size] that start at a line of the cache, like every vector in them then."""
     zeros = np.zeros(size + 64, dtype)
@@ -215,7 +234,8 @@ def aligned(size, dtype):
     return zeros[start : start + size]
 
 
-@numba.njit(cache=True)
+@cached
+@numba.njit
 def side_by_side(images, index):
     """Some images lane by lane: [m, h, w], [lanes] -> [h * w * lanes]."""
     _, h, w = images.shape
@@ -227,7 +247,8 @@ def side_by_side(images, index):
     return found.ravel()
 
 
-@numba.njit(cache=True)
+@cached
+@numba.njit
 def read_variances(variances, index, state, start):
     """Set the variances [n, h, w] of images `index` [lanes] to A in the plane d = 0, which starts at state[start]."""
     _, h, w = variances.shape
@@ -237,7 +258,8 @@ def read_variances(variances, index, state, start):
                 variances[index[lane], y, x] = state[start + (y * w + x) * 2 * len(index) + lane]
 
 
-@numba.njit(cache=True)
+@cached
+@numba.njit
 def deviations(variances, index, layers, dtype):
     """Tables of s/sqrt(8 pi) and 1/s before each ReLU of a stage, [layers, h, w, 2, lanes], flat.
 
@@ -267,7 +289,8 @@ def deviations(variances, index, layers, dtype):
     return table.ravel()
 
 
-@numba.njit(cache=True)
+@cached
+@numba.njit
 def empty_planes(h, w, stage, lanes, dtype):
     """Zeros for all planes of a stage, one after the other, and where each starts, [2 reach_y + 1, 2 reach_x + 1].
 
@@ -285,7 +308,8 @@ def empty_planes(h, w, stage, lanes, dtype):
 # ---- a plane: its h rows lie in slots 1 to h or 0 to h - 1 in turn, a row of zeros in slot h + 1 ----
 
 
-@numba.njit(cache=True)
+@cached
+@numba.njit
 def multiply(plane, x1, x2, dy, dx, h, w):
     """The plane at the start of the first stage, A = B = x[p] x'[p + d], into slots 1 to h."""
     lanes, n, rows = lanes_of(plane), w - abs(dx), h - abs(dy)
@@ -299,7 +323,8 @@ def multiply(plane, x1, x2, dy, dx, h, w):
     clear(plane, (rows + 1) * n * 2 * lanes, n * 2 * lanes)
 
 
-@numba.njit(cache=True)
+@cached
+@numba.njit
 def clear(plane, start, size):
     """Set plane[start : start + size] to zero."""
     zero = splat((plane.dtype.type(0),))[0]
@@ -307,7 +332,8 @@ def clear(plane, start, size):
         store(plane, i, zero)
 
 
-@numba.njit(cache=True)
+@cached
+@numba.njit
 def copy(plane, state, start, dy, dx, h, w):
     """The plane at the start of a later stage, from state[start:], into slots 1 to h."""
     n, rows = (w - abs(dx)) * 2 * lanes_of(plane), h - abs(dy)
@@ -316,7 +342,8 @@ def copy(plane, state, start, dy, dx, h, w):
     clear(plane, (rows + 1) * n, n)
 
 
-@numba.njit(cache=True)
+@cached
+@numba.njit
 def sum_over_x(plane, h, n):
     """Replace the rows in slots 1 to h by their sums over three neighbours."""
     lanes, pixel = lanes_of(plane), 2 * lanes_of(plane)
@@ -331,7 +358,8 @@ def sum_over_x(plane, h, n):
             store(plane, half + (n - 1) * pixel, left + here)
 
 
-@numba.njit(cache=True)
+@cached
+@numba.njit
 def convolve(plane, dy, dx, h, w, layer, kind, table1, table2, constants):
     """A convolution and its ReLU on plane (dy, dx) of h x w images, in place.
 
@@ -460,7 +488,8 @@ def polynomial(x, powers):
     return fma(first, x, second) if len(powers) % 2 == 0 else fma(second, x, first)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@cached
+@numba.njit(error_model="numpy")
 def pool(plane, depth, pooled, starts, dy, dx, h, w):
     """Add a plane, after the stage's `depth` layers, to the planes after 2 x 2 pooling.
 

@@ -29,6 +29,18 @@ class VectorModel(models.PrimitiveModel):
         super().__init__(manager, kind, ir.VectorType(manager.lookup(kind.dtype).get_value_type(), kind.lanes))
 
 
+def lanes_of(array):
+    """Numbers of an array in a vector."""
+    return WIDTH // array.itemsize
+
+
+@overload(lanes_of)
+def typed_lanes_of(array):
+    """The same, while compiling: a constant, by which nothing is divided at run time."""
+    lanes = Vector(array.dtype).lanes
+    return lambda array: lanes
+
+
 def pointer(context, builder, array, arguments, vector):
     """Where the lanes are in an array [m], arguments = (array, index): from array[index] on."""
     address = builder.gep(context.make_array(array)(context, builder, arguments[0]).data, [arguments[1]], inbounds=True)

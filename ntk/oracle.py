@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntk.arguments import whole_blocks
-from ntk.fully_connected import erf_scale
+from ntk.formulas import erf_scale
 
 Oracle = Callable[..., NDArray[np.float64]]
 moved_names = ["AbstractValue", "Jaxpr", "JaxprEqn", "Literal", "Primitive", "ShapedArray", "Value", "Var"]
@@ -79,14 +79,14 @@ def convolutional_oracle(depth: int) -> Oracle:
 
 def oracle(layers: list[Any]) -> Oracle:
     """The NTK of the network of stax `layers` by `nt.batch`, whose compiled function it keeps."""
-    import jax
+    from ntk.jax_engine import configuration
 
     nt, stax = import_neural_tangents()
     kernel_fn = nt.batch(stax.serial(*layers)[2], batch_size=tile, device_count=0)
 
     def ntk(x1: NDArray[np.float64], x2: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
         padded = [x if x is None else x[whole_blocks(len(x), tile)] for x in (x1, x2)]  # nt.batch takes whole batches
-        with jax.enable_x64(True):
+        with configuration():
             kernel = np.array(kernel_fn(*padded, "ntk"), dtype=np.float64)
         return kernel[: len(x1), : len(x1 if x2 is None else x2)]
 

@@ -464,7 +464,9 @@ def explained(error: BadInput) -> str:
     name = error.argument
     if name in OPTIONS_OF_ARGUMENTS:
         name = "--" + name.replace("_", "-")
-    return f"{name} {in_short(str(error.value))}: {' '.join(error.remedy.split())}"
+    is_path = isinstance(error.value, Path)  # a file's name stands at its end
+    value = str(error.value) if is_path else in_short(str(error.value))
+    return f"{name} {value}: {' '.join(error.remedy.split())}"
 
 
 def with_folder(output: Path, work: Callable[[], object]) -> int:

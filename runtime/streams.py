@@ -17,6 +17,7 @@ imports, which take seconds. A script begins and ends like this (ruff lets an `i
 
 import contextlib
 import os
+import select
 import shlex
 import shutil
 import signal
@@ -183,7 +184,9 @@ def leave(status: int, message: str) -> NoReturn:
     if os.isatty(2):
         line = "\n" + line  # below the progress bar
     with contextlib.suppress(OSError):
-        os.write(2, os.fsencode(line))
+        # A pager that stopped reading must not keep the process; Windows waits for sockets alone.
+        if os.name == "nt" or select.select([], [2], [], 1)[1]:
+            os.write(2, os.fsencode(line))
     for folder in list(temporary_folders):
         shutil.rmtree(folder, ignore_errors=True)
     os._exit(status)

@@ -208,7 +208,7 @@ def free_port():
         return server.getsockname()[1]
 
 
-# ---- files that are changed, and matrices ----
+# ---- files that are changed ----
 
 
 def flip(path, position, bit):
@@ -223,6 +223,18 @@ def relabel(path, **changes):
     label = json.loads(path.read_bytes().splitlines()[-1]) | changes
     del label["sha256"]
     checkpoints.write_kernel(path, np.load(path), label)
+
+
+def swap_trials(folder, first, second):
+    """Exchange the kernels of two trials, named by what their files begin with."""
+    for name in ("kernel_train", "kernel_test"):
+        paths = folder / f"{first}_{name}.npy", folder / f"{second}_{name}.npy"
+        contents = [path.read_bytes() for path in paths]
+        for path, content in zip(paths, reversed(contents), strict=True):
+            path.write_bytes(content)
+
+
+# ---- matrices ----
 
 
 def off_diagonal(kernel):

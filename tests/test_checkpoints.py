@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import os
 import random
 import re
 import resource
@@ -653,7 +652,7 @@ def test_an_engine_that_gives_nan_ends_the_run_in_one_line(tmp_path, monkeypatch
     assert not list(tmp_path.glob("*kernel*.npy"))
 
 
-# ---- full disks, held folders ----
+# ---- full disks ----
 
 
 @contextlib.contextmanager
@@ -691,18 +690,6 @@ def test_a_failed_write_leaves_no_file(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_exists_complete_or_not_at_all(tmp_path, monkeypatch):
-    """What is not finished has another name, up to the last moment."""
-    seen = []
-
-    def watch(_):
-        seen.append([path.name for path in tmp_path.iterdir()])
-
-    monkeypatch.setattr(files.os, "fsync", watch)
-    files.save(tmp_path / "some.npy", lambda file: np.save(file, np.zeros(3)))
-    assert seen[0] == ["some.npy.partial"] and list(tmp_path.iterdir()) == [tmp_path / "some.npy"]
-
-
 def test_a_full_disk_ends_the_run_in_one_line(tmp_path, undisturbed):
     """A small disk in memory fills up; with more room the same command goes on."""
     disk = tmp_path / "disk"
@@ -724,10 +711,3 @@ def test_a_full_disk_ends_the_run_in_one_line(tmp_path, undisturbed):
         assert contents(disk) == of_network(contents(undisturbed), "fully-connected", alone=True)
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
-
-
-def test_a_folder_is_held_by_one_run(tmp_path):
-    with files.locked(tmp_path):
-        line = complaint(call(*QUICK, "--output", tmp_path))
-    assert f"--output {tmp_path}: in use by process {os.getpid()} on " in line
-    succeed(*QUICK, "--output", tmp_path)

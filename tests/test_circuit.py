@@ -1,14 +1,17 @@
-"""The circuit of one prediction against the emulation: probabilities, overlap, the prepared state, and every query."""
+"""The circuit of one prediction against the emulation: overlap, prepared state, every query."""
 
 import numpy as np
 import pytest
+from conftest import swap_trials
 from qiskit import QuantumCircuit
 from qiskit.quantum_info import Operator, Statevector
 
 import circuit
 import emulation
 import training
-from quantum import phases, readout, solvers
+from quantum import phases, readout, sequential, solvers
+from runtime.checkpoints import write_kernel
+from runtime.results import origin_of, read_results
 
 
 def random_kernel(n, rng):
@@ -26,9 +29,9 @@ def inputs():
     return random_kernel(8, rng), y, rng.uniform(-1, 1, 8)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Phases
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_phases_give_the_polynomial():
@@ -47,7 +50,11 @@ def test_phases_give_the_polynomial():
         r = np.sqrt(1 - at**2)
         product = np.diag(np.exp(1j * reflected[0] * np.array([1, -1])))
         for phase in reflected[1:]:
-            product = product @ np.array([[at, r], [r, -at]]) @ np.diag(np.exp(1j * phase * np.array([1, -1])))
+            product = (
+                product
+                @ np.array([[at, r], [r, -at]])
+                @ np.diag(np.exp(1j * phase * np.array([1, -1])))
+            )
         assert product[0, 0].real == pytest.approx(polynomial(at), abs=1e-12)
 
 
@@ -57,11 +64,13 @@ def test_polynomials_above_one_have_no_phases():
 
 
 def test_phases_agree_with_pyqsp():
-    """A second opinion on the polynomial's phases, where pyqsp is installed; nothing rests on it."""
+    """A second opinion on the phases, where pyqsp is installed; nothing rests on it."""
     angles = pytest.importorskip("pyqsp.angle_sequence")
     series = np.zeros(8)
     series[1::2] = [0.3, -0.2, 0.1, 0.05]
-    theirs = np.ravel(angles.QuantumSignalProcessingPhases(series, method="sym_qsp", chebyshev_basis=True)[0])
+    theirs = np.ravel(
+        angles.QuantumSignalProcessingPhases(series, method="sym_qsp", chebyshev_basis=True)[0]
+    )
     ours = phases.find_phases(lambda x: np.polynomial.chebyshev.chebval(x, series), 7)
     x = np.linspace(0.05, 0.95, 20)
     polynomial = np.polynomial.chebyshev.chebval(x, series)
@@ -70,25 +79,29 @@ def test_phases_agree_with_pyqsp():
     assert min(np.abs(part - polynomial).max() for part in (left.real, left.imag)) < 1e-6
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Oracles
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("inverse", [False, True])
 @pytest.mark.parametrize("controlled", [False, True])
 def test_block_encoding_holds_the_matrix(inverse, controlled):
     """Where test = 0, and where test = 1 too, or nothing; by four queries."""
-    matrix = np.array([[2.0, 0, 0.5, 0], [0, 1.5, 0, 0], [0.5, 0, 2, -0.7], [0, 0, -0.7, 1]])  # s = 3
-    gates = {"positions": circuit.positions_gate(matrix), "entries": circuit.entries_gate(matrix, controlled=False)}
-    gates["entries, controlled"] = circuit.entries_gate(matrix, controlled=True)
+    matrix = np.array(
+        [[2.0, 0, 0.5, 0], [0, 1.5, 0, 0], [0.5, 0, 2, -0.7], [0, 0, -0.7, 1]]
+    )  # s = 3
     built = QuantumCircuit(7)
-    circuit.encode(built, gates, 2, inverse, controlled)
+    circuit.encode(built, circuit.encoding_gates(matrix), 2, inverse, controlled)
     unitary = Operator(built).data.reshape(2, 64, 2, 64)  # test is the highest qubit
     np.testing.assert_allclose(unitary[0, :4, 0, :4], matrix / 6, atol=1e-14)
     other = np.eye(64) if controlled else unitary[0, :, 0]
     np.testing.assert_allclose(unitary[1, :, 1], other, atol=1e-13)
-    assert circuit.oracle_calls(built) == {"oracle": solvers.QUERIES_PER_USE, "labels": 0, "QRAM": 0}
+    assert circuit.oracle_calls(built) == {
+        "oracle": solvers.QUERIES_PER_USE,
+        "labels": 0,
+        "QRAM": 0,
+    }
 
 
 def test_loaded_state(inputs):
@@ -102,38 +115,63 @@ def test_loaded_state(inputs):
     np.testing.assert_allclose(kept, k / np.sqrt(8), atol=1e-14)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The prediction
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def check_prediction(matrix, y, k, epsilon):
     """Probabilities, overlap and queries by gates are those by formulas. Returns the record."""
-    found = circuit.predict(matrix, y, k, epsilon)
-    for name in ("kept", "p", "P", "overlap"):
-        assert abs(found[f"{name}_circuit"] - found[f"{name}_emulated"]) < 1e-10, name
-    for kind in circuit.KINDS:
-        assert found[f"queries_{kind}_circuit"] == found[f"queries_{kind}_emulated"]
-    assert found["gates"] == sum(found[f"gates_{name}"] for name in circuit.BASIS) >= found["depth"] > 0
-    return found
+    record = circuit.predict(matrix, y, k, epsilon)
+    assert set(record.data_vars) == set(circuit.DESCRIPTIONS)
+    gates, formulas = record.sel(source="circuit"), record.sel(source="emulated")
+    for name in (
+        "kept_probability",
+        "success_probability",
+        "post_selection_probability",
+        "overlap",
+    ):
+        assert abs(gates[name] - formulas[name]) < 1e-10, name
+    np.testing.assert_array_equal(gates.queries, formulas.queries)
+    assert record.gate_count == record.gates.sum() >= record.depth > 0
+    return record
+
+
+def check_sequential_shots(overlap, draws=2000):
+    """Shots drawn with the state's probability of 0, until Wald's test stops: as many as its formula says."""
+    test = sequential.wald_test(t=0.03, distance=0.1, error=0.02)
+    expected = sequential.exact_walk(np.array([overlap]), test)[1][0]
+    zeros = np.random.default_rng(2).random((draws, test.most)) < (1 + overlap) / 2
+    beyond = np.cumsum(zeros, axis=1) - test.slope * np.arange(1, test.most + 1)
+    stopped = np.abs(beyond) >= test.height
+    stopped[:, -1] = True
+    shots = 1 + np.argmax(stopped, axis=1)
+    assert abs(shots.mean() - expected) < 4 * shots.std() / np.sqrt(draws)
+    assert 1.1 * expected > shots.mean() > 0.9 * expected  # which is no weak bound
 
 
 def test_diagonal_prediction(inputs):
     _, y, k = inputs
-    found = check_prediction(None, y, k, 0.1)
-    assert (found["queries_oracle_circuit"], found["p_circuit"]) == (0, pytest.approx(1))
-    assert found["overlap_circuit"] == pytest.approx(k @ y / np.linalg.norm(k) / np.sqrt(8))
+    record = check_prediction(None, y, k, 0.1).sel(source="circuit")
+    assert record.queries.sel(
+        kind="oracle"
+    ) == 0 and record.success_probability.item() == pytest.approx(1)
+    assert record.overlap.item() == pytest.approx(k @ y / np.linalg.norm(k) / np.sqrt(8))
+    check_sequential_shots(record.overlap.item())
 
 
 @pytest.mark.slow
 def test_sparsified_prediction(inputs):
     matrix, y, k = inputs
-    found = check_prediction(matrix, y, k, 0.05)
-    assert found["queries_oracle_circuit"] == 4 * found["degree_emulated"] > 0
-    assert found["qubits_circuit"] == 9
+    record = check_prediction(matrix, y, k, 0.05)
+    gates = record.sel(source="circuit")
+    assert gates.queries.sel(kind="oracle") == 4 * record.degree.sel(source="emulated") > 0
+    assert gates.qubits == 9
     exact = training.overlaps(k[None], np.linalg.solve(matrix, y))[0]
-    assert abs(found["overlap_circuit"] - exact) <= 0.05
-    assert abs(exact - training.overlaps(k[None], y)[0]) > 0.05  # which the diagonal algorithm would miss
+    assert abs(gates.overlap - exact) <= 0.05
+    assert (
+        abs(exact - training.overlaps(k[None], y)[0]) > 0.05
+    )  # which the diagonal algorithm would miss
 
 
 @pytest.mark.slow
@@ -152,16 +190,97 @@ def test_kept_state_is_the_prepared_one(inputs):
 
 
 @pytest.mark.slow
-def test_prediction_of_16_images_and_the_script(tmp_path, capsys):
-    """At the script's size, with a larger epsilon; and what the script says without kernels."""
+def test_prediction_of_16_images():
+    """At the script's size, with a larger epsilon."""
     rng = np.random.default_rng(0)
     kernel = random_kernel(16, rng) + 9 * np.eye(16)
     y, k = np.repeat([1.0, -1.0], 8), rng.uniform(-1, 1, 16)
-    found = check_prediction(kernel, y, k, 0.3)
-    assert found["qubits_circuit"] == 11 and found["gates"] > 10**4
+    record = check_prediction(kernel, y, k, 0.3)
+    assert record.qubits.sel(source="circuit") == 11 and record.gate_count > 10**4
+    assert circuit.CALLS["load"] == emulation.QRAM_QUERIES_PER_STATE
+    check_sequential_shots(record.overlap.sel(source="circuit").item())
+
+
+# --------------------------------------------------------------------------------------------------
+# The command line
+# --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two trials of n = 16, of which the first one is run."""
+    rng = np.random.default_rng(0)
+    label = {
+        "dataset": "mnist", "dataset_sha256": "0" * 64, "digits": [8, 9], "size": 16, "seed": 0,
+        "network": "fully-connected", "depth": 3, "precision": "float64", "formulas": 1,
+    }  # fmt: skip
+    for number in (0, 1):
+        own = label | {"trial": number}
+        stem = f"fully-connected_seed0_data16_trial{number}"
+        kernel = random_kernel(16, rng) + 9 * np.eye(16)
+        write_kernel(tmp_path / f"{stem}_kernel_train.npy", kernel, own)
+        write_kernel(
+            tmp_path / f"{stem}_kernel_test.npy",
+            rng.uniform(-1, 1, (6, 16)),
+            own | {"test_size": 6},
+        )
+    return tmp_path
+
+
+def run(folder, *arguments):
+    """main() on a folder."""
+    return circuit.main(["--input", str(folder), "--output", str(folder), *arguments])
+
+
+@pytest.fixture
+def diagonal_alone(monkeypatch):
+    """Run the algorithm of few gates twice; returns how often."""
+    predictions = []
+    predict = circuit.predict
+
+    def diagonal(matrix, y, k, epsilon):
+        predictions.append(epsilon)
+        return predict(None, y, k, epsilon)
+
+    monkeypatch.setattr(circuit, "predict", diagonal)
+    return predictions
+
+
+def test_results_of_the_script(folder, diagonal_alone, capsys, monkeypatch):
+    arguments = "--networks", "fully-connected"
+    assert run(folder, *arguments) == 0 and len(diagonal_alone) == 2
+    path = folder / "fully-connected_circuit.nc"
+    results = read_results(path)
+    assert results.queries.dims == ("n", "trial", "approximation", "source", "kind")
+    assert results.approximation.values.tolist() == ["diagonal", "sparsified"]
+    assert all({"long_name", "units"} <= set(values.attrs) for values in results.data_vars.values())
+    assert origin_of(results) == {
+        "dataset": "mnist", "dataset_sha256": "0" * 64, "network": "fully-connected",
+        "classes": [8, 9], "seed": 0, "circuit": circuit.VERSION, "image": 0,
+    }  # fmt: skip
+    first = results.sel(n=16, trial=0)
+    kernels = training.stored_kernels(folder, "fully-connected", 16, 0, 0)
+    k = training.scaled_k(kernels)[training.divisors.index("test set")]
+    expected = training.post_selection_probability(k)[0]
+    np.testing.assert_allclose(first.post_selection_probability, expected)
+    assert 0 < first.epsilon <= emulation.LARGEST_EPSILON and first.test_images == 6
+    # the same again: nothing is run; other code: it is
+    kept = path.read_bytes()
+    assert run(folder, *arguments) == 0 and len(diagonal_alone) == 2
+    assert path.read_bytes() == kept and "has this trial" in capsys.readouterr().out
+    monkeypatch.setattr(circuit, "code_version", lambda *files: "other")
+    assert run(folder, *arguments) == 0 and len(diagonal_alone) == 4
+
+
+def test_bad_inputs(folder, tmp_path_factory, capsys):
     with pytest.raises(SystemExit):
         circuit.main(["--networks", "quantum"])
     assert "--networks" in capsys.readouterr().err
-    assert circuit.main(["--input", str(tmp_path), "--output", str(tmp_path)]) == 2
+    assert run(tmp_path_factory.mktemp("empty")) == 2
     assert "run training.py first" in capsys.readouterr().err
-    assert circuit.CALLS["load"] == emulation.QRAM_QUERIES_PER_STATE
+    swap_trials(
+        folder, "fully-connected_seed0_data16_trial0", "fully-connected_seed0_data16_trial1"
+    )
+    assert run(folder, "--networks", "fully-connected") == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and "data16_trial0" in lines[0] and "trial 1, not 0" in lines[0]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -240,25 +241,119 @@ def test_an_abort_of_jax_is_explained():
     assert ended.returncode == 1 and ended.stderr.splitlines()[-1] == line
 
 
-def test_a_process_that_launchers_started_alone_joins_nobody(monkeypatch):
-    for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
-    processes.join_processes(None, None, None)
-    assert processes.process_count() == 1 and "SLURM_STEP_NUM_TASKS" in os.environ
+JOIN = """
+import os, signal, sys
+from runtime import processes, streams
+
+def main():
+    processes.note_seconds = 0.5
+    processes.answer_seconds = int(sys.argv[1])
+    processes.join_processes(*eval(sys.argv[2]))
+    os.kill(os.getpid(), signal.SIGTERM)
+    return 0
+
+streams.run_script(main)
+"""
+
+
+def join(answer_seconds, arguments, environment=None):
+    """A process that joins a run and then sends itself SIGTERM."""
+    command = [sys.executable, "-c", JOIN, str(answer_seconds), repr(arguments)]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=os.environ | (environment or {}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 @pytest.mark.slow
-def test_a_variable_that_a_launcher_left_behind_is_named(tmp_path):
-    """As inside `srun --pty`: nobody else will come, and JAX would end in a C++ backtrace."""
+def test_others_that_do_not_come_are_asked_for_and_signals_are_heard_meanwhile(slurm):
+    """In one line and without a C++ backtrace, as where Slurm's variables are left over."""
+    waiting = join(2, (None, None, None), slurm)
+    stopped = join(60, (None, None, None), slurm | {"SLURM_JOB_ID": str(free_port())})
+    words = (
+        "SLURM_STEP_NUM_TASKS 2: not all processes are there {}; start all of them together, or "
+    )
+    words += "run alone: SLURM_STEP_NUM_TASKS=1 python -c "
+    note = stopped.stderr.readline()
+    assert note.startswith("note: " + words.format("yet"))
+    stopped.terminate()
+    ended = end(stopped)
+    assert ended.status == 128 + signal.SIGTERM and ended.err.startswith("-c: stopped by SIGTERM; ")
+    ended = end(waiting)
+    lines = ended.err.splitlines()
+    assert (
+        ended.status == 2 and len(lines) == 2 and lines[0] == note.rstrip().replace(" 60 ", " 2 ")
+    )
+    assert lines[1].startswith("-c: error: " + words.format("after 2 s")), lines
+
+
+@pytest.mark.slow
+def test_a_process_that_has_joined_hears_signals():
+    """JAX would take SIGTERM for itself."""
+    ended = end(join(60, (f"127.0.0.1:{free_port()}", 1, 0)))
+    assert ended.status == 128 + signal.SIGTERM and "stopped by SIGTERM" in ended.err, ended
+
+
+@pytest.fixture
+def slurm(monkeypatch):
+    """What Slurm tells the first of two tasks; no other launcher says anything."""
     variables = {"SLURM_JOB_ID": str(free_port()), "SLURM_STEP_NODELIST": "127.0.0.1"}
     variables |= {"SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2"}
     variables |= {"SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
-    prelude = "from runtime import processes; processes.answer_seconds = 2"
-    command = (*QUICK, "--output", tmp_path / "output")
-    ended = end(start(*command, environment=variables, prelude=prelude))
-    assert ended.status in (1, 2), ended
-    last = ended.err.splitlines()[-1]
-    assert last.startswith("training.py: error: SLURM_STEP_NUM_TASKS 2: "), ended.err
-    assert "unset SLURM_STEP_NUM_TASKS to run alone" in last
-    assert not (tmp_path / "output").exists()
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    for name in ("OMPI_COMM_WORLD_SIZE", "SLURM_TASK_PID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(processes.os, "isatty", lambda descriptor: False)
+    return variables
+
+
+def test_variables_that_slurm_left_over_are_named_at_once(slurm, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["training.py", "--output", "a b"])
+    assert processes.find_launcher() == ("SLURM_STEP_NUM_TASKS", "2")
+    alone = "to run alone: SLURM_STEP_NUM_TASKS=1 python training.py --output 'a b'"
+    for name in slurm.keys() - {"SLURM_STEP_NUM_TASKS"}:
+        with monkeypatch.context() as patch, pytest.raises(BadInput) as refused:
+            patch.delenv(name)
+            processes.join_processes(None, None, None)
+        words = f"left over from another job, as {name} is not set; {alone}"
+        assert str(refused.value) == f"SLURM_STEP_NUM_TASKS 2: {words}"
+    monkeypatch.setattr(processes.os, "isatty", lambda descriptor: descriptor == 0)
+    for pid in (None, "1"):  # the shell's, not this process's
+        if pid:
+            monkeypatch.setenv("SLURM_TASK_PID", pid)
+        with pytest.raises(BadInput) as refused:
+            processes.join_processes(None, None, None)
+        assert refused.value.remedy.startswith("of this terminal's srun --pty; ")
+        assert refused.value.remedy.endswith(alone)
+    monkeypatch.setenv("SLURM_TASK_PID", str(os.getpid()))
+    assert processes.find_launcher() == ("SLURM_STEP_NUM_TASKS", "2")
+
+
+def test_how_many_processes_launchers_started(slurm, monkeypatch):
+    for value in ("1", "0", "", " 1"):
+        monkeypatch.setenv("SLURM_STEP_NUM_TASKS", value)
+        processes.join_processes(None, None, None)
+        assert processes.find_launcher() is None and processes.process_count() == 1
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "many")
+    with pytest.raises(
+        BadInput, match="SLURM_STEP_NUM_TASKS many: no number of processes; unset it"
+    ):
+        processes.find_launcher()
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")  # mpirun inside srun: the inner one counts
+    assert processes.find_launcher() == ("OMPI_COMM_WORLD_SIZE", "4")
+
+
+def test_a_c_library_without_signal_will_do(monkeypatch):
+    """As on Windows, where ctypes refuses None."""
+
+    def refuse(name):
+        raise TypeError("argument of type 'NoneType' is not iterable")
+
+    monkeypatch.setattr(processes.ctypes, "CDLL", refuse)
+    processes.explain_abort("a message")
