@@ -45,9 +45,10 @@ Array = NDArray[np.float64]
 
 flush_seconds = 20  # from one flush of a journal to the disk to the next
 checksum_ending = 67  # bytes of a label from its checksum on
+# Of a kernel of which only some are known.
 ENTRY = np.dtype(
     [("row", "<i4"), ("column", "<i4"), ("value", "<f8")]
-)  # of a kernel of which only some are known
+)
 block_head = struct.Struct("<qI")  # of a journal: number of values, and a checksum of the block
 remedy = "delete it and run training.py again"
 

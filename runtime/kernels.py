@@ -30,9 +30,10 @@ from runtime.linear_algebra import Matrix
 from runtime.processes import evaluate_pairs, is_leader, pairs_at_once, share
 from runtime.trials import Label, TrialFiles
 
+# Called with the number of pairs of images that have become known.
 Progress = Callable[
     [int], object
-]  # called with the number of pairs of images that have become known
+]
 
 
 @dataclass(frozen=True)

@@ -96,9 +96,10 @@ def count_by_size(needed: Needed) -> str:
 
 def say_compilation(run: Run, network: Network) -> None:
     """Say that the engine has to be compiled, if it has."""
+    # Numba takes a second to import; --help should not wait.
     from ntk.numba_engine import (
         is_compiled,
-    )  # Numba takes a second to import; --help should not wait
+    )
 
     if run.engine == "numba" and not is_compiled(network.name, run.precision):
         print("note: the engine is compiled first, once on this machine, which takes up to 20 s")
