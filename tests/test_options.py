@@ -135,9 +135,9 @@ WRONG_LISTS = ("many", None, float("nan"), float("inf"), [], [[16, 32], [64]], [
         ),
     ],
 )
-def test_edited_constants_are_checked_like_flags(monkeypatch, name, value, words):
+def test_edited_constants_are_checked_like_flags(monkeypatch, tmp_path, name, value, words):
     monkeypatch.setattr(training, name, value)
-    ended = call(depth=None)
+    ended = call(*QUICK, "--output", tmp_path, depth=None)
     assert re.search(words, complaint(ended)), ended.err
 
 
@@ -146,21 +146,21 @@ def test_edited_constants_are_checked_like_flags(monkeypatch, name, value, words
     "reference_size", "depth_factor", "convolutional_depth", "k_thresh_margin", "diagonal_boost",
     "sweep_factors", "dense_limit", "exact_limit", "test_size_above_limit",
 ])  # fmt: skip
-def test_constants_that_are_no_numbers_are_named(monkeypatch, name):
+def test_constants_that_are_no_numbers_are_named(monkeypatch, tmp_path, name):
     for value in WRONG_LISTS:
         if (name, value) in (("percentile", [1.5]), ("sweep_factors", [1.5])):
             continue
         monkeypatch.setattr(training, name, value)
-        line = complaint(call(depth=None))
+        line = complaint(call(*QUICK, "--output", tmp_path, depth=None))
         assert f"the constant {name} = " in line and ": use " in line, line
 
 
 @pytest.mark.parametrize(
     "classes", [(9, 9), (9,), 9, None, "89", ("8", "9"), (8.5, 9), (-1, 3), (True, 0), [[8, 9]]]
 )
-def test_classes_that_are_none_are_named(monkeypatch, classes):
+def test_classes_that_are_none_are_named(monkeypatch, tmp_path, classes):
     monkeypatch.setattr(training, "selections", training.selections | {"convolutional": classes})
-    line = complaint(call(depth=None))
+    line = complaint(call(*QUICK, "--output", tmp_path, depth=None))
     assert "the constant selections['convolutional'] = " in line
     assert "use two different classes" in line
 
