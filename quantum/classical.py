@@ -8,9 +8,11 @@ import math
 
 import numpy as np
 import scipy.sparse
+import scipy.sparse.linalg
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Matrix = NDArray[np.float64] | scipy.sparse.csr_array
 
 PERMUTATIONS = 20  # random orders in which the sampler reads k*
 SAMPLER_OPERATIONS = {"zero": 2, "median": 6}  # of an entry read: it adds to the sum of k w; for t, of k^2 and w^2 too
@@ -78,44 +80,53 @@ def series_operations(matrix: scipy.sparse.csr_array, length: float) -> float:
     return n + length * (2 * (matrix.nnz - n) + n)
 
 
-def dominance(matrix: NDArray[np.float64]) -> Array:
+def dominance(matrix: Matrix) -> Array:
     """Sum of the magnitudes off the diagonal over the diagonal's, by row: below 1 where it dominates. [n]"""
-    magnitude = np.abs(matrix)
-    diagonal = np.diag(magnitude)
+    magnitude = abs(matrix)
+    diagonal = magnitude.diagonal()
     with np.errstate(divide="ignore"):
         return (magnitude.sum(axis=1) - diagonal) / diagonal
 
 
-def jacobi_radius(matrix: NDArray[np.float64]) -> float:
+def jacobi_radius(matrix: Matrix) -> float:
     """Spectral radius of E = D^-1 K~ - 1, D the diagonal of K~; inf where D is not positive."""
-    diagonal = np.diag(matrix)
+    diagonal = matrix.diagonal()
     if not np.all(diagonal > 0):
         return math.inf
     root = np.sqrt(diagonal)
-    return float(np.abs(np.linalg.eigvalsh(matrix / root / root[:, None]) - 1).max())
+    if isinstance(matrix, np.ndarray):
+        return float(np.abs(np.linalg.eigvalsh(matrix / root / root[:, None]) - 1).max())
+    scale = scipy.sparse.diags_array(1 / root)
+    rest = scale @ matrix @ scale - scipy.sparse.eye_array(len(root))
+    start = np.random.default_rng(0).random(len(root))
+    farthest = scipy.sparse.linalg.eigsh(rest, k=1, which="LM", return_eigenvectors=False, v0=start)
+    return float(abs(farthest[0]))
 
 
 def local_solve(
-    matrix: NDArray[np.float64], y: Array, error: float, radius: float
+    matrix: Matrix, y: Array, error: float, radius: float, followed: NDArray[np.intp] | None = None
 ) -> tuple[Array, Array, Array, float]:
     """All weights as the local solver finds each alone, what it reads for each, and the length of its series.
 
     With D the diagonal and E = D^-1 K~ - 1, w = sum_l (-E)^l D^-1 y, cut at l = L. radius: of `jacobi_radius`, given
     as kappa is to the quantum solvers. D^1/2 E D^-1/2 is symmetric: |rest| <= radius^(L+1) sqrt(max D/min D) |w|, and L
     is the smallest for which that is `error` times |w|. (-E)^l y at i needs the rows of the neighbourhood of i up to
-    distance l - 1, so that the cut series is exact there. Returns (weights [n], distinct entries of K~ read for each i
-    [n], operations for each i [n], L), NaN where radius >= 1, for which the series diverges.
+    distance l - 1, so that the cut series is exact there. followed: the i [m] whose neighbourhoods are followed, by
+    default all. Returns (weights [n], distinct entries of K~ read for each i [m], operations for each i [m], L), NaN
+    where radius >= 1, for which the series diverges.
     """
-    n, diagonal = len(y), np.diag(matrix)
+    n, diagonal = len(y), matrix.diagonal()
+    followed = np.arange(n) if followed is None else followed
     if not radius < 1:
-        return np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan), np.nan
+        return np.full(n, np.nan), np.full(len(followed), np.nan), np.full(len(followed), np.nan), np.nan
     goal = math.log(error) - math.log(diagonal.max() / diagonal.min()) / 2
     length = max(0, math.ceil(goal / math.log(radius) - 1e-12) - 1) if radius > 0 else 0
-    rest = scipy.sparse.csr_array((matrix / diagonal[:, None]) * ~np.eye(n, dtype=bool))
+    rest = off_diagonal(matrix, diagonal)
     per_row = np.diff(rest.indptr) + 1.0  # with the diagonal
     start = weights = y / diagonal
-    reach = np.eye(n, dtype=bool)  # [i, rows within the distance of i]
-    entries, operations = np.ones(n), np.ones(n)  # of length 0: the own diagonal entry, one division
+    reach = np.zeros((len(followed), n), bool)  # [i, rows within the distance of i]
+    reach[np.arange(len(followed)), followed] = True
+    entries, operations = np.ones(len(followed)), np.ones(len(followed))  # of length 0: K_ii, one division
     linked = (rest != 0).astype(float)
     for _ in range(length):
         weights = start - rest @ weights
@@ -125,3 +136,14 @@ def local_solve(
             before, reach = reach, reach | (reach.astype(float) @ linked > 0)
             entries = entries + np.count_nonzero(reach & ~before, axis=1)  # the diagonal at the rim
     return weights, entries, operations + np.count_nonzero(reach, axis=1) - 1, float(length)
+
+
+def off_diagonal(matrix: Matrix, diagonal: Array) -> scipy.sparse.csr_array:
+    """E = D^-1 K~ - 1 of K~ = matrix [n, n] with the diagonal D [n]."""
+    if isinstance(matrix, np.ndarray):
+        n = len(diagonal)
+        return scipy.sparse.csr_array((matrix / diagonal[:, None]) * ~np.eye(n, dtype=bool))
+    rows = matrix.tocoo()
+    off = rows.row != rows.col
+    values = rows.data[off] / diagonal[rows.row[off]]
+    return scipy.sparse.csr_array((values, (rows.row[off], rows.col[off])), shape=matrix.shape)
