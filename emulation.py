@@ -28,10 +28,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
-import scipy.sparse.linalg
 import xarray as xr
 from numpy.random import Generator
 from numpy.typing import NDArray
+from scipy.sparse.linalg import cg
 from threadpoolctl import threadpool_limits
 
 import training
@@ -372,9 +372,7 @@ def solver_costs(
     n, sparse = len(y), scipy.sparse.csr_array(matrix)
     error = solvers.relative_error(epsilon)
     followed = None if n <= training.dense_limit else np.linspace(0, n - 1, FOLLOWED).astype(int)
-    weights, entries, operations, length = classical.local_solve(
-        matrix, y, error, radius, followed
-    )
+    weights, entries, operations, length = classical.local_solve(matrix, y, error, radius, followed)
     series = classical.series_operations(sparse, length)
     iterations = classical.conjugate_gradient_iterations(sparse, y, exact, epsilon)
     return {
@@ -482,7 +480,7 @@ def solution(matrix: Matrix, y: NDArray) -> Array:
     if not isinstance(matrix, np.ndarray):
         start = y.astype(float)
         with np.errstate(all="ignore"):  # a matrix that is singular is told below
-            weights, _ = scipy.sparse.linalg.cg(matrix, start, rtol=CG_ERROR, maxiter=2000)
+            weights, _ = cg(matrix, start, rtol=CG_ERROR, maxiter=2000)
         if np.linalg.norm(matrix @ weights - y) <= 10 * CG_ERROR * np.linalg.norm(y):
             return weights / np.linalg.norm(weights)
     return solve(matrix, y)
@@ -497,8 +495,12 @@ def bits_needed(matrix: Matrix, y: NDArray, exact: Array, held: Held) -> Values:
     bits_test = []
     for scaled in held.k.values():
         bits_test.append(assumptions.bits_of_test(scaled, 1, exact, label, t, goal))
-    of_matrix = assumptions.bits_of_matrix(matrix, lambda rough: solution(rough, y), k, label, t, goal)
-    return {"bits_test": bits_test, "bits_matrix": of_matrix}
+
+    def solved(rough: Matrix) -> Array:
+        return solution(rough, y)
+
+    bits_matrix = assumptions.bits_of_matrix(matrix, solved, k, label, t, goal)
+    return {"bits_test": bits_test, "bits_matrix": bits_matrix}
 
 
 def emulate_pattern(matrix: Matrix, y: NDArray, held: Held, random: Random) -> xr.Dataset:

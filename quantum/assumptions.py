@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 import scipy.sparse
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from quantum import readout, solvers
 
 Array = NDArray[np.float64]
-Matrix = NDArray[np.float64] | scipy.sparse.csr_array
+Matrix: TypeAlias = "NDArray[np.float64] | scipy.sparse.csr_array"
 
 MOST_BITS = 60
 

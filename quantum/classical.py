@@ -5,6 +5,7 @@ counterpart of a state in QRAM.
 """
 
 import math
+from typing import TypeAlias
 
 import numpy as np
 import scipy.sparse
@@ -12,7 +13,7 @@ import scipy.sparse.linalg
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-Matrix = NDArray[np.float64] | scipy.sparse.csr_array
+Matrix: TypeAlias = "NDArray[np.float64] | scipy.sparse.csr_array"
 
 PERMUTATIONS = 20  # random orders in which the sampler reads k*
 SAMPLER_OPERATIONS = {"zero": 2, "median": 6}  # of an entry read: it adds to the sum of k w; for t, of k^2 and w^2 too
@@ -122,20 +123,34 @@ def local_solve(
     goal = math.log(error) - math.log(diagonal.max() / diagonal.min()) / 2
     length = max(0, math.ceil(goal / math.log(radius) - 1e-12) - 1) if radius > 0 else 0
     rest = off_diagonal(matrix, diagonal)
-    per_row = np.diff(rest.indptr) + 1.0  # with the diagonal
     start = weights = y / diagonal
-    reach = np.zeros((len(followed), n), bool)  # [i, rows within the distance of i]
+    for _ in range(length):
+        weights = start - rest @ weights
+    return weights, *neighbourhoods(rest, followed, length), float(length)
+
+
+def neighbourhoods(
+    rest: scipy.sparse.csr_array, followed: NDArray[np.intp], length: int
+) -> tuple[Array, Array]:
+    """Entries of K~ that a series of this length reads for each i in followed [m], and its operations. [m], [m]
+
+    rest: E [n, n].
+    """
+    per_row = np.diff(rest.indptr) + 1.0  # with the diagonal
+    reach = np.zeros((len(followed), rest.shape[0]), bool)  # [i, rows within the distance of i]
     reach[np.arange(len(followed)), followed] = True
     entries, operations = np.ones(len(followed)), np.ones(len(followed))  # of length 0: K_ii, one division
     linked = (rest != 0).astype(float)
+    is_growing = True
     for _ in range(length):
-        weights = start - rest @ weights
         entries = reach @ per_row
         operations += 2 * entries
-        if not reach.all():
+        if is_growing:
             before, reach = reach, reach | (reach.astype(float) @ linked > 0)
-            entries = entries + np.count_nonzero(reach & ~before, axis=1)  # the diagonal at the rim
-    return weights, entries, operations + np.count_nonzero(reach, axis=1) - 1, float(length)
+            rim = np.count_nonzero(reach & ~before, axis=1)
+            entries = entries + rim  # the diagonal at the rim
+            is_growing = bool(rim.any())
+    return entries, operations + np.count_nonzero(reach, axis=1) - 1
 
 
 def off_diagonal(matrix: Matrix, diagonal: Array) -> scipy.sparse.csr_array:

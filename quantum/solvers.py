@@ -12,8 +12,8 @@ arXiv:2406.12086. [Costa] Costa, An, Babbush, Berry, arXiv:2312.07690.
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import scipy.linalg
@@ -24,7 +24,7 @@ import scipy.stats
 from numpy.typing import NDArray
 
 Vector = NDArray[np.float64]
-Matrix = NDArray[np.float64] | scipy.sparse.csr_array
+Matrix: TypeAlias = "NDArray[np.float64] | scipy.sparse.csr_array"
 
 SOLVERS = ("CKS series", "QSVT", "kernel reflection", "kernel reflection, norm unknown", "adiabatic", "series in E")
 EMULATED = ("CKS series", "QSVT", "kernel reflection", "series in E")  # the others are counted by published formulas
@@ -97,28 +97,30 @@ def block_encodings(matrix: Matrix, y: Vector) -> dict[str, Encoding]:
     "sparse oracle": the sparse oracle's own, [GSLW] Lemma 48, of norm s max|K~|. "I + E": the linear combination of the
     identity, which needs no query, and of E by the same oracle, of norm d (1 + beta); d > 0 is assumed known.
     """
-    n = len(y)
     spectrum = whole_spectrum(matrix, y) if isinstance(matrix, np.ndarray) else reached_from(matrix, y)
-    if spectrum is None:
+    if spectrum is None or spectrum.ends.is_singular(len(y)):
         return {}
-    eigenvalues, labels, vectors, (lowest, smallest, highest) = spectrum
-    if not smallest > n * np.finfo(float).eps * max(abs(lowest), abs(highest)):
-        return {}
-    sparse = scipy.sparse.csr_array(matrix)
-    encodings = {}
-
-    def add(name: str, norm: float, **of_perturbation: Any) -> None:
-        kappa = max(norm / smallest, LEAST_KAPPA)
-        parts = eigenvalues / norm, labels, vectors, sparse / norm
-        encodings[name] = Encoding(name, *parts, kappa, **of_perturbation)
-
-    add("sparse oracle", row_entries(matrix) * abs(matrix).max())
-    d = np.mean(matrix.diagonal())
+    encodings = [block_encoding("sparse oracle", matrix, spectrum, norm_of_oracle(matrix))]
+    d = float(np.mean(matrix.diagonal()))
     if d > 0:
         beta = norm_of_oracle(perturbation(matrix, d))
-        radius = max(abs(lowest / d - 1), abs(highest / d - 1))
-        add("I + E", d * (1 + beta), perturbation=eigenvalues / d - 1, beta=beta, radius=radius)
-    return encodings
+        of_identity = block_encoding("I + E", matrix, spectrum, d * (1 + beta))
+        values = spectrum.eigenvalues / d - 1
+        radius = max(abs(spectrum.ends.lowest / d - 1), abs(spectrum.ends.highest / d - 1))
+        encodings.append(replace(of_identity, perturbation=values, beta=beta, radius=radius))
+    return {each.name: each for each in encodings}
+
+
+def block_encoding(name: str, matrix: Matrix, spectrum: "Spectrum", norm: float) -> Encoding:
+    """The block encoding of K~ = matrix [n, n] with H = K~/norm."""
+    return Encoding(
+        name,
+        spectrum.eigenvalues / norm,
+        spectrum.labels,
+        spectrum.vectors,
+        scipy.sparse.csr_array(matrix) / norm,
+        max(norm / spectrum.ends.smallest, LEAST_KAPPA),
+    )
 
 
 def perturbation(matrix: Matrix, d: float) -> Matrix:
@@ -136,12 +138,13 @@ def perturbation(matrix: Matrix, d: float) -> Matrix:
 
 def norm_of_oracle(matrix: Matrix) -> float:
     """The norm s max|M| of the sparse oracle's block encoding of a matrix M [n, n]."""
-    return row_entries(matrix) * abs(matrix).max()
+    return row_entries(matrix) * float(abs(matrix).max())
 
 
 def row_entries(matrix: Matrix) -> int:
     """Largest number of non-zero entries in a row, s."""
-    return int((matrix != 0).sum(axis=1).max())
+    occupied = abs(matrix) > 0
+    return int(occupied.sum(axis=1).max())
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -149,20 +152,33 @@ def row_entries(matrix: Matrix) -> int:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
+class Ends(NamedTuple):
+    """The lowest eigenvalue of K~, the smallest magnitude of one, and the highest one."""
+
+    lowest: float
+    smallest: float
+    highest: float
+
+    def is_singular(self, n: int) -> bool:
+        """Whether K~ [n, n] is singular to rounding, or its eigenvalues were not found, NaN."""
+        largest = max(abs(self.lowest), abs(self.highest))
+        return not self.smallest > n * np.finfo(float).eps * largest
+
+
 class Spectrum(NamedTuple):
-    """Eigenvalues [m] and vectors V [n, m] of K~, labels V'y/|y| [m], and the `extremes` of all of K~'s eigenvalues."""
+    """Eigenvalues [m] and vectors V [n, m] of K~, labels V'y/|y| [m], and the ends of all of K~'s spectrum."""
 
     eigenvalues: Vector
     labels: Vector
     vectors: NDArray[np.float64]
-    extremes: tuple[float, float, float]
+    ends: Ends
 
 
 def whole_spectrum(matrix: NDArray[np.float64], y: Vector) -> Spectrum:
     """All of K~ = matrix, symmetric [n, n]."""
     eigenvalues, vectors = scipy.linalg.eigh(matrix)
-    extremes = eigenvalues[0], np.abs(eigenvalues).min(), eigenvalues[-1]
-    return Spectrum(eigenvalues, vectors.T @ (y / np.linalg.norm(y)), vectors, extremes)
+    ends = Ends(eigenvalues[0], np.abs(eigenvalues).min(), eigenvalues[-1])
+    return Spectrum(eigenvalues, vectors.T @ (y / np.linalg.norm(y)), vectors, ends)
 
 
 def reached_from(matrix: scipy.sparse.csr_array, y: Vector) -> Spectrum | None:
@@ -173,45 +189,46 @@ def reached_from(matrix: scipy.sparse.csr_array, y: Vector) -> Spectrum | None:
     polynomials are close to 1/x on the spectrum: as many steps again leave nothing of their difference. Saad,
     Iterative Methods, section 6.6; all vectors are kept orthogonal.
     """
-    n = matrix.shape[0]
-    most = min(n, MOST_VECTORS)
-    vectors = np.zeros((most, n))
+    most = min(len(y), MOST_VECTORS)
+    vectors = np.zeros((most, len(y)))
     diagonal, beside = np.zeros(most), np.zeros(most)
     vectors[0] = y / np.linalg.norm(y)
     enough = most
-    for step in range(most):
-        image = matrix @ vectors[step]
-        diagonal[step] = vectors[step] @ image
-        for _ in range(2):  # once leaves rounding errors that grow
-            image -= vectors[: step + 1].T @ (vectors[: step + 1] @ image)
-        beside[step] = np.linalg.norm(image)
-        is_whole = beside[step] <= n * np.finfo(float).eps * np.abs(diagonal[: step + 1]).max()
-        if enough == most and step % 8 == 7 and residual(diagonal, beside, step + 1) < RESIDUAL:
-            enough = min(2 * (step + 1), most)
-        if is_whole or step + 1 == enough:
+    for m in range(1, most + 1):
+        image = matrix @ vectors[m - 1]
+        diagonal[m - 1] = vectors[m - 1] @ image
+        image = orthogonal_part(image, vectors[:m])
+        beside[m - 1] = np.linalg.norm(image)
+        if enough == most and m % 8 == 0 and residual(diagonal[:m], beside[:m]) < RESIDUAL:
+            enough = min(2 * m, most)
+        is_whole = beside[m - 1] <= len(y) * np.finfo(float).eps * np.abs(diagonal[:m]).max()
+        if is_whole or m == enough:
             break
-        vectors[step + 1] = image / beside[step]
-    m = step + 1
-    if not is_whole and residual(diagonal, beside, m) >= RESIDUAL:
+        vectors[m] = image / beside[m - 1]
+    if not is_whole and residual(diagonal[:m], beside[:m]) >= RESIDUAL:
         return None
     eigenvalues, small = scipy.linalg.eigh_tridiagonal(diagonal[:m], beside[: m - 1])
-    ends = extremes(matrix, eigenvalues)
+    ends = ends_of_spectrum(matrix, eigenvalues)
     return Spectrum(eigenvalues, small[0], vectors[:m].T @ small, ends)
 
 
-def residual(diagonal: Vector, beside: Vector, m: int) -> float:
-    """|K~ w - |y>| of the solution w of the first m steps of `reached_from`, from T's diagonal and what is beside it."""
-    eigenvalues, vectors = scipy.linalg.eigh_tridiagonal(diagonal[:m], beside[: m - 1])
+def orthogonal_part(vector: Vector, others: NDArray[np.float64]) -> Vector:
+    """What remains of a vector [n] without its parts along others [m, n], of unit norm each."""
+    for _ in range(2):  # once leaves rounding errors, which would grow
+        vector = vector - others.T @ (others @ vector)
+    return vector
+
+
+def residual(diagonal: Vector, beside: Vector) -> float:
+    """|K~ w - |y>| of the solution w of the first m steps of `reached_from`, from T's diagonals [m]."""
+    eigenvalues, vectors = scipy.linalg.eigh_tridiagonal(diagonal, beside[:-1])
     with np.errstate(all="ignore"):
         last = np.sum(vectors[-1] * vectors[0] / eigenvalues)
-    return float(np.nan_to_num(abs(beside[m - 1] * last), nan=np.inf))
+    return float(np.nan_to_num(abs(beside[-1] * last), nan=np.inf))
 
 
-def extremes(matrix: scipy.sparse.csr_array, known: Vector) -> tuple[float, float, float]:
-    """(lowest eigenvalue, smallest magnitude of one, highest) of a sparse symmetric matrix; NaN if they aren't found.
-
-    known: what lies between the lowest and the highest one.
-    """
+def ends_of_spectrum(matrix: scipy.sparse.csr_array, known: Vector) -> Ends:
+    """Those of a sparse symmetric matrix; NaN where they aren't found. known: what lies between the ends."""
     start = np.random.default_rng(0).random(matrix.shape[0])
 
     def lanczos(**which: Any) -> float:
@@ -226,7 +243,7 @@ def extremes(matrix: scipy.sparse.csr_array, known: Vector) -> tuple[float, floa
     lowest = np.minimum(lanczos(which="SA"), known.min())
     highest = np.maximum(lanczos(which="LA"), known.max())
     smallest = abs(lanczos(sigma=0)) if lowest <= 0 else lowest
-    return lowest, smallest, highest
+    return Ends(lowest, smallest, highest)
 
 
 def prepare(solver: str, encoding: Encoding, epsilon: float) -> Prepared:
