@@ -430,7 +430,7 @@ def summary(prefix: str, record: xr.Dataset) -> str:
 
 
 def chosen_trials(args: argparse.Namespace, network: Network) -> StoredTrials:
-    """The trials of a network that are in the folder. Raises BadInput without the one that is run."""
+    """The trials of a network. Raises BadInput where the one that is run is not there."""
     classes = args.classes or training.selections[network.name]
     trials = stored.stored_trials(args.input, args.dataset, network, classes, args.seed)
     if trials is None or TRIAL not in trials.numbers.get(SIZE, []):

@@ -499,6 +499,10 @@ def test_kernels_of_another_name_are_refused(folder, capsys, quick):
     assert "digits" in complaint(capsys, folder, "--networks", "convolutional")
     write_trial(folder, "convolutional", 16, 0, np.random.default_rng(0), dataset_sha256="1" * 64)
     assert "dataset_sha256" in complaint(capsys, folder, "--networks", "convolutional")
+    for path in folder.glob("*.npy"):
+        path.unlink()
+    write_trial(folder, "digits-fully-connected", 4, 0, np.random.default_rng(0), dataset="kmnist")
+    assert "kmnist, not digits as its name says" in complaint(capsys, folder)
 
 
 @pytest.mark.parametrize("option", [("--trials", "0"), ("--networks", "quantum"), ("--seed", "x")])
