@@ -15,6 +15,11 @@ and one loop over all trials. The kernels come from ntk/, files and the command 
 What is written where stands in README.md.
 """
 
+from runtime import streams
+
+if __name__ == "__main__":
+    streams.prepare_process()  # before the other imports: they take seconds
+
 import argparse
 import functools
 import itertools
@@ -32,7 +37,7 @@ from ntk import BadInput, fully_connected_ntk, has_accelerator
 from ntk.fully_connected import nonlinearity
 from runtime import options
 from runtime.checkpoints import read_kernel_pair, read_reference
-from runtime.datasets import Split
+from runtime.datasets import Dataset, Split
 from runtime.files import save_unless_there
 from runtime.kernels import Need, kernels_by_pairs, missing_pairs, whole_kernels
 from runtime.linear_algebra import (
@@ -52,12 +57,12 @@ from runtime.results import (
     note_flags,
     provenance,
     quantity,
+    read_results,
 )
 from runtime.sitting import Sitting, announce, drop_unfillable_sizes, where_to_look
-from runtime.streams import run_script
-from runtime.summary import summary
+from runtime.summary import summary, title_of
 from runtime.trials import Classes, Network, Run, Trial, TrialFiles, random_generator
-from runtime.verification import verify
+from runtime.verification import Comparison, compare_sample, verify
 
 # --------------------------------------------------------------------------------------------------
 # Constants: the original's names and values. Edit them here, or override them by flags.
@@ -85,7 +90,7 @@ diagonal_boost = (0.76, 0.9)  # convolutional: 0.76 ln(n)^0.9 times the diagonal
 
 sparsity_patterns = 3  # random sparsity patterns tried on each trial's kernel
 pattern_draws = 100  # patterns drawn for each size to plot their sparsity alone
-dense_limit = 1024  # larger sparsified matrices are kept sparse, with solvers for sparse matrices
+dense_limit = 512  # larger sparsified matrices are kept sparse, with solvers for sparse matrices
 exact_limit = 512  # convolutional: of larger kernels only the entries that K~ needs are computed,
 test_size_above_limit = 64  # for so many test images,
 precision_above_limit = "float32"  # in this precision
@@ -312,16 +317,21 @@ class TrialKernels:
     @functools.cached_property
     def largest_off_diagonal(self) -> float:
         """The largest |off-diagonal| entry of K, of those that were computed."""
-        if self.is_whole:
+        if isinstance(self.train, np.ndarray):
             return float(max(np.abs(np.delete(row, i)).max() for i, row in enumerate(self.train)))
         entries = self.train.tocoo()
         return float(np.abs(entries.data[entries.row != entries.col]).max(initial=0))
 
 
+def has_parts(trial: Trial) -> bool:
+    """Whether only some entries of the trial's kernel are computed."""
+    limit = trial.network.exact_limit
+    return limit is not None and trial.size > limit
+
+
 def run_of(run: Run, trial: Trial) -> Run:
     """The run with the test images and the precision of this trial."""
-    limit = trial.network.exact_limit
-    if limit is None or trial.size <= limit:
+    if not has_parts(trial):
         return run
     few = min(run.test_size, test_size_above_limit)
     return replace(run, test_size=few, precision=precision_above_limit)
@@ -329,13 +339,13 @@ def run_of(run: Run, trial: Trial) -> Run:
 
 def need_of(run: Run, trial: Trial) -> Need:
     """Which part of its kernels a trial needs: all, or the entries that its patterns have."""
-    limit = trial.network.exact_limit
-    if limit is None or trial.size <= limit:
+    if not has_parts(trial):
         return Need()
     n, count = trial.size, sparsity_patterns
     expected = n + len(conventions) * count * n * np.log(n) / 2
     entries = functools.partial(entries_of_patterns, run, trial)
-    return Need(entries=entries, expected=round(expected), patterns=count)
+    patterns = dict.fromkeys(conventions, count)
+    return Need(entries=entries, expected=round(expected), patterns=patterns)
 
 
 def trial_files(run: Run, trial: Trial, delta: float = 1) -> TrialFiles:
@@ -392,11 +402,15 @@ def stored_kernels(folder: Path, prefix: str, size: int, number: int, seed: int)
     """
     train, test, label = read_kernel_pair(folder, prefix, size, number, seed)
     network = make_networks()[label["network"]]
+    trial = Trial(network, tuple(label["digits"]), size, number)
+    if not prefix.endswith(network.name + trial.variant):
+        what = f"holds kernels of classes {trial.classes}, which belong to files {trial.variant}"
+        raise BadInput("output", folder / f"{prefix}_..._trial{number}", what)
     reference = None
     if network.reference_size is not None:
         reference = read_reference(folder, prefix, network.reference_size, seed, label)
     return TrialKernels(
-        trial=Trial(network, tuple(label["digits"]), size, number),
+        trial=trial,
         depth=label["depth"],
         separability=np.nan,
         train=train,
@@ -601,7 +615,7 @@ def overlaps(k: Array, state: NDArray) -> Array:
 
 
 def readout_measurements(overlap: Array, threshold: float = 0) -> Array:
-    """Measurements to read the sign of o - t: (1 - o^2)/(o - t)^2; 1/o^2 - 1 at t = 0. [x] -> [x]"""
+    """Measurements to read the sign of o - t: (1 - o^2)/(o - t)^2; 1/o^2 - 1 at t = 0. [x]"""
     with np.errstate(divide="ignore"):  # inf at the threshold itself
         return (1 - overlap**2) / (overlap - threshold) ** 2
 
@@ -818,14 +832,15 @@ class Setting(NamedTuple):
     depth: float | None = None
 
 
-def settings_of(args: argparse.Namespace, network: Network) -> list[Setting]:
+def settings_of(args: argparse.Namespace, dataset: Dataset, network: Network) -> list[Setting]:
     """The settings of a sweep; one without a label in the plan itself."""
     classes = tuple(args.classes or selections[network.name])
     if args.depth_sweep:
         return [Setting(float(depth), classes, depth) for depth in network.sweep]
     if args.digit_pairs:
+        labels = [label for label, name in enumerate(dataset.class_names) if name]
         settings = []
-        for pair in itertools.combinations(range(10), 2):
+        for pair in itertools.combinations(labels, 2):
             own = network.classes if set(pair) == set(network.classes) else pair
             settings.append(Setting(f"{own[0]} {own[1]}", own))
         return settings
@@ -838,7 +853,7 @@ def planned_trials(
     """Everything that is to be computed for one network."""
     candidates = []
     for n, count in zip(args.data_sizes, args.trials, strict=True):
-        for setting in settings_of(args, network):
+        for setting in settings_of(args, run.images.dataset, network):
             for number in range(count):
                 trial = Trial(network, setting.classes, n, number, setting.depth)
                 candidates.append((setting, trial))
@@ -852,6 +867,8 @@ def is_wanted(args: argparse.Namespace, run: Run, trial: Trial) -> bool:
     network = trial.network
     without_accelerator = run.engine != "jax" or not has_accelerator()
     slow = not network.in_seconds and without_accelerator
+    if args.verify and has_parts(trial):
+        return False  # see `samples`
     if args.trials_given or not (slow or args.verify):
         return True
     if args.verify:
@@ -865,30 +882,43 @@ def is_wanted(args: argparse.Namespace, run: Run, trial: Trial) -> bool:
 def run_network(
     args: argparse.Namespace, run: Run, network: Network, planned: list[tuple[Setting, Trial]]
 ) -> Path:
-    """Compute all trials of one network, and merge them into its results file, which is returned."""
-    first = planned[0][1]
-    classes = None if args.digit_pairs else first.classes
-    variant = "" if args.digit_pairs else first.variant
-    path = run.output / f"{run.prefix(network)}{variant}_{args.what}.nc"
-    about_code = code_version(Path(__file__))
-    with ResultsFile(path, run.origin(network, classes)) as results:
+    """Compute all trials of one network, and merge them into its results file. Returns its path."""
+    code = code_version(Path(__file__))
+    with results_file(args, run, planned[0][1]) as results:
         todo = []
         for setting, trial in planned:
-            about = provenance(run_of(run, trial), network, about_code)
-            if not results.holds(key_of(setting, trial), about):
-                todo.append((setting, trial, about))
-        described = [(trial_files(run, trial), need_of(run, trial)) for _, trial, _ in todo]
-        with Sitting(run, network, args.what, described, len(planned)) as sitting:
-            for setting, trial, about in todo:
+            if not results.holds(key_of(setting, trial), about_trial(run, trial, code)):
+                todo.append((setting, trial))
+        needs = [(trial_files(run, trial), need_of(run, trial)) for _, trial in todo]
+        with Sitting(run, network, args.what, needs, len(planned)) as sitting:
+            for setting, trial in todo:
                 record = compute_trial(run, trial, sitting.progress)
                 if setting.label is not None:
                     record = medians_over_images(record)
                 elif not results.holds({"n": trial.size}, {}, "pattern_sparsity"):
                     drawn = pattern_quantities(run.seed, network, trial.size)
-                    results.keep({"n": trial.size}, drawn)
-                results.keep(key_of(setting, trial), record.assign(about))
+                    results.add({"n": trial.size}, drawn)
+                record = record.assign(about_trial(run, trial, code))
+                results.keep(key_of(setting, trial), record)
         note_flags(network.name, results.computed_now)
-    return path
+    return results.path
+
+
+def results_file(args: argparse.Namespace, run: Run, trial: Trial) -> ResultsFile:
+    """Where the results of this kind of run are kept; trial: one of those that it computes."""
+    classes = None if args.digit_pairs else trial.classes
+    variant = "" if args.digit_pairs else trial.variant
+    path = run.output / f"{run.prefix(trial.network)}{variant}_{args.what}.nc"
+    return ResultsFile(path, run.origin(trial.network, classes))
+
+
+def about_trial(run: Run, trial: Trial, code: str) -> dict[str, xr.DataArray]:
+    """What a trial's record says of how it was computed; where that changes, it is computed again.
+
+    When it was finished does not matter.
+    """
+    patterns = quantity((), sparsity_patterns, "number of random patterns of each convention")
+    return provenance(run_of(run, trial), trial.network, code) | {"patterns": patterns}
 
 
 def key_of(setting: Setting, trial: Trial) -> dict[str, Any]:
@@ -903,33 +933,50 @@ def chosen_networks(args: argparse.Namespace) -> list[Network]:
     return [network for network in make_networks().values() if network.name in args.networks]
 
 
-def classes_in_use(args: argparse.Namespace) -> list[int]:
+def classes_in_use(args: argparse.Namespace, dataset: Dataset) -> list[int]:
     """Every class that the run draws images of."""
     classes: set[int] = set()
     for network in chosen_networks(args):
-        for setting in settings_of(args, network):
+        for setting in settings_of(args, dataset, network):
             classes |= set(setting.classes)
     return sorted(classes)
 
 
 def experiment(args: argparse.Namespace, run: Run) -> int:
     """Everything that the command line asks for. Returns the exit status."""
-    drop_unfillable_sizes(args, run, classes_in_use(args))
+    drop_unfillable_sizes(args, run, classes_in_use(args, run.images.dataset))
     planned = {}
     for network in chosen_networks(args):
         trials_of_network = planned_trials(args, run, network)
         if trials_of_network:
             planned[network] = trials_of_network
         needs = [(trial_files(run, t), need_of(run, t)) for _, t in trials_of_network]
-        asked = sum(args.trials) * len(settings_of(args, network))
+        asked = sum(args.trials) * len(settings_of(args, run.images.dataset, network))
         announce(run, network, needs, None if args.verify else asked)
     written = [run_network(args, run, network, each) for network, each in planned.items()]
     if is_leader() and not args.verify:
         for path in written:
             if args.what == "results":
-                print(f"\n{summary(path)}")
+                results = read_results(path)
+                print(f"\n{summary(results, title_of(results))}")
         print(f"\n{where_to_look(run.output, written)}")
     return 0
+
+
+def samples(args: argparse.Namespace, run: Run) -> list[Comparison]:
+    """For --verify: some values of the first trial of each size that is computed in parts."""
+    compared = []
+    for network in chosen_networks(args):
+        for n, count in zip(args.data_sizes, args.trials, strict=True):
+            classes = tuple(args.classes or selections[network.name])
+            trial = Trial(network, classes, n, 0)
+            if count and args.sizes_given and has_parts(trial):
+                images = trial_images(run, trial)
+                files = trial_files(run, trial)
+                both = np.concatenate([images.train, images.test])
+                for name in ("kernel_entries", "kernel_test"):
+                    compared.append(compare_sample(files, both, name))
+    return compared
 
 
 def constants() -> options.Constants:
@@ -941,12 +988,21 @@ def constants() -> options.Constants:
         trials=trials,
         trials_without_accelerator=trials_without_accelerator,
         selections=selections,
-        percentile=percentile,
-        sparsity_patterns=sparsity_patterns,
-        pattern_draws=pattern_draws,
-        reference_size=reference_size,
+        sizes_to_verify=sizes_to_verify,
         depth_factor=depth_factor,
         convolutional_depth=convolutional_depth,
+        sweep_factors=sweep_factors,
+        sweep_depths=sweep_depths,
+        k_thresh_margin=k_thresh_margin,
+        reference_size=reference_size,
+        percentile=percentile,
+        diagonal_boost=diagonal_boost,
+        sparsity_patterns=sparsity_patterns,
+        pattern_draws=pattern_draws,
+        dense_limit=dense_limit,
+        exact_limit=exact_limit,
+        test_size_above_limit=test_size_above_limit,
+        precision_above_limit=precision_above_limit,
     )
 
 
@@ -954,9 +1010,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line. Returns the exit status, 2 after one line about a bad input."""
     args = options.parse_arguments(argv, constants())
     run_all = functools.partial(experiment, args)
-    to_do = functools.partial(verify, run_all) if args.verify else run_all
-    return options.launch(args, to_do, classes_in_use(args))
+    to_do = run_all
+    if args.verify:
+        to_do = functools.partial(verify, run_all, functools.partial(samples, args))
+    return options.launch(args, to_do, functools.partial(classes_in_use, args))
 
 
 if __name__ == "__main__":
-    run_script(main)
+    streams.run_script(main)

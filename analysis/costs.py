@@ -1,344 +1,268 @@
-"""What emulation.py found of costs, as tables and as numbers to draw: quantum beside classical, and where they cross.
+"""What a prediction costs, as emulation.py found it: quantum queries beside classical operations.
 
-A trial's cost is the mean over its patterns of the mean over its test images; sizes are compared by means over trials,
-with the 95 % intervals of `scaling.size_means`. Unless a function says otherwise: threshold at the median, k* divided
-by the training matrix's largest off-diagonal entry, which is known, and all queries.
+A trial's cost is the mean over its patterns of the mean over its test images. Unless a function
+says otherwise: threshold at the test median, k* divided by the training matrix's largest
+off-diagonal entry, all queries.
 """
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
-import scaling
-from analysis import tables
+from analysis import growth
+from analysis.experiments import Experiment
+from analysis.tables import by_size, in_words, mean_cells, table
 from quantum.assumptions import ASSUMPTIONS
-from quantum.classical import SAMPLER_OPERATIONS
 from quantum.readout import amplified_estimate, uses_of_schedule
-from runtime.results import read_results
+from runtime.results import is_computed
 
 Array = NDArray[np.float64]
+Way = tuple[str, str, str]  # solver, encoding, readout
 
 WORTHS = (1, 1e3, 1e6)  # classical operations in the time of one query
 QUERIES_A_RUN = 3  # at least: one to y, two to k*
 FARTHEST = 1e15  # n up to which a crossing is looked for
-FEWEST_SIZES = 4  # that growth is judged from
-QUANTILES = ("10 %", "median", "90 %")  # over the test images
-ACCURACIES = {
-    "sparsified, emulated": "accuracy_noiseless",
-    "sparsified, k*'w": "accuracy_unnormalised",
-    "w = y, emulated": "accuracy_noiseless_diagonal",
-    "w = y, k*'w": "accuracy_unnormalised_diagonal",
-    "w_i = y_i/K_ii, k*'w": "accuracy_weighted_diagonal",
-}
+KNOWN = {"threshold": "test median", "divisor": "training set", "kind": "all", "statistic": "mean"}
 
 
-@dataclass(frozen=True)
-class Emulation:
-    """The records of one `{prefix}_emulation.npz`: arrays by size, and the axes' names."""
-
-    sizes: list[int]
-    records: dict[int, list[Mapping[str, Any]]]  # of the trials of each size
-    axes: dict[str, list[Any]]
-
-    def index(self, **names: str) -> dict[str, int]:
-        """Positions of names on their axes."""
-        return {axis: self.axes[axis].index(name) for axis, name in names.items()}
-
-    def values(self, name: str) -> list[Array]:
-        """An array of every size: [trials, ...]."""
-        return [np.array([record[name] for record in self.records[size]]) for size in self.sizes]
-
-
-def read_emulation(path: Path) -> Emulation:
-    """The file at `path`. Raises BadInput where it can't be read."""
-    results = read_results(path)
-    sizes = sorted({size for size, _, _ in results.records})
-    records = {n: [record for (size, _, _), record in sorted(results.records.items()) if size == n] for n in sizes}
-    return Emulation(sizes, records, results.origin["axes"])
-
-
-# ----------------------------------------------------------------------------------------------------------------------
 # Costs of a trial
-# ----------------------------------------------------------------------------------------------------------------------
 
 
-def without_queries(emulation: Emulation) -> set[tuple[str, str]]:
-    """(solver, encoding) of degree 0 in every matrix: what they prepare is |y>, the diagonal algorithm's state."""
-    uses = [array.reshape(-1, *array.shape[-2:]) for array in emulation.values("uses")]  # [matrices, solver, encoding]
-    free = np.all(np.concatenate(uses) == 0, axis=0)
-    solvers, encodings = emulation.axes["solvers"], emulation.axes["encodings"]
-    return {(solvers[s], encodings[e]) for s, e in np.argwhere(free)}
+def known_sizes(values: xr.DataArray, emulation: xr.Dataset) -> xr.DataArray:
+    """Values [n, trial], NaN at the sizes where one of the trials has none."""
+    return values.where((values.notnull() | ~is_computed(emulation)).all("trial"))
 
 
-def quantum_costs(
-    emulation: Emulation, kind: str = "all", convention: str = "training", threshold: str = "median",
-    statistic: str = "mean",
-) -> dict[tuple[str, str, str], list[Array]]:  # fmt: skip
-    """Queries of a sparsified prediction by (solver, encoding, readout): [trials] of every size.
+def without_queries(emulation: xr.Dataset) -> set[tuple[str, str]]:
+    """(solver, encoding) of degree 0 in every matrix: they prepare |y>, the diagonal's state."""
+    uses = emulation.uses.where(is_computed(emulation), 0)
+    free = (uses == 0).all(["n", "trial", "pattern", "threshold"])
+    ways = itertools.product(free["solver"].values.tolist(), free["encoding"].values.tolist())
+    return {way for way in ways if free.sel(solver=way[0], encoding=way[1])}
 
-    statistic: over the test images. NaN where a solver does not apply; a solver that applies to some of a trial's
-    patterns counts as not, and one that fails in some trial of every size is left out. Where a solver prepares |y> it
-    costs what the diagonal algorithm does.
+
+def diagonal_costs(emulation: xr.Dataset, **chosen: str) -> dict[str, xr.DataArray]:
+    """Queries of a diagonal prediction [n, trial] by readout. chosen: labels other than KNOWN."""
+    costs = known_sizes(emulation.cost_without_solver.sel(KNOWN | chosen, drop=True), emulation)
+    return {name: costs.sel(readout=name, drop=True) for name in costs.readout.values.tolist()}
+
+
+def quantum_costs(emulation: xr.Dataset, **chosen: str) -> dict[Way, xr.DataArray]:
+    """Queries of a sparsified prediction [n, trial] by solver, encoding and readout.
+
+    NaN at sizes where a solver does not apply to every matrix; ways that apply nowhere are left
+    out. A solver that prepares |y> costs what the diagonal algorithm does.
     """
-    at = emulation.index(kinds=kind, conventions=convention, thresholds=threshold, statistics=statistic)
-    found = {}
-    names = (emulation.axes[axis] for axis in ("solvers", "encodings", "readouts"))
-    # [trials, patterns, threshold, solver, encoding, readout, convention, kind, statistic]
-    arrays = emulation.values("cost")
-    for (s, solver), (e, encoding), (r, readout) in itertools.product(*map(enumerate, names)):
-        place = (at["thresholds"], s, e, r, at["conventions"], at["kinds"], at["statistics"])
-        found[solver, encoding, readout] = [array[(slice(None), slice(None), *place)].mean(axis=1) for array in arrays]
-    diagonal = diagonal_costs(emulation, kind, convention, threshold, statistic)
-    for way in without_queries(emulation):
-        found |= {(*way, readout): each for readout, each in diagonal.items()}
-    return {key: each for key, each in found.items() if not all(np.isnan(size).any() for size in each)}
+    costs = emulation.cost.sel(KNOWN | chosen, drop=True).mean("pattern", skipna=False)
+    costs = known_sizes(costs, emulation)
+    diagonal, free = diagonal_costs(emulation, **chosen), without_queries(emulation)
+    axes = [costs[axis].values.tolist() for axis in ("solver", "encoding", "readout")]
+    ways = {}
+    for solver, encoding, readout in itertools.product(*axes):
+        values = costs.sel(solver=solver, encoding=encoding, readout=readout, drop=True)
+        if (solver, encoding) in free:
+            values = diagonal[readout]
+        if values.notnull().any():
+            ways[solver, encoding, readout] = values
+    return ways
 
 
-def diagonal_costs(
-    emulation: Emulation, kind: str = "all", convention: str = "training", threshold: str = "median",
-    statistic: str = "mean",
-) -> dict[str, list[Array]]:  # fmt: skip
-    """Queries of a diagonal prediction by readout: [trials] of every size."""
-    at = emulation.index(kinds=kind, conventions=convention, thresholds=threshold, statistics=statistic)
-    place = (at["conventions"], at["kinds"], at["statistics"])
-    arrays = emulation.values("cost_diagonal")  # [trials, threshold, readout, convention, kind, statistic]
-    return {
-        readout: [array[(slice(None), at["thresholds"], r, *place)] for array in arrays]
-        for r, readout in enumerate(emulation.axes["readouts"])
-    }
+def classical_costs(emulation: xr.Dataset) -> dict[str, xr.DataArray]:
+    """Operations of a sparsified prediction, classically [n, trial], by method."""
+    at = {"approximation": "sparsified", "threshold": KNOWN["threshold"]}
+    operations: xr.DataArray = emulation.operations_classical.sel(at, drop=True)
+    costs = known_sizes(operations.mean("pattern", skipna=False), emulation)
+    names = costs["method"].values.tolist()
+    return {name: costs.sel({"method": name}, drop=True) for name in names}
 
 
-def classical_costs(emulation: Emulation, threshold: str = "median") -> dict[str, list[Array]]:
-    """Operations of a sparsified prediction, classically, by method: [trials] of every size; NaN where it fails."""
-    t = emulation.index(thresholds=threshold)["thresholds"]
-    arrays = emulation.values("operations_classical")  # [trials, patterns, threshold, method]
-    return {
-        name: [array[:, :, t, m].mean(axis=1) for array in arrays] for m, name in enumerate(emulation.axes["classical"])
-    }
+def cheapest(costs: Mapping[Any, xr.DataArray]) -> Any:
+    """The key with the least geometric mean over sizes of means over trials, known at all sizes."""
+    known = {}
+    for key, values in costs.items():
+        mean = float(np.mean(np.log(values.mean("trial").values)))
+        if not np.isnan(mean):
+            known[key] = mean
+    return min(known, key=lambda key: known[key], default=None)
 
 
-def cheapest(costs: Mapping[Any, Sequence[Array]]) -> tuple[Any, list[Array]]:
-    """The entry whose mean over trials, as a geometric mean over sizes, is smallest, among those known at all sizes."""
-    known = {key: each for key, each in costs.items() if all(np.isfinite(size).all() for size in each)}
-    if not known:
-        return None, []
-    best = min(known, key=lambda key: float(np.mean([np.log(size.mean()) for size in known[key]])))
-    return best, list(known[best])
-
-
-def summary(emulation: Emulation) -> dict[str, tuple[str, list[Array]]]:
-    """What the simple figure draws: {curve: (what it is, [trials] of every size)}."""
-    found = {}
-    for curve, costs in (
-        ("quantum, sparsified, queries", quantum_costs(emulation)),
-        ("quantum, diagonal, queries", diagonal_costs(emulation)),
-        ("classical, operations", classical_costs(emulation)),
-    ):
-        best, values = cheapest(costs)
-        found[curve] = (", ".join(best) if isinstance(best, tuple) else str(best), values)
-    return found
-
-
-# ----------------------------------------------------------------------------------------------------------------------
 # Where they cross
-# ----------------------------------------------------------------------------------------------------------------------
-
-
-class Curve(Protocol):
-    """A fitted cost: scaling.fit_growth's Growth has both, with 95 % bounds."""
-
-    def best(self, n: Array) -> Array:
-        """The best value at n [m]."""
-
-    def band(self, n: Array) -> tuple[Array, Array]:
-        """Lowest and highest value at n [m]."""
-
-
-@dataclass(frozen=True)
-class Exactly:
-    """A cost that is known without data: cost(n), [m] -> [m]."""
-
-    cost: Callable[[Array], Array]
-
-    def best(self, n: Array) -> Array:
-        """The cost at n [m]."""
-        return self.cost(np.asarray(n, float))
-
-    def band(self, n: Array) -> tuple[Array, Array]:
-        """The same twice."""
-        return self.best(n), self.best(n)
-
-
-@dataclass(frozen=True)
-class Sampler:
-    """Operations of the sampler without replacement: of each of m reads, `each` operations.
-
-    Its estimate has the variance of m shots, (1 - o^2)/m, times (n - m)/(n - 1), so that m = M n/(M + n - 1) replaces M
-    shots: it saturates at M, which a law fitted to m at n below M would miss.
-    """
-
-    shots: Curve
-    each: Curve
-
-    @staticmethod
-    def reads(shots: Array, n: Array) -> Array:
-        """The number m for M shots, one or more, and n entries."""
-        return n / (1 + (n - 1) / np.maximum(shots, 1))
-
-    def best(self, n: Array) -> Array:
-        """The operations at n [m]."""
-        return self.reads(self.shots.best(n), n) * self.each.best(n)
-
-    def band(self, n: Array) -> tuple[Array, Array]:
-        """The lowest and the highest that both bounds allow; nothing known of M is anything from 1 to infinity."""
-        low, high = self.shots.band(n)
-        low, high = np.nan_to_num(low, nan=1, posinf=np.inf), np.nan_to_num(high, nan=np.inf, posinf=np.inf)
-        each_low, each_high = self.each.band(n)
-        return self.reads(low, n) * each_low, self.reads(high, n) * each_high
-
-
-@dataclass(frozen=True)
-class Combined:
-    """Two costs as one: their sum, or the smaller one, which np.add and np.minimum make of them."""
-
-    first: Curve
-    second: Curve
-    combine: Callable[[Array, Array], Array]
-
-    def best(self, n: Array) -> Array:
-        """The operations at n [m]."""
-        return self.combine(self.first.best(n), self.second.best(n))
-
-    def band(self, n: Array) -> tuple[Array, Array]:
-        """The lowest and the highest that both bounds allow."""
-        (low, high), (other_low, other_high) = self.first.band(n), self.second.band(n)
-        return self.combine(low, other_low), self.combine(high, other_high)
 
 
 @dataclass(frozen=True)
 class Crossing:
-    """The n from which on the quantum cost stays below the classical one: best, earliest and latest; inf for none.
+    """From which n on a prediction's queries stay below the 2n operations of reading all entries.
 
-    told: whether the data exclude any n beyond those that were measured; by_variance: that there is none, without data.
+    measured: the first such size measured, by means. n, earliest and latest: by the fitted curve
+    and its 95 % band. told: whether the data exclude more than what was measured.
     """
 
+    measured: float
     n: float
     earliest: float
     latest: float
-    told: bool = True
-    by_variance: bool = False
+    told: bool
 
     def __str__(self) -> str:
         """In words that claim no more than the data do."""
-        if self.by_variance:
-            return "never (sampled by w²)"
         if not self.told:
             return "the data do not say"
         if np.isinf(self.earliest):
             return f"none up to {FARTHEST:.0e}"
-        latest = f"to {rough(self.latest)}" if np.isfinite(self.latest) else "or never"
-        earliest = rough(self.earliest)
-        return f"{rough(self.n)} ({earliest} {latest})" if np.isfinite(self.n) else f"not before {earliest}"
-
-
-NEVER = Crossing(np.inf, np.inf, np.inf, by_variance=True)
+        if np.isinf(self.n):
+            return f"not before {rough(self.earliest)}"
+        upper = f"to {rough(self.latest)}" if self.latest < np.inf else "or more, no upper bound"
+        return f"{rough(self.n)} ({rough(self.earliest)} {upper})"
 
 
 def rough(n: float) -> str:
-    """Two digits, or three."""
+    """Three digits, or two."""
     return f"{float(f'{n:.2e}'):,.0f}" if n < 1e5 else f"{n:.1e}"
 
 
-def crossing(quantum: Curve, classical: Curve, worth: float, first: float) -> Crossing:
-    """Where worth * quantum falls below classical for good, looked for from n = first to FARTHEST.
+def crossing(costs: xr.DataArray, worth: float) -> Crossing:
+    """Where `worth` times these queries [n, trial] fall below 2n for good.
 
-    Earliest: as soon as the bounds allow it, but no prediction takes less than one run; latest: from where on they
-    allow nothing else. A curve that has fallen to 0 is fitted to data that do not tell, and shows no crossing. Nor do
-    data tell that n is excluded where one run's queries alone do so, or up to twice that n, or twice `first`.
+    Looked for from the largest n at which they are above it in every trial. A prediction takes one
+    run or more; bounds that exclude no more than twice what that does tell nothing.
     """
-    n = np.geomspace(first, FARTHEST, 1401)
-    q, c = quantum.best(n), classical.best(n)
-    (q_low, q_high), (c_low, c_high) = quantum.band(n), classical.band(n)
-
-    def from_where_on(below: NDArray[np.bool_]) -> float:
-        above = np.flatnonzero(~below)
-        if not above.size:
-            return float(n[0])
-        return float(n[above[-1] + 1]) if above[-1] + 1 < len(n) else np.inf
-
-    # bounds that are NaN, of fits without errors, allow everything and prove nothing
-    at_least = (np.where(each < QUERIES_A_RUN, QUERIES_A_RUN, each) for each in (q, q_low, q_high))  # NaN stays
-    dear, dear_low, dear_high = (worth * each for each in at_least)
-    possible, floor = ~(dear_low > c_high), ~(worth * QUERIES_A_RUN > c_high)
-    earliest, by_floor = (float(n[np.argmax(each)]) if each.any() else np.inf for each in (possible, floor))
-    told = earliest > 2 * by_floor
-    best, sure = (dear <= c) & (q > 0), (dear_high <= c_low) & (q > 0)
-    latest = from_where_on(sure)
-    return Crossing(from_where_on(best), earliest, latest, told=told or bool(np.isfinite(latest)))
+    fitted, sizes = growth.judged(costs), costs.n.values
+    dearer = ((worth * costs > 2 * costs.n) | costs.isnull()).all("trial").values
+    measured = from_where_on(sizes, (worth * costs.mean("trial") < 2 * costs.n).values)
+    n = np.geomspace(sizes[dearer].max(initial=sizes[0]), FARTHEST, 1401)
+    best = fitted.best(n)
+    low, high = (worth * np.maximum(bound, QUERIES_A_RUN) for bound in fitted.band(n))
+    earliest = from_where_on(n, np.logical_or.accumulate(~(low > 2 * n)))  # NaN allows everything
+    latest = from_where_on(n, high <= 2 * n)
+    crossed = from_where_on(n, (worth * np.maximum(best, QUERIES_A_RUN) <= 2 * n) & (best > 0))
+    told = earliest > 2 * max(n[0], worth * QUERIES_A_RUN / 2) or latest < np.inf
+    return Crossing(measured, crossed, earliest, latest, bool(told))
 
 
-def crossings(emulation: Emulation, fit: Any) -> dict[tuple[str, str, float], Crossing]:
-    """By (quantum row, classical row, worth). fit: scaling.fit_growth, (sizes, [trials] of each) -> a Curve.
-
-    Quantum rows: the cheapest solver and encoding with each readout, and the diagonal algorithm with each, which has
-    nothing to solve anew; one row where a solver needs no query, as it prepares the diagonal one's state. Curves are
-    compared from the largest n at which the quantum cost is the higher one in every trial. "shots" and "amplified
-    shots" never fall below another sampler, of a shot's variance, 1 - o^2: it draws i by |w_i|^2 and is given |k*|, so
-    that a read takes two operations, and a shot three queries or more (|w>, and |k*> twice).
-    """
-    quantum: dict[str, tuple[Curve, list[Array]]] = {}
-    by_way, free = quantum_costs(emulation), without_queries(emulation)
-    for readout, diagonal in diagonal_costs(emulation).items():
-        way, values = cheapest({key: each for key, each in by_way.items() if key[2] == readout})
-        same = bool(free)
-        if way and not same:
-            quantum[f"sparsified, {readout}"] = fit(emulation.sizes, values), values
-        if all(np.isfinite(size).all() for size in diagonal):
-            quantum[f"{'sparsified = ' * same}diagonal, {readout}"] = fit(emulation.sizes, diagonal), diagonal
-    classical, measured = classical_curves(emulation, fit), classical_costs(emulation)
-    found = {}
-    for (q, (curve, values)), c, worth in itertools.product(quantum.items(), classical, WORTHS):
-        if "diagonal" in q and c not in ("all entries", "sampler"):
-            continue
-        above = [np.all(worth * dear > cheap) for dear, cheap in zip(values, measured[c], strict=True)]
-        first = max([n for n, dearer in zip(emulation.sizes, above, strict=True) if dearer], default=emulation.sizes[0])
-        never = c == "sampler" and q.endswith("shots")
-        found[q, c, worth] = NEVER if never else crossing(curve, classical[c], worth, first)
-    return found
+def from_where_on(n: Array, below: NDArray[np.bool_]) -> float:
+    """The first n from which on it is so; infinite where it is not so at the end."""
+    above = np.flatnonzero(~below)
+    if not above.size:
+        return float(n[0])
+    return float(n[above[-1] + 1]) if above[-1] + 1 < len(n) else np.inf
 
 
-def classical_curves(emulation: Emulation, fit: Any) -> dict[str, Curve]:
-    """The classical rows as curves: exact, by the sampler's formula, or fitted, without those that fail somewhere."""
-    t = emulation.index(thresholds="median")["thresholds"]
-    costs = classical_costs(emulation)
-    needed, alone, at_once = (
-        [array[:, :, t].mean(axis=1) for array in emulation.values(name)]
-        for name in ("shots_needed", "local_operations", "series_operations")
-    )
-    shots = fit(emulation.sizes, needed)
-    sampler = Sampler(shots, Exactly(lambda n: SAMPLER_OPERATIONS["median"] + 0 * n))
-    found: dict[str, Curve] = {
-        "all entries": Exactly(lambda n: 2 * n),
-        "sampler": sampler,
-        "Cholesky anew": Exactly(lambda n: n**3 / 3 + 2 * n**2 + 2 * n),
+# The page
+
+
+def cost(experiment: Experiment) -> dict[str, Any]:
+    """Costs by solver and by divisor, against classical ones; what is assumed; larger sizes."""
+    emulation = experiment.kinds["emulation"]
+    n, last = emulation.n.values, int(emulation.n.values[-1])
+    ways, diagonals = quantum_costs(emulation), diagonal_costs(emulation)
+    best, readout = cheapest(ways), cheapest(diagonals)
+    divisors = divisor_rows(emulation, best, readout)
+    larger = larger_rows(experiment, readout)
+    anew = classical_costs(emulation)["conjugate gradients anew"]
+    return {
+        "last": last,
+        "way": ", ".join(best),
+        "no_system": best[:2] in without_queries(emulation),
+        "fewest": ways[best][-1].mean().item(),
+        "costs": by_size(n, cost_rows(emulation)),
+        "divisors": by_size(n, divisors),
+        "crossings": crossing_table({"sparsified": ways[best], "diagonal": diagonals[readout]}),
+        "assumptions": by_size(n, assumptions(emulation)),
+        "larger": table(["n", "trials", "queries", "2n"], larger) if larger else "",
+        "summary": {
+            "largest n emulated": str(last),
+            "queries, sparsified": mean_cells(ways[best])[-1],
+            "queries, diagonal": mean_cells(diagonals[readout])[-1],
+            "queries, diagonal, fixed constant": divisors["diagonal, fixed constant"][-1],
+            "operations, weights known": str(2 * last),
+            "operations, solved anew": mean_cells(anew)[-1],
+            "diagonal below 2n from": crossing_in_words(diagonals[readout], larger),
+        },
     }
-    if all(np.isfinite(size).all() for size in alone):
-        each, every = Sampler(shots, fit(emulation.sizes, alone)), fit(emulation.sizes, at_once)
-        found["sampler, local solver"] = Combined(sampler, Combined(each, every, np.minimum), np.add)
-    anew = costs["conjugate gradients anew"]
-    if all(np.isfinite(size).all() for size in anew):
-        found["conjugate gradients anew"] = fit(emulation.sizes, anew)
-    return found
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Tables
-# ----------------------------------------------------------------------------------------------------------------------
+def divisor_rows(emulation: xr.Dataset, way: Way, readout: str) -> dict[str, list[str]]:
+    """Queries of a sparsified prediction by one way, and a diagonal one, by k*'s divisor."""
+    rows = {}
+    for divisor in emulation.divisor.values.tolist():
+        name = in_words(divisor)
+        rows[f"sparsified, {name}"] = mean_cells(quantum_costs(emulation, divisor=divisor)[way])
+        rows[f"diagonal, {name}"] = mean_cells(diagonal_costs(emulation, divisor=divisor)[readout])
+    return rows
+
+
+def cost_rows(emulation: xr.Dataset) -> dict[str, list[str]]:
+    """Mean queries by solver, encoding and readout, then the diagonal's, then operations.
+
+    The smallest of the sparsified prediction is bold at each n.
+    """
+    quantum = quantum_costs(emulation)
+    least = np.nanmin([values.mean("trial").values for values in quantum.values()], axis=0)
+    rows = {}
+    for way, values in quantum.items():
+        bold = values.mean("trial").values == least
+        cells = zip(mean_cells(values), bold, strict=True)
+        rows[", ".join(way)] = [f"**{cell}**" if is_least else cell for cell, is_least in cells]
+    for readout, values in diagonal_costs(emulation).items():
+        rows[f"diagonal, {readout}"] = mean_cells(values)
+    for method, values in classical_costs(emulation).items():
+        rows[f"classical, {method}, operations"] = mean_cells(values)
+    return rows
+
+
+def crossing_table(predictions: dict[str, xr.DataArray]) -> str:
+    """Crossings of the cheapest predictions with 2n, by what a query is worth."""
+    rows = []
+    for name, values in predictions.items():
+        for worth in WORTHS if values.sizes["n"] >= growth.FEWEST_SIZES else ():
+            found = crossing(values, worth)
+            measured = f"{found.measured:g}" if np.isfinite(found.measured) else "none"
+            rows.append([name, f"{worth:g}", measured, found])
+    return table(["prediction", "operations a query", "measured", "extrapolated"], rows)
+
+
+def crossing_in_words(costs: xr.DataArray, larger: list[list[Any]]) -> str:
+    """Measured; else with measured post-selection alone; else by extrapolation."""
+    found = crossing(costs, 1)
+    below = [n for n, _, queries, operations in larger if queries < operations]
+    if np.isfinite(found.measured):
+        return f"n = {found.measured:g}, measured"
+    if below:
+        return f"n = {below[0]}, by the post-selection measured there"
+    return f"n = {found}, extrapolated" if found.told else str(found)
+
+
+def assumptions(emulation: xr.Dataset) -> dict[str, list[str]]:
+    """What is assumed, and what it costs where it is not free, by size, at the test median.
+
+    Means over trials and patterns; of bits the largest, which is enough for all of them.
+    """
+    rows = {}
+    at = {"approximation": "sparsified", "threshold": "test median"}
+    for assumption, (consequence, name) in ASSUMPTIONS.items():
+        if name not in emulation:
+            continue
+        values = emulation[str(name)]
+        values = values.sel({axis: label for axis, label in at.items() if axis in values.dims})
+        over = [axis for axis in ("trial", "pattern") if axis in values.dims]
+        values = values.max(over) if str(name).startswith("bits") else values.mean(over)
+        for label, column in by_label(values).items():
+            rows[f"{assumption}: {consequence}{label}"] = [number(each) for each in column.values]
+    return rows
+
+
+def by_label(values: xr.DataArray) -> dict[str, xr.DataArray]:
+    """Values [n] under each label of what other axis they have, in brackets."""
+    axes = [str(axis) for axis in values.dims if axis != "n"]
+    if not axes or axes[0] not in values.coords:
+        return {"": values.squeeze(axes)}
+    labels = values[axes[0]].values.tolist()
+    return {f" ({in_words(label)})": values.sel({axes[0]: label}) for label in labels}
 
 
 def number(value: float) -> str:
@@ -346,231 +270,51 @@ def number(value: float) -> str:
     return "–" if np.isnan(value) else f"{value:.3g}".replace("inf", "∞")
 
 
-def mean_cells(emulation: Emulation, values: Sequence[Array]) -> tuple[Array, list[str]]:
-    """Means over the trials [sizes], and the same as text with their 95 % intervals."""
-    mean, _, half = scaling.size_means(emulation.sizes, values)
-    return mean, [tables.plus_minus(*pair) for pair in zip(mean, half, strict=True)]
+def larger_rows(experiment: Experiment, readout: str) -> list[list[Any]]:
+    """n, trials, queries of the diagonal prediction and 2n at larger n than emulated, if any.
 
-
-def quantiles(found: Mapping[str, Mapping[Any, Sequence[Array]]], key: Any) -> list[str]:
-    """Quantiles over the test images at the largest size, means over trials."""
-    return [number(float(found[statistic][key][-1].mean())) for statistic in QUANTILES]
-
-
-def cost_table(emulation: Emulation, **chosen: str) -> str:
-    """Mean queries by solver, encoding, readout and n, then the diagonal algorithm, then classical operations.
-
-    With 95 % intervals; quantiles at the largest n. The smallest of the sparsified algorithm is bold at each n. A
-    solver that prepares the diagonal algorithm's state is in that one's row. chosen: kind, convention, threshold.
+    With the P measured there; amplitude estimation is taken to use the preparation as often as at
+    the largest n emulated.
     """
-    costs, diagonal = quantum_costs(emulation, **chosen), diagonal_costs(emulation, **chosen)
-    spread = {s: quantum_costs(emulation, statistic=s, **chosen) for s in QUANTILES}
-    spread_diagonal = {s: diagonal_costs(emulation, statistic=s, **chosen) for s in QUANTILES}
-    cells = {key: mean_cells(emulation, each) for key, each in costs.items()}
-    least, free = np.nanmin([mean for mean, _ in cells.values()], axis=0), without_queries(emulation)
-
-    def marked(mean: Array, text: Sequence[str]) -> list[str]:
-        return [f"**{t}**" if m == low else t for m, t, low in zip(mean, text, least, strict=True)]
-
-    rows = [[*key, *marked(*each), *quantiles(spread, key)] for key, each in cells.items() if key[:2] not in free]
-    same = "".join(f", and {solver}, {encoding}" for solver, encoding in sorted(free))
-    for readout, each in diagonal.items():
-        mean, text = mean_cells(emulation, each)
-        text = marked(mean, text) if free else text
-        rows.append([f"none, diagonal{same}", "–", readout, *text, *quantiles(spread_diagonal, readout)])
-    threshold = {"threshold": chosen["threshold"]} if "threshold" in chosen else {}
-    for method, each in classical_costs(emulation, **threshold).items():
-        rows.append(["classical", "–", f"{method}, operations", *mean_cells(emulation, each)[1], "–", "–", "–"])
-    return tables.table(["solver", "encoding", "readout", *size_headings(emulation), *QUANTILES], rows)
-
-
-def size_headings(emulation: Emulation) -> list[str]:
-    """Of the columns."""
-    return [f"n = {n}" for n in emulation.sizes]
-
-
-def convention_table(emulation: Emulation) -> str:
-    """The cheapest sparsified way with each readout, and the diagonal algorithm, by what k* is divided by.
-
-    Where a solver needs no query the two are one.
-    """
-    rows, free = [], without_queries(emulation)
-    for convention, readout in itertools.product(emulation.axes["conventions"], emulation.axes["readouts"]):
-        chosen = {"convention": convention}
-        by_way = quantum_costs(emulation, **chosen)
-        best, values = cheapest({key: each for key, each in by_way.items() if key[2] == readout})
-        ways: list[tuple[str, Any, Sequence[Array], Callable[..., Any]]] = []
-        if best and not free:
-            ways.append((", ".join(best[:2]), best, values, quantum_costs))
-        same = "".join(f", and {', '.join(way)}" for way in sorted(free))
-        ways.append((f"none, diagonal{same}", readout, diagonal_costs(emulation, **chosen)[readout], diagonal_costs))
-        for name, key, each, function in ways:
-            spread = {s: function(emulation, statistic=s, **chosen) for s in QUANTILES}
-            rows.append([convention, readout, name, *mean_cells(emulation, each)[1], *quantiles(spread, key)])
-    return tables.table(["k* divided by", "readout", "solver", *size_headings(emulation), *QUANTILES], rows)
-
-
-def accuracy_table(emulation: Emulation) -> str:
-    """Accuracies of the emulated predictions, and of those that training.py makes of the same numbers."""
+    emulation, results = experiment.kinds["emulation"], experiment.kinds.get("results")
+    if results is None or readout != "amplitude estimation":
+        return []
+    points = emulation.points_needed.sel(approximation="diagonal", threshold="test median")
+    points = points.isel(n=-1, pattern=0).dropna("trial").values
+    uses = np.mean([uses_of_schedule(point) for point in points])
     rows = []
-    for threshold, label in (("median", "the median"), ("zero", "0")):
-        t = emulation.index(thresholds=threshold)["thresholds"]
-        for row, name in ACCURACIES.items():
-            values = [np.atleast_2d(a[..., t].T).mean(axis=0) for a in emulation.values(name)]
-            rows.append([row, label, *mean_cells(emulation, values)[1]])
-    return tables.table(["prediction", "t", *size_headings(emulation)], rows)
+    larger = results.sel(n=results.n > emulation.n[-1]).post_selection_measurements
+    for size in larger.sel(divisor="training set"):
+        inverse = size.dropna("trial", how="all")  # 1/P
+        w, k = amplified_estimate(1, 1.0, 2, 1 / inverse.values.ravel())
+        n = size.n.item()
+        rows.append([n, inverse.sizes["trial"], round(uses * np.mean(w + 2 * k)), 2 * n])
+    return rows
 
 
-def known_mean(values: Array) -> float:
-    """The mean of what is not NaN; NaN where nothing is."""
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if known.size else np.nan
+def circuit(experiment: Experiment) -> dict[str, Any]:
+    """Gates, depth and queries of one prediction, and how far it is from the emulation."""
+    results = experiment.kinds["circuit"].isel(n=0, trial=0)
+    names = results.approximation.values.tolist()
+    rows, away = [], []
+    for name in names:
+        row, difference = circuit_row(results.sel(approximation=name))
+        rows.append([name, *row])
+        away.append(difference)
+    heading = ["prediction", "qubits", "degree", "gates", "cx", "depth"]
+    heading += [f"queries, {kind}" for kind in results.kind.values]
+    heading += ["p", "P", "o", "largest difference", "same queries"]
+    return {"n": results.n.item(), "largest": max(away), "table": table(heading, rows)}
 
 
-def assumption_table(emulation: Emulation) -> str:
-    """What is assumed, and what it costs where it is not free, at the median.
-
-    Means over trials and patterns; of bits the largest, which is enough for all of them.
-    """
-    t = emulation.index(thresholds="median")["thresholds"]
-    rows = []
-    for assumption, (cost, name) in ASSUMPTIONS.items():
-        cells = ["–"] * len(emulation.sizes)
-        if name and name.startswith("bits_"):  # enough for every trial
-            arrays = [array.reshape(-1, *array.shape[2:]).max(axis=0) for array in emulation.values(name)]
-            cells = [", ".join(map(number, np.atleast_1d(each))) for each in arrays]
-        elif name:
-            arrays = emulation.values(name)
-            if name.startswith(("cost_", "error_")):
-                arrays = [array[:, :, t] for array in arrays]
-            by_size = [a.reshape(-1, a.shape[-1]).T if a.ndim > 2 else a.reshape(1, -1) for a in arrays]
-            cells = [", ".join(number(known_mean(x)) for x in each) for each in by_size]
-        rows.append([assumption, cost, *cells])
-        if name == "accuracy_calibrated":
-            images = [overlap.shape[-1] / 2 for overlap in emulation.values("overlap")]
-            shots = [known_mean(array[:, :, t]) for array in emulation.values("shots_needed")]
-            every = [number(a * b) for a, b in zip(images, shots, strict=True)]
-            rows.append(["", "shots for that t: as many for each image of the set as a prediction has", *every])
-    return tables.table(["assumed", "cost or consequence", *size_headings(emulation)], rows)
-
-
-def local_table(emulation: Emulation) -> str:
-    """The local solver at the median's threshold: where it applies, what it reads, and how well it predicts."""
-    t = emulation.index(thresholds="median")["thresholds"]
-    rows = [["rows that dominate", *(number(float(np.mean(a))) for a in emulation.values("dominant_rows"))]]
-    every = (np.mean(a == 1) for a in emulation.values("dominant_rows"))
-    rows.append(["share of K~ whose rows all dominate", *(number(float(share)) for share in every)])
-    radius = emulation.values("jacobi_radius")
-    rows.append(["largest spectral radius of D^-1 K~ - 1", *(number(float(np.nanmax(a))) for a in radius)])
-    lengths = [array[:, :, t] for array in emulation.values("local_length")]
-    rows.append(["share of K~ averaged below: radius < 1", *(number(float(np.mean(np.isfinite(a)))) for a in lengths)])
-    for label, name in (
-        ("terms beyond the first", "local_length"),
-        ("entries of K~ read for one w_i", "local_entries"),
-        ("error of w", "local_error"),
-        ("accuracy with it", "local_accuracy"),
-        ("accuracy without", "accuracy_noiseless"),
-    ):
-        values = [
-            np.where(np.isfinite(n), a[:, :, t], np.nan) for a, n in zip(emulation.values(name), lengths, strict=True)
-        ]
-        rows.append([label, *(number(float(np.nanmean(a))) if np.isfinite(a).any() else "–" for a in values)])
-    return tables.table(["local solver", *size_headings(emulation)], rows)
-
-
-def crossing_table(found: Mapping[tuple[str, str, float], Crossing]) -> str:
-    """A row for each quantum cost and each worth of a query, a column for each classical one; a dash for no rival."""
-    classical = list(dict.fromkeys(c for _, c, _ in found))
-    rows = [
-        [q, f"{worth:g}", *(str(found.get((q, c, worth), "–")) for c in classical)]
-        for q, worth in dict.fromkeys((q, worth) for q, _, worth in found)
-    ]
-    return tables.table(["quantum", "operations a query", *classical], rows)
-
-
-CONDITIONS = """\
-[quantum/README.md](../quantum/README.md) names the solvers, the encodings and the readouts, and where they come from.
-Queries to K~, to k* and to y of one prediction. t is the median of the test set. k* is divided by the training
-matrix's largest off-diagonal entry, which is known: P is of k* clipped by that. Shots and accuracies are of k*
-divided by k_thresh; “a divisor of k* is known” below says what the other one changes. A readout goes on until it has
-99 % of the noiseless accuracy: 0.980 where that is 0.990. Shots are found to the unit; amplitude estimation's
-schedule about doubles from one length to the next. For shots k* is loaded first, so that runs which lose it do not
-pay for the solver; amplitude estimation pays for both in every use. “All entries” is k*'w at its own median, about as
-accurate (see below), for which |k*| is not needed; o itself would take 4n operations. Means over test images and
-trials ± 95 %, then quantiles over the test images at the largest n. The series in E is left out where it does not
-converge for every K̃.
-
-The sparse oracle's block encoding divides by s max|K~|, so that κ grows by nearly s even where K~ is nearly diagonal:
-that part of its cost is one of the encoding, not of the problem. I + E takes the diagonal apart. “Kernel reflection,
-norm unknown” and “adiabatic” are expected numbers of measured repetitions, from published counts and not emulated
-step by step. They can't stand in one branch of a Hadamard test, so that their rows are lower bounds; they have no
-inverse, and so no amplitude estimation.
-"""
-CONVENTIONS = """\
-The cheapest ways by what k* is divided by: the largest off-diagonal entry of the training matrix, known (*training*);
-that of all test images, which no algorithm knows (*test block*); *k_thresh*, known. Conditions and ± as above.
-"""
-NORMALISED = """\
-The state |k*> has norm 1, so that the median of o = <k*|w> ranks the test images otherwise than training.py's k*'w,
-and the diagonal algorithm's state is |w> = |y>, not y_i/K_ii. Accuracies without noise; those of k*'w and of y_i/K_ii
-are training.py's:
-"""
-CROSSING = """\
-From this n on a quantum prediction would cost less than a classical one, if storing k* in QRAM cost nothing (95 %
-bounds in brackets). Storing it takes n kernel evaluations, which “all entries” pays as well. So where w is known a
-quantum prediction can save 2n operations at most, and those evaluations stay. A sampler evaluates fewer than n.
-Conditions as above: t is the median, k* is divided by what the training matrix gives, 99 % of the noiseless accuracy.
-All is extrapolated from the sizes above. “The data do not say”: the bounds exclude no n beyond twice the largest one
-above, or only those at which the three queries of one run would cost more. “Sampled by w²”: not against the sampler
-of this column, but against one that draws i by |w_i|^2 and is given the norm of k*. If both cost nothing, its reads
-take two operations and have a shot's variance, and a shot takes three queries or more. That equal variances need
-equal numbers is not proved: k_i/w_i has no bound. A dash: no linear system is solved, so that no solver is a rival.
-"""
-
-
-LARGER = """\
-Larger n, not emulated: P is measured there as well, and the readout is taken to use the preparation as often as at
-the largest n above. The table before needs a fit of P; this one does not, but has no intervals.
-Queries by amplitude estimation, products of means, and what reading all entries takes:
-"""
-NO_SYSTEM = """\
-No entry of K̃ is needed here: the diagonal apart, what is left is so small that |y> is the solution within ε, if |E|
-is known. That is the series in E of degree 0. The other solvers below ask for entries all the same, and cost more. So
-this network at this depth is no evidence for a speedup by inverting K̃ on a quantum computer. What is left is an
-inner product of k* with y.
-"""
-
-
-def larger_table(emulation: Emulation, results: Mapping[str, Array]) -> str:
-    """The diagonal algorithm at the sizes of `results`, {prefix}_results.npz, from the largest emulated one on."""
-    t, last = emulation.index(thresholds="median")["thresholds"], emulation.sizes[-1]
-    points = np.concatenate([record["points_needed_diagonal"][[t]] for record in emulation.records[last]])
-    uses, rows = np.mean([uses_of_schedule(p) for p in points]), []
-    for s, n in enumerate(results["data_sizes"].astype(int)):
-        measured = results["post_selection_measurements_training"][s][results["computed"][s]]  # 1/P, [trials, test]
-        if n >= last and len(measured):
-            w, k = amplified_estimate(1, 1.0, 2, 1 / measured.ravel())
-            queries = np.reshape(w + 2 * k, measured.shape).mean(axis=1)
-            mean = queries.mean()
-            rows.append([str(n), str(len(measured)), number(mean), f"{uses * mean:.0f}", str(2 * n)])
-    return tables.table(["n", "trials", "queries a use", "queries a prediction", "operations classically, 2n"], rows)
-
-
-def report(emulation: Emulation, fit: Any, results: Mapping[str, Array] | None = None) -> str:
-    """All tables of one network. results: the arrays of {prefix}_results.npz, for larger n."""
-    curves = "".join(f"- {curve}: {what}\n" for curve, (what, _) in summary(emulation).items())
-    few = f"Not judged: fewer than {FEWEST_SIZES} sizes.\n"
-    parts = [
-        ("Cheapest over all sizes:\n", curves),
-        (CONDITIONS, cost_table(emulation)),
-        (CONVENTIONS, convention_table(emulation)),
-        (NORMALISED, accuracy_table(emulation)),
-        ("The classical local solver, its series' length from the spectral radius:\n", local_table(emulation)),
-        ("What is assumed:\n", assumption_table(emulation)),
-        (CROSSING, crossing_table(crossings(emulation, fit)) if len(emulation.sizes) >= FEWEST_SIZES else few),
-    ]
-    if without_queries(emulation):
-        parts.insert(1, (NO_SYSTEM, ""))
-        if results is not None and results["data_sizes"].max() > emulation.sizes[-1]:
-            parts.append((LARGER, larger_table(emulation, results)))
-    return "\n".join(itertools.chain(*parts))
+def circuit_row(results: xr.Dataset) -> tuple[list[str], float]:
+    """What is counted and measured of one circuit; its largest difference from the emulation."""
+    built, emulated = results.sel(source="circuit"), results.sel(source="emulated")
+    names = ["success_probability", "post_selection_probability", "overlap"]
+    away = max(abs(built[name] - emulated[name]).item() for name in names)
+    gates = [results.gate_count, results.gates.sel(gate="cx"), results.depth]
+    counts = [built.qubits, emulated.degree, *gates, *built.queries]
+    row = [f"{count.item():,.0f}" for count in counts]
+    row += [f"{built[name].item():.4f}" for name in names]
+    same = bool((built.queries == emulated.queries).all())
+    return [*row, f"{away:.0e}", "yes" if same else "no"], away

@@ -16,15 +16,19 @@ Matrix: TypeAlias = "NDArray[np.float64] | scipy.sparse.csr_array"
 
 MOST_BITS = 60
 
-ASSUMPTIONS = {  # what is assumed free or known, and the array that says what it costs where it is not
+# What is assumed free or known, and the array that says what it costs where it is not.
+ASSUMPTIONS = {
     "QRAM holds k*": ("kernel evaluations to write it, for every prediction", "qram_writes"),
-    "an oracle gives places and values of K~'s entries": (
-        "most entries in a row of K~, each a kernel evaluation to store once", "sparsity"
+    "an oracle gives places and values of K̃'s entries": (
+        "most entries in a row of K̃, each a kernel evaluation to store once", "sparsity"
     ),
-    "K~ has exact entries": ("bits an entry for 99 % of the accuracy in every trial", "bits_matrix"),
+    "K̃ has exact entries": (
+        "bits an entry for 99 % of the accuracy in every trial", "bits_matrix"
+    ),
     "k* has exact entries": ("bits an entry for the same, by convention", "bits_test"),
     "t is known": (
-        "accuracy with t from half of the test images: with exact overlaps, with the shots of a prediction for each",
+        "accuracy with t from half of the test images: with exact overlaps, "
+        "with the shots of a prediction for each",
         "accuracy_calibrated",
     ),
     "the smallest eigenvalue is known": (
@@ -36,29 +40,36 @@ ASSUMPTIONS = {  # what is assumed free or known, and the array that says what i
     "the norm of H^-1 y is known (kernel reflection)": (
         "queries if it is not: factor, by encoding", "cost_norm_unknown"
     ),
-    "the norm of E is known (series in E)": ("degree; if only the bound beta on it is known", "cost_degrees"),
-    "d and beta are known (I + E)": ("queries of QSVT by the sparse oracle alone: factor", "cost_one_norm"),
+    "the norm of E is known (series in E)": (
+        "degree; if only the bound beta on it is known", "cost_degrees"
+    ),
+    "d and beta are known (I + E)": (
+        "queries of QSVT by the sparse oracle alone: factor", "cost_one_norm"
+    ),
     "a divisor of k* is known": (
-        "accuracy if entries above the training matrix's largest are clipped: at 0, at the median", "accuracy_clipped"
+        "accuracy if entries above the training matrix's largest are clipped",
+        "accuracy_clipped",
     ),
     "P/p is known (balance)": (
-        "accuracy if it is wrong by a factor of 2, which makes o 0.943 times as large: at 0, at the median",
+        "accuracy if it is wrong by a factor of 2, which makes o 0.943 times as large",
         "accuracy_unbalanced",
     ),
     "P is known (amplification)": (
-        "queries to k* if only the smallest P is known, by fixed-point amplification: factor, by convention",
+        "queries to k* if only the smallest P is known, by fixed-point amplification: factor, "
+        "by convention",
         "cost_fixed_point",
     ),
     "p is known (amplification), gates have no errors": ("not emulated", None),
 }  # fmt: skip
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Entries of so many bits
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def bits_needed(accuracy_at: Callable[[int], float], goal: float, most: int) -> float:
-    """Smallest b from which on entries of b bits reach the `goal`; four in a row count as from which on; inf if none.
+    """Smallest b from which on entries of b bits reach the `goal`; four in a row count as from
+    which on; inf if none.
 
     accuracy_at: of entries rounded to b bits.
     """
@@ -80,9 +91,15 @@ def rounded(values: Matrix, bits: int, scale: float) -> Matrix:
 
 
 def bits_of_matrix(
-    matrix: Matrix, solve: Callable[[Matrix], Array], kernel_test: Array, label: Array, t: float, goal: float
+    matrix: Matrix,
+    solve: Callable[[Matrix], Array],
+    kernel_test: Array,
+    label: Array,
+    t: float,
+    goal: float,
 ) -> float:
-    """Fewest bits of K~'s entries, relative to the largest, that keep the accuracy at t at the `goal`.
+    """Fewest bits of K~'s entries, relative to the largest, that keep the accuracy at t at the
+    `goal`.
 
     solve: unit-norm weights [n] of a matrix; kernel_test: k* [test, n].
     """
@@ -94,8 +111,10 @@ def bits_of_matrix(
     return bits_needed(accuracy, goal, MOST_BITS)
 
 
-def bits_of_test(kernel_test: Array, scale: float, state: Array, label: Array, t: float, goal: float) -> float:
-    """Fewest bits of k*'s entries, relative to `scale`, that keep the accuracy at t at the `goal`."""
+def bits_of_test(
+    kernel_test: Array, scale: float, state: Array, label: Array, t: float, goal: float
+) -> float:
+    """Fewest bits of k*'s entries, relative to `scale`, that keep the accuracy at the `goal`."""
 
     def accuracy(b: int) -> float:
         return readout.noiseless_accuracy(cosines(rounded(kernel_test, b, scale), state), label, t)
@@ -109,44 +128,80 @@ def cosines(kernel_test: Array, state: Array) -> Array:
     return kernel_test @ state / np.where(norms > 0, norms, 1)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Numbers that nobody knows beforehand
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
-def calibrated_accuracy(overlap: Array, label: Array, shots: float, rng: np.random.Generator) -> Array:
-    """Accuracy on every second test image at a threshold that the others, a calibration set, give. -> [2]
+def calibrated_threshold(overlap: Array, calibration: NDArray[np.bool_]) -> float:
+    """Threshold of a single prediction: the median of the overlaps of the calibration half, both
+    classes alike. [test]
 
-    The threshold is the median of the calibration set's overlaps, exact ones or (second) estimated by `shots` shots.
+    It needs no labels, and is at least as good as the most accurate threshold of that half, which
+    rests on few images.
     """
-    calibration, test = slice(0, None, 2), slice(1, None, 2)
+    return float(np.median(overlap[calibration]))
+
+
+def drawn_threshold(
+    overlap: Array, calibration: NDArray[np.bool_], shots: float, rng: np.random.Generator
+) -> float:
+    """The same from `shots` shots for each image of the calibration half."""
     shots = int(min(shots, readout.MOST_SHOTS))
-    known = float(np.median(overlap[calibration]))
-    ones = rng.binomial(shots, np.clip((1 + overlap[calibration]) / 2, 0, 1))
-    estimated = float(np.median(2 * ones / shots - 1))
+    chance = np.clip((1 + overlap[calibration]) / 2, 0, 1)
+    return float(np.median(2 * rng.binomial(shots, chance) / shots - 1))
+
+
+def calibration_queries(queries: Array, calibration: NDArray[np.bool_], shots: float) -> float:
+    """Queries of `drawn_threshold`, once for all predictions. queries: of a shot of each image
+    [test]
+    """
+    return float(shots * queries[calibration].sum())
+
+
+def calibrated_accuracy(
+    overlap: Array, label: Array, shots: float, rng: np.random.Generator
+) -> Array:
+    """Accuracy on every second test image at a threshold that the others, a calibration set, give.
+    -> [2]
+
+    The threshold is the median of the calibration set's overlaps, exact ones or (second) estimated
+    by `shots` shots.
+    """
+    calibration = np.arange(len(overlap)) % 2 == 0
+    known = calibrated_threshold(overlap, calibration)
+    estimated = drawn_threshold(overlap, calibration, shots, rng)
+    shots = int(min(shots, readout.MOST_SHOTS))
     return np.array([
-        readout.noiseless_accuracy(overlap[test], label[test], known),
-        readout.accuracy_of_shots(overlap[test], label[test], estimated, shots),
+        readout.noiseless_accuracy(overlap[~calibration], label[~calibration], known),
+        readout.accuracy_of_shots(overlap[~calibration], label[~calibration], estimated, shots),
     ])  # fmt: skip
 
 
 def unbalanced(overlap: Array, wrong: float = 2) -> Array:
-    """What the Hadamard test gives for o if P/p is taken `wrong` times too large or too small. [test]
+    """What the Hadamard test gives for o if P/p is taken `wrong` times too large or too small.
+    [test]
 
-    With a^2 p = wrong b^2 P the kept state is not half and half, and o becomes 2 sqrt(wrong)/(1 + wrong) times o.
+    With a^2 p = wrong b^2 P the kept state is not half and half, and o becomes 2 sqrt(wrong)/(1 +
+    wrong) times o.
     """
     return overlap * 2 * math.sqrt(wrong) / (1 + wrong)
 
 
 def unknown_numbers(
-    encodings: dict[str, solvers.Encoding], epsilons: Array, uses: Array, p: Array, post_selection: Array
+    encodings: dict[str, solvers.Encoding],
+    epsilons: Array,
+    uses: Array,
+    p: Array,
+    post_selection: Array,
 ) -> dict[str, Array]:
     """What it costs not to know |H^-1 y|, |E|, d and beta, or P; all by threshold first.
 
-    uses, p: of runs [t, solvers, encodings]; post_selection: P [conventions, test]. cost_norm_unknown [t, encodings],
-    cost_one_norm [t, 1], cost_fixed_point [t, conventions] are factors; cost_degrees [t, 2] are degrees of the series
-    in E, by |E| and by beta. Fixed-point amplification (Yoder, Low, Chuang, arXiv:1409.3305) of all P >= P_min within
-    epsilon takes ln(2/epsilon)/sqrt(P_min) uses; `readout.full_rounds`, which knows P, 2m + 1.
+    uses, p: of runs [t, solvers, encodings]; post_selection: P [conventions, test].
+    cost_norm_unknown [t, encodings], cost_one_norm [t, 1], cost_fixed_point [t, conventions] are
+    factors; cost_degrees [t, 2] are degrees of the series in E, by |E| and by beta. Fixed-point
+    amplification (Yoder, Low, Chuang, arXiv:1409.3305) of all P >= P_min within epsilon takes
+    ln(2/epsilon)/sqrt(P_min) uses; `readout.full_rounds`, which knows P, 2m + 1.
     """
     at = {name: solvers.SOLVERS.index(name) for name in solvers.SOLVERS}
     qsvt = uses[:, at["QSVT"]] / np.sqrt(p[:, at["QSVT"]])  # [t, encodings]
@@ -155,28 +210,41 @@ def unknown_numbers(
     if split and split.beta < 1:
         degrees[:, 0] = uses[:, at["series in E"], solvers.ENCODINGS.index("I + E")]
         beta = max(split.beta, np.finfo(float).eps)
-        degrees[:, 1] = [solvers.perturbation_degree(beta, solvers.relative_error(epsilon)) for epsilon in epsilons]
+        degrees[:, 1] = [
+            solvers.perturbation_degree(beta, solvers.relative_error(epsilon))
+            for epsilon in epsilons
+        ]
     known = np.mean(2 * readout.full_rounds(post_selection) + 1, axis=1)  # [conventions]
     fixed = np.log(2 / epsilons)[:, None] / np.sqrt(post_selection.min(axis=1))
     return {
-        "cost_norm_unknown": uses[:, at["kernel reflection, norm unknown"]] / uses[:, at["kernel reflection"]],
+        "cost_norm_unknown": uses[:, at["kernel reflection, norm unknown"]]
+        / uses[:, at["kernel reflection"]],
         "cost_degrees": degrees,
         "cost_one_norm": qsvt[:, :1] / qsvt[:, 1:],
         "cost_fixed_point": np.maximum(fixed / known, 1),
     }
 
 
-def misjudged_eigenvalue(encodings: dict[str, solvers.Encoding], epsilons: Array, exact: Array) -> tuple[Array, Array]:
-    """QSVT where the smallest eigenvalue is taken for half of what it is, or for twice: cost and error. -> [2, 2] each
+def misjudged_eigenvalue(
+    encodings: dict[str, solvers.Encoding], epsilons: Array, exact: Array
+) -> tuple[Array, Array]:
+    """QSVT where the smallest eigenvalue is taken for half of what it is, or for twice: cost and
+    error. -> [2, 2] each
 
     The cost is relative to the right one, amplified: uses/sqrt(p). By threshold and encoding.
     """
     cost, error = np.full((2, len(epsilons), len(solvers.ENCODINGS)), np.nan)
     for e, encoding in enumerate(encodings.values()):
         for t, epsilon in enumerate(epsilons):
-            kappas = [encoding.kappa * factor for factor in (0.5, 1, 2)]
-            wrong = [replace(encoding, kappa=max(kappa, solvers.LEAST_KAPPA)) for kappa in kappas]
-            high, right, low = (solvers.prepare("QSVT", each, epsilon) for each in wrong)
-            cost[t, e] = low.uses / right.uses * math.sqrt(right.success_probability / low.success_probability)
+            taken = [
+                replace(encoding, kappa=max(encoding.kappa * factor, solvers.LEAST_KAPPA))
+                for factor in (0.5, 1, 2)
+            ]
+            high, right, low = (solvers.prepare("QSVT", each, epsilon) for each in taken)
+            cost[t, e] = (
+                low.uses
+                / right.uses
+                * math.sqrt(right.success_probability / low.success_probability)
+            )
             error[t, e] = np.linalg.norm(high.state - exact)
     return cost, error

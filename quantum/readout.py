@@ -1,12 +1,15 @@
-"""From two prepared states to the sign of o - t, o = <k*|w>: shots of the Hadamard test, amplification, estimation.
+"""From two prepared states to the sign of o - t, o = <k*|w>: shots of the Hadamard test,
+amplification, estimation.
 
-The Hadamard test prepares a|0>U_w|0> + b|1>U_k|0>, where U_w succeeds with probability p and U_k with P, each by a
-flag. With a^2 p = b^2 P the kept state is (|0>|w> + |1>|k*>)/sqrt(2), whatever p and P, and a Hadamard gate on the
-first qubit gives 0 with probability (1 + o)/2. A run is kept with probability 2pP/(p + P), so that a shot takes
-(1/p + 1/P)/2 runs. U_k comes first, and its flag is measured before U_w begins: that happens in (1 + p)/(2p) runs a
-shot. Amplifying the two flags apart puts the amplified p' and P' in their places.
+The Hadamard test prepares a|0>U_w|0> + b|1>U_k|0>, where U_w succeeds with probability p and U_k
+with P, each by a flag. With a^2 p = b^2 P the kept state is (|0>|w> + |1>|k*>)/sqrt(2), whatever p
+and P, and a Hadamard gate on the first qubit gives 0 with probability (1 + o)/2. A run is kept with
+probability 2pP/(p + P), so that a shot takes (1/p + 1/P)/2 runs. U_k comes first, and its flag is
+measured before U_w begins: that happens in (1 + p)/(2p) runs a shot. Amplifying the two flags apart
+puts the amplified p' and P' in their places.
 
-Sources: [BHMT] Brassard, Hoyer, Mosca, Tapp, quant-ph/0005055. [Suzuki] Suzuki et al., arXiv:1904.10246.
+Sources: [BHMT] Brassard, Hoyer, Mosca, Tapp, quant-ph/0005055. [Suzuki] Suzuki et al.,
+arXiv:1904.10246.
 """
 
 import math
@@ -23,17 +26,22 @@ SHOTS_A_POINT = 24  # of amplitude estimation, at each number of rounds
 MOST_POINTS = 20  # rounds up to 2^18
 POINTS_EVERYWHERE = 6  # the likelihood of few points has several peaks: all angles are looked at
 REPETITIONS = 10  # times that every test image is read out by amplitude estimation
-AMPLIFIED_ENOUGH = 0.9  # a success probability that is left as it is: one round would triple the uses
-LEAST_KEPT = 0.4  # below, amplitude estimation is worse than `uses_for_kept_part` says, and is not allowed
+AMPLIFIED_ENOUGH = (
+    0.9  # a success probability that is left as it is: one round would triple the uses
+)
+LEAST_KEPT = (
+    0.4  # below, amplitude estimation is worse than `uses_for_kept_part` says, and is not allowed
+)
 AMPLIFICATION_STEPS = 25  # numbers of rounds that are tried, from none to full amplification
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Shots
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def probability_above(overlap: Array, t: ArrayLike, shots: ArrayLike) -> Array:
-    """Probability that M shots put their estimate of o above t; an estimate that equals t counts half. [...]
+    """Probability that M shots put their estimate of o above t; an estimate that equals t counts
+    half. [...]
 
     The estimate is 2 x/M - 1, x of the binomial distribution of M tosses with (1 + o)/2.
     """
@@ -55,7 +63,9 @@ def upper_tail(least: Array, m: Array, chance: Array) -> Array:
 
 
 def accuracy_of_shots(overlap: Array, label: Array, t: float, shots: float) -> float:
-    """Expected share of test images whose sign of o - t is right after that many shots each. [test], [test]"""
+    """Expected share of test images whose sign of o - t is right after that many shots each.
+    [test], [test]
+    """
     above = probability_above(overlap, t, shots)
     return float(np.mean(np.where(label > 0, above, 1 - above)))
 
@@ -66,10 +76,12 @@ def noiseless_accuracy(overlap: Array, label: Array, t: float) -> float:
 
 
 def shots_needed(overlap: Array, label: Array, t: float, share: float) -> float:
-    """Smallest M from which on M shots have `share` of the noiseless accuracy; inf above MOST_SHOTS.
+    """Smallest M from which on M shots have `share` of the noiseless accuracy; inf above
+    MOST_SHOTS.
 
-    Looked for on a grid of five a decade, from above, then by bisection between two of its points, so up to the
-    steps that few shots make. Says nothing where the noiseless accuracy is near a half: one shot has as much.
+    Looked for on a grid of five a decade, from above, then by bisection between two of its points,
+    so up to the steps that few shots make. Says nothing where the noiseless accuracy is near a
+    half: one shot has as much.
     """
     goal = share * noiseless_accuracy(overlap, label, t)
 
@@ -91,9 +103,9 @@ def shots_needed(overlap: Array, label: Array, t: float, share: float) -> float:
     return float(above)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # What a shot costs
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def runs_per_shot(p: ArrayLike, post_selection: ArrayLike) -> Array:
@@ -104,8 +116,8 @@ def runs_per_shot(p: ArrayLike, post_selection: ArrayLike) -> Array:
 def uses_per_shot(p: ArrayLike, post_selection: ArrayLike) -> tuple[Array, Array]:
     """How often a shot prepares |w>, [...] as p, and |k*>, [...] as both.
 
-    U_k in every run. With a^2 = P/(p + P), b^2 = p/(p + P), its flag lets a^2 + b^2 P = P (1 + p)/(p + P) of them
-    pass to U_w: the branch that does not load k* always does.
+    U_k in every run. With a^2 = P/(p + P), b^2 = p/(p + P), its flag lets a^2 + b^2 P = P (1 +
+    p)/(p + P) of them pass to U_w: the branch that does not load k* always does.
     """
     p = np.asarray(p)
     runs = runs_per_shot(p, post_selection)
@@ -113,39 +125,53 @@ def uses_per_shot(p: ArrayLike, post_selection: ArrayLike) -> tuple[Array, Array
 
 
 def amplified(probability: ArrayLike, rounds: ArrayLike) -> Array:
-    """Success probability after that many rounds of amplification, sin^2((2m + 1) asin sqrt p), [BHMT]. [...]"""
+    """Success probability after that many rounds of amplification, sin^2((2m + 1) asin sqrt p),
+    [BHMT]. [...]
+    """
     return np.sin((2 * np.asarray(rounds) + 1) * np.arcsin(np.sqrt(probability))) ** 2
 
 
 def full_rounds(probability: ArrayLike) -> Array:
-    """Rounds after which a known success probability is one exactly, [BHMT] section 2.1: ceil(pi/(4 theta) - 1/2).
+    """Rounds after which a known success probability is one exactly, [BHMT] section 2.1: ceil(pi/(4
+    theta) - 1/2).
 
-    The last round is made a little weaker. A probability of AMPLIFIED_ENOUGH is left as it is, with no round.
+    The last round is made a little weaker. A probability of AMPLIFIED_ENOUGH is left as it is, with
+    no round.
     """
     theta = np.arcsin(np.sqrt(probability))
-    return np.where(np.asarray(probability) >= AMPLIFIED_ENOUGH, 0, np.ceil(np.pi / (4 * theta) - 0.5 - 1e-9))
+    return np.where(
+        np.asarray(probability) >= AMPLIFIED_ENOUGH, 0, np.ceil(np.pi / (4 * theta) - 0.5 - 1e-9)
+    )
 
 
 def amplifications(p: float, post_selection: Array) -> tuple[Array, Array, Array, Array]:
     """What may be chosen: uses and kept part of |w>, [w, 1, 1] each, and of |k*>, [k, test] each.
 
-    m rounds use a preparation or its inverse 2m + 1 times. From no round to full amplification, which is exact.
-    post_selection: [test].
+    m rounds use a preparation or its inverse 2m + 1 times. From no round to full amplification,
+    which is exact. post_selection: [test].
     """
     steps = np.linspace(0, 1, AMPLIFICATION_STEPS)
     rounds_w = np.unique(np.round(steps * full_rounds(p)))[:, None, None]
     rounds_k = np.round(steps[:, None] * full_rounds(post_selection))
     kept_w, kept_k = amplified(p, rounds_w), amplified(post_selection, rounds_k)
-    kept_w[-1], kept_k[-1] = (np.where(m[-1] > 0, 1, kept[-1]) for m, kept in ((rounds_w, kept_w), (rounds_k, kept_k)))
+    kept_w[-1], kept_k[-1] = (
+        np.where(m[-1] > 0, 1, kept[-1]) for m, kept in ((rounds_w, kept_w), (rounds_k, kept_k))
+    )
     return 2 * rounds_w + 1, kept_w, 2 * rounds_k + 1, kept_k
 
 
 def cheapest_uses(
-    uses: Callable[..., tuple[Array, Array]], cost_w: float, p: float, cost_k: float, post_selection: Array
+    uses: Callable[..., tuple[Array, Array]],
+    cost_w: float,
+    p: float,
+    cost_k: float,
+    post_selection: Array,
 ) -> tuple[Array, Array]:
-    """Uses of the preparations of |w> and |k*> with the amplification of both that costs least. [test], [test]
+    """Uses of the preparations of |w> and |k*> with the amplification of both that costs least.
+    [test], [test]
 
-    uses: the two, from what `amplifications` returns. cost_w, cost_k: of one use. post_selection: [test].
+    uses: the two, from what `amplifications` returns. cost_w, cost_k: of one use. post_selection:
+    [test].
     """
     times_w, kept_w, times_k, kept_k = amplifications(p, post_selection)
     uses_w, uses_k = uses(times_w, kept_w, times_k, kept_k)
@@ -155,7 +181,9 @@ def cheapest_uses(
     return uses(times_w[w, 0, 0], kept_w[w, 0, 0], times_k[k, test], kept_k[k, test])
 
 
-def amplified_shot(cost_w: float, p: float, cost_k: float, post_selection: Array) -> tuple[Array, Array]:
+def amplified_shot(
+    cost_w: float, p: float, cost_k: float, post_selection: Array
+) -> tuple[Array, Array]:
     """How often a shot uses the preparations of |w> and |k*>, by `cheapest_uses`. [test], [test]"""
 
     def uses(times_w: Array, kept_w: Array, times_k: Array, kept_k: Array) -> tuple[Array, Array]:
@@ -165,21 +193,24 @@ def amplified_shot(cost_w: float, p: float, cost_k: float, post_selection: Array
     return cheapest_uses(uses, cost_w, p, cost_k, post_selection)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Amplitude estimation by maximum likelihood
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def uses_for_kept_part(runs: ArrayLike) -> Array:
     """How many times more uses estimation takes where only K = 1/runs of them is kept. [...]
 
-    Outcome 0 then has K (1 + o)/2, K = 2pP/(p + P) known, instead of (1 + o)/2, so that o has sqrt(2/K - 1) times the
-    error for the same uses, about o = 0, where all overlaps are; the error falls as one over the uses.
+    Outcome 0 then has K (1 + o)/2, K = 2pP/(p + P) known, instead of (1 + o)/2, so that o has
+    sqrt(2/K - 1) times the error for the same uses, about o = 0, where all overlaps are; the error
+    falls as one over the uses.
     """
     return np.sqrt(2 * np.asarray(runs) - 1)
 
 
-def amplified_estimate(cost_w: float, p: float, cost_k: float, post_selection: Array) -> tuple[Array, Array]:
+def amplified_estimate(
+    cost_w: float, p: float, cost_k: float, post_selection: Array
+) -> tuple[Array, Array]:
     """The same for a use of the whole preparation, times what its kept part costs. [test], [test]
 
     Both branches are in one unitary, which pays for both.
@@ -199,12 +230,20 @@ def schedule(points: int) -> NDArray[np.int64]:
 
 
 def uses_of_schedule(points: float) -> float:
-    """Uses of the preparation by SHOTS_A_POINT shots at each point: m rounds take 2m + 1. inf for inf points."""
-    return float(SHOTS_A_POINT * np.sum(2 * schedule(int(points)) + 1)) if math.isfinite(points) else math.inf
+    """Uses of the preparation by SHOTS_A_POINT shots at each point: m rounds take 2m + 1. inf for
+    inf points.
+    """
+    return (
+        float(SHOTS_A_POINT * np.sum(2 * schedule(int(points)) + 1))
+        if math.isfinite(points)
+        else math.inf
+    )
 
 
 def draw_hits(overlap: Array, rounds: int, rng: np.random.Generator) -> Array:
-    """How many of SHOTS_A_POINT shots give 0: each with sin^2((2m + 1) theta), sin^2(theta) = (1 + o)/2. [...]"""
+    """How many of SHOTS_A_POINT shots give 0: each with sin^2((2m + 1) theta), sin^2(theta) = (1 +
+    o)/2. [...]
+    """
     theta = np.arcsin(np.sqrt(np.clip((1 + overlap) / 2, 0, 1)))
     return rng.binomial(SHOTS_A_POINT, np.sin((2 * rounds + 1) * theta) ** 2).astype(float)
 
@@ -216,12 +255,16 @@ def log_likelihood(theta: Array, hits: Array, rounds: NDArray[np.int64]) -> Arra
     total = np.zeros(theta.shape)
     for count, m in zip(hits, rounds, strict=True):
         chance = np.clip(np.sin((2 * m + 1) * theta) ** 2, 1e-12, 1 - 1e-12)
-        total += count[..., None] * np.log(chance) + (SHOTS_A_POINT - count)[..., None] * np.log1p(-chance)
+        total += count[..., None] * np.log(chance) + (SHOTS_A_POINT - count)[..., None] * np.log1p(
+            -chance
+        )
     return total
 
 
 def refine(theta: Array, reach: float, hits: Array, rounds: NDArray[np.int64]) -> Array:
-    """The most likely of 121 angles within `reach` of theta, then of 21 between its neighbours. [...]"""
+    """The most likely of 121 angles within `reach` of theta, then of 21 between its neighbours.
+    [...]
+    """
     for points, width in ((121, reach), (21, reach / 60)):
         grid = np.clip(theta[..., None] + np.linspace(-width, width, points), 0, np.pi / 2)
         best = np.argmax(log_likelihood(grid, hits, rounds), axis=-1)
@@ -230,12 +273,18 @@ def refine(theta: Array, reach: float, hits: Array, rounds: NDArray[np.int64]) -
 
 
 def spread(points: int) -> float:
-    """Standard deviation of theta that the schedule's Fisher information, 4 N sum (2m + 1)^2, allows."""
+    """Standard deviation of theta that the schedule's Fisher information, 4 N sum (2m + 1)^2,
+    allows.
+    """
     return float(1 / np.sqrt(4 * SHOTS_A_POINT * np.sum((2 * schedule(points) + 1.0) ** 2)))
 
 
-def estimates_by_amplitude(overlap: Array, most_points: int, rng: np.random.Generator) -> Iterator[Array]:
-    """Yield the estimates of o [...] by schedules of 1, 2, ... points; a longer one keeps the shorter one's draws."""
+def estimates_by_amplitude(
+    overlap: Array, most_points: int, rng: np.random.Generator
+) -> Iterator[Array]:
+    """Yield the estimates of o [...] by schedules of 1, 2, ... points; a longer one keeps the
+    shorter one's draws.
+    """
     hits, theta = np.empty((0, *overlap.shape)), np.full(overlap.shape, np.pi / 4)
     for points in range(1, most_points + 1):
         rounds = schedule(points)
@@ -250,9 +299,11 @@ def estimates_by_amplitude(overlap: Array, most_points: int, rng: np.random.Gene
 def points_needed(
     overlap: Array, label: Array, thresholds: Array, share: float, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Points of the shortest schedule whose estimates have `share` of the noiseless accuracy, by threshold.
+    """Points of the shortest schedule whose estimates have `share` of the noiseless accuracy, by
+    threshold.
 
-    That schedule and the next one must, in the mean over REPETITIONS draws; inf if none up to MOST_POINTS. -> [2]
+    That schedule and the next one must, in the mean over REPETITIONS draws; inf if none up to
+    MOST_POINTS. -> [2]
     """
     goals = np.array([share * noiseless_accuracy(overlap, label, t) for t in thresholds])
     found, before = np.full(len(goals), np.inf), np.zeros(len(goals), bool)

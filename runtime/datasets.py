@@ -305,6 +305,8 @@ def find_label(dataset: Dataset, text: str) -> int | None:
         is_known = not names or (label < len(names) and names[label] != "")
         return label if is_known else None
     wanted = letters(text)
+    if wanted.isdecimal():  # as of -1
+        return None
     for label, name in enumerate(names):
         if wanted and wanted in map(letters, [name, *name.split("/")]):
             return label
@@ -360,8 +362,8 @@ def add_dataset_options(parser: argparse.ArgumentParser, default: str = "auto") 
     text = f"what the images are: {names} (default: {default})"
     parser.add_argument("--dataset", default=default, type=dataset_name, metavar="NAME", help=text)
     folders = parser.add_mutually_exclusive_group()
-    folders.add_argument("--data-dir", metavar="DIR", help=DATA_DIR_HELP)
-    folders.add_argument("--mnist-dir", metavar="DIR", help=MNIST_DIR_HELP)
+    folders.add_argument("--data-dir", type=folder_name, metavar="DIR", help=DATA_DIR_HELP)
+    folders.add_argument("--mnist-dir", type=folder_name, metavar="DIR", help=MNIST_DIR_HELP)
 
 
 def add_classes_option(parser: argparse.ArgumentParser) -> None:
@@ -377,6 +379,13 @@ def dataset_name(text: str) -> str:
             find_dataset(text)
         except BadInput as error:
             raise argparse.ArgumentTypeError(f"{text}: {error.remedy}") from None
+    return text
+
+
+def folder_name(text: str) -> str:
+    """The value of --data-dir: an empty one would silently mean the default."""
+    if not text:
+        raise argparse.ArgumentTypeError("'': name a folder")
     return text
 
 

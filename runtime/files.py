@@ -108,6 +108,9 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         if os.path.lexists(path) and kind_of(path) != "a file":
             raise BadInput("output", folder, f"run.lock in it is {kind_of(path)}; delete it")
+        if not os.path.lexists(path):  # filelock would take a refusal for another run
+            with contextlib.suppress(FileExistsError):
+                path.open("xb").close()
         lock = filelock.FileLock(path, timeout=0)
         try:
             lock.acquire()
@@ -224,9 +227,7 @@ def give_final_name(partial: Path, path: Path) -> None:
 
 def flush_folder(folder: Path) -> None:
     """Wait until the disk knows the names in a folder, where the system can do that."""
-    with contextlib.suppress(
-        OSError
-    ):  # Windows opens no folders; some file systems don't flush them
+    with contextlib.suppress(OSError):  # Windows opens no folders, some systems flush none
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -326,7 +327,7 @@ def check_hdf5(path: Path, limit: int) -> None:
     """Check an HDF5 (netCDF) file before its values are read, by what it says of itself.
 
     Raises OSError where its arrays unpack to more than `limit` bytes, or lie in other files, to
-    which HDF5 can refer.
+    which HDF5 can refer; a damaged file can raise anything.
     """
     import h5py
 
@@ -336,18 +337,18 @@ def check_hdf5(path: Path, limit: int) -> None:
         seen = set()
         while groups:
             group = groups.pop()
-            seen.add(group.id.__hash__())
+            seen.add(hash(group.id))
             for name in group:
                 if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                     raise refusal(path, f"refers to another file in {name}")
                 member = group[name]
                 if isinstance(member, h5py.Group):
-                    if member.id.__hash__() not in seen:  # groups can contain themselves
+                    if hash(member.id) not in seen:  # groups can contain themselves
                         groups.append(member)
                 elif isinstance(member, h5py.Dataset):
                     if member.external or member.is_virtual:
                         raise refusal(path, f"refers to another file in {name}")
-                    size += member.size * member.dtype.itemsize
+                    size += (member.size or 0) * member.dtype.itemsize
                     check_size(path, size, limit, "unpacks to")
 
 
@@ -409,14 +410,14 @@ class StoredArray:
         if not self.writeable:
             return
         with write_errors_explained(self.path):
-            if isinstance(self.content, mmap.mmap):
-                self.content.flush()
-            else:
+            if isinstance(self.content, bytearray):
                 self.file.seek(self.begin)
                 with memoryview(self.content) as view:
                     self.file.write(view[self.begin :])
                 self.file.flush()
-                os.fsync(self.file.fileno())
+            else:
+                self.content.flush()
+            os.fsync(self.file.fileno())
 
     def close(self) -> None:
         """Flush, and let the file go: it can be renamed. BufferError where a view is kept."""
@@ -427,7 +428,7 @@ class StoredArray:
         """Let the file go."""
         self.array = np.empty(0)
         self.file.close()
-        if isinstance(self.content, mmap.mmap):
+        if not isinstance(self.content, bytearray):
             self.content.close()
 
     def __enter__(self) -> "StoredArray":

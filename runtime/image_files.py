@@ -28,6 +28,7 @@ NPZ_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 NPZ_IGNORED = ("val_images", "val_labels")  # MedMNIST's files hold these too
 LARGEST_NPZ = 4 * 10**9  # bytes: of the file, and of its arrays together
 LARGEST_LABEL = 999
+LARGEST_PIXEL = 1e100  # the square of one, summed over many images, must not overflow
 
 FOREIGN = {  # what is often found in a file's place, by its first bytes
     b"version https://git-lfs": "is a Git LFS pointer, not the file itself; run git lfs pull",
@@ -64,6 +65,8 @@ def open_regular(path: Path, limit: int) -> io.BufferedReader:
             raise UnusableFile("is a folder, not a file")
         if not stat.S_ISREG(status.st_mode):
             raise UnusableFile("is a pipe or a device, not a file")
+        if status.st_size == 0:  # also the system's own files, some of which never end
+            raise UnusableFile("is empty; download it again")
         if status.st_size > limit:
             raise UnusableFile(f"is too large ({status.st_size} bytes, at most {limit} are read)")
         return path.open("rb")
@@ -78,10 +81,8 @@ def reason_of(error: Exception) -> str:
 
 
 def refuse_foreign(content: bytes) -> None:
-    """Raise UnusableFile for a file that is empty or begins as one of another kind."""
+    """Raise UnusableFile for a file that begins as one of another kind."""
     start = content[:1000].lstrip(b"\xef\xbb\xbf \t\r\n")
-    if not start:
-        raise UnusableFile("is empty; download it again")
     for signature, words in FOREIGN.items():
         if start.startswith(signature):
             raise UnusableFile(words)
@@ -239,8 +240,9 @@ def npz_image(name: str, image: NDArray) -> NDArray:
         raise UnusableFile(f"has {name} of type {image.dtype}; use uint8 or float")
     with np.errstate(over="ignore"):  # of long double, found below
         image = image.astype(np.float64)
-    if not np.isfinite(image).all():
-        raise UnusableFile(f"has NaN or infinite values in {name}; leave those images out")
+    if not (np.abs(image) <= LARGEST_PIXEL).all():  # NaN is not either
+        words = f"has NaN or values beyond {LARGEST_PIXEL:g} in {name}"
+        raise UnusableFile(f"{words}; leave those images out")
     return image
 
 

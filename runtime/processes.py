@@ -1,8 +1,9 @@
-"""The processes of one run: who is there, what they tell each other, and how they share out the pairs of images.
+"""The processes of one run: who is there, what they tell each other, and how they share out the
+pairs of images.
 
-One process is the usual case, and then nothing here imports JAX. Several are connected by `jax.distributed`. All of
-them run the same loop over the same trials, and share out the pairs of images of each kernel; process 0 alone reads,
-writes and prints.
+One process is the usual case, and then nothing here imports JAX. Several are connected by
+`jax.distributed`. All of them run the same loop over the same trials, and share out the pairs of
+images of each kernel; process 0 alone reads, writes and prints.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import pickle
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,9 +24,13 @@ from numpy.typing import NDArray
 
 from ntk import BadInput
 from ntk.convolutional import ConvolutionalPairs
+from runtime import streams
+from runtime.files import in_words
+from runtime.streams import command
 
 Value = TypeVar("Value")
 
+note_seconds = 5  # of silence until the others are asked for
 answer_seconds = 60  # that the processes of a run wait for one that does not answer
 run_again = "run it again, all processes of it: what is finished is kept"
 
@@ -86,7 +92,8 @@ def pairs_at_once(pairs: ConvolutionalPairs) -> int:
 def evaluate_pairs(pairs: ConvolutionalPairs, i: NDArray, j: NDArray) -> NDArray[np.float64]:
     """The NTK of the pairs (i, j), shared out to all processes. [m], [m] -> [m]
 
-    An engine that computes on one mesh of all devices shares out by itself; otherwise each process takes a part.
+    An engine that computes on one mesh of all devices shares out by itself; otherwise each process
+    takes a part.
     """
     if pairs.on_mesh or process_count() == 1:
         return pairs.pairs(i, j)
@@ -104,47 +111,126 @@ def check_agreement(values: tuple) -> None:
     digests = gather(np.frombuffer(hashlib.sha256(repr(values).encode()).digest(), np.uint8))
     others = np.flatnonzero((digests != digests[0]).any(axis=1))
     if others.size:
-        remedy = "have other data, options or another version of this program than process 0; start all with the same"
+        what = "have other data, options or another version of this program than process 0"
+        remedy = f"{what}; start all with the same"
         raise BadInput("process_id", " ".join(map(str, others)), remedy)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Finding each other
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def join_processes(coordinator: str | None, processes: int | None, process_id: int | None) -> None:
     """Connect the processes of a run through `jax.distributed`.
 
-    This is process `process_id` of `processes`; process 0 listens at `coordinator`, HOST:PORT. All three None: what
-    Slurm or Open MPI started, or a single process. Raises BadInput where they don't find each other.
+    This is process `process_id` of `processes`; process 0 listens at `coordinator`, HOST:PORT. All
+    three None: what Open MPI or Slurm started, or a single process. Raises BadInput where they
+    can't find each other, and ends this process in one line where some of them don't come.
     """
-    launched = os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ.get("OMPI_COMM_WORLD_SIZE") or "1"
-    if coordinator is None and launched == "1":
-        return
-    where = ("coordinator", coordinator) if coordinator else ("processes", f"{launched}, as launched")
-    if coordinator is not None and process_id:
-        wait_for_coordinator(coordinator)
-    import jax
-
-    flag = f"--{where[0]} {where[1]}"
-    explain_abort(f"{flag}: not all processes came within {answer_seconds} s; start all of them, with the same options")
-    try:
-        jax.distributed.initialize(
-            coordinator, processes, process_id,
-            initialization_timeout=answer_seconds, heartbeat_timeout_seconds=answer_seconds,
-        )  # fmt: skip
-    except (RuntimeError, ValueError) as error:
-        remedy = "name a free port of process 0's host in --coordinator, with --processes and --process-id"
-        raise BadInput(*where, f"{str(error).splitlines()[0]}; {remedy}") from error
+    if coordinator is not None:
+        argument, flag = ("coordinator", coordinator), f"--coordinator {coordinator}"
+        remedy = "start all of them, with the same options"
+        if process_id:
+            wait_for_coordinator(coordinator)
+    else:
+        launcher = find_launcher()
+        if launcher is None:
+            return
+        argument, flag = launcher, " ".join(launcher)
+        remedy = f"start all of them together, or run alone: {launcher[0]}=1 {command()}"
+    problem = f"{flag}: not all processes are there"
+    connect(coordinator, processes, process_id, argument, problem, remedy)
     explain_abort(f"{flag}: another process ended; {run_again}")
     if not is_leader():
-        print(f"process {process_index()} of {process_count()}: computes for process 0, which prints and writes")
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115, for the rest of this process
+        mine = f"process {process_index()} of {process_count()}"
+        print(f"{mine}: computes for process 0, which prints and writes")
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115, for good
+
+
+def find_launcher() -> tuple[str, str] | None:
+    """The variable in which a launcher says how many processes it has started, and their number.
+
+    None where it is one, or there is no launcher. Raises BadInput where Slurm's variables are left
+    over in a process that Slurm has not started.
+    """
+    for name in ("OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
+        count = os.environ.get(name, "1").strip()
+        if count in ("", "0", "1"):
+            continue
+        if not count.isdecimal():
+            raise BadInput(name, count, f"no number of processes; unset it: {name}=1 {command()}")
+        if name == "SLURM_STEP_NUM_TASKS":
+            check_slurm(count)
+        return name, count
+    return None
+
+
+def check_slurm(count: str) -> None:
+    """Raise BadInput where another process than this one is Slurm's, which has left its variables.
+
+    In the shell of `srun --pty` everybody finds the variables of the shell, the first of `count`
+    tasks. The others have ended with an empty input.
+    """
+    name = "SLURM_STEP_NUM_TASKS"
+    alone = f"to run alone: {name}=1 {command()}"
+    for needed in ("JOB_ID", "STEP_NODELIST", "NTASKS", "PROCID", "LOCALID"):
+        if f"SLURM_{needed}" not in os.environ:
+            reason = f"left over from another job, as SLURM_{needed} is not set"
+            raise BadInput(name, count, f"{reason}; {alone}")
+    is_task = os.environ.get("SLURM_TASK_PID") == str(os.getpid())
+    if os.isatty(0) and not is_task:  # srun gives no terminal to its tasks
+        several = "for several processes use srun without --pty"
+        raise BadInput(name, count, f"of this terminal's srun --pty; {several}; {alone}")
+
+
+def connect(
+    coordinator: str | None, processes: int | None, process_id: int | None,
+    argument: tuple[str, str], problem: str, remedy: str,
+) -> None:  # fmt: skip
+    """Call jax.distributed.initialize, and end the process where the others don't come in time.
+
+    argument: name and value for a BadInput where JAX refuses. problem, remedy: what is said where
+    they don't come. JAX would wait deaf to signals, and abort with a C++ backtrace; so it waits in
+    a thread of its own.
+    """
+    import jax
+
+    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM from us
+    errors: list[Exception] = []
+
+    def initialize() -> None:
+        try:
+            jax.distributed.initialize(
+                coordinator,
+                processes,
+                process_id,
+                initialization_timeout=10 * answer_seconds,
+                heartbeat_timeout_seconds=answer_seconds,
+            )
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=initialize, daemon=True)
+    thread.start()
+    began = time.monotonic()
+    is_said = False
+    while thread.is_alive():
+        thread.join(0.1)
+        waited = time.monotonic() - began
+        if waited > answer_seconds:
+            streams.leave(2, f"error: {problem} after {answer_seconds} s; {remedy}")
+        if waited > note_seconds and not is_said:
+            print(f"note: {problem} yet; {remedy}", file=sys.stderr)
+            is_said = True
+    if errors:
+        options = "in --coordinator, with --processes and --process-id"
+        remedy = f"name a free port of process 0's host {options}"
+        raise BadInput(*argument, f"{in_words(errors[0])}; {remedy}") from errors[0]
 
 
 def wait_for_coordinator(coordinator: str) -> None:
-    """Wait until process 0 listens at HOST:PORT: JAX would abort. Raises BadInput where it does not come."""
+    """Wait until process 0 listens at HOST:PORT. Raises BadInput where it does not come."""
     host, _, port = coordinator.rpartition(":")
     deadline = time.monotonic() + answer_seconds
     while True:
@@ -169,10 +255,9 @@ def explain_abort(message: str) -> None:
     """
 
     def leave(_: int) -> None:
-        os.write(2, f"{Path(sys.argv[0]).name}: error: {message}\n".encode())
-        os._exit(1)
+        streams.leave(1, f"error: {message}")
 
     handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(leave)
     abort_handlers.append(handler)
-    with contextlib.suppress(AttributeError):  # a C library without signal()
+    with contextlib.suppress(AttributeError, TypeError, OSError):  # as on Windows: no signal()
         ctypes.CDLL(None).signal(int(signal.SIGABRT), handler)

@@ -17,6 +17,7 @@ imports, which take seconds. A script begins and ends like this (ruff lets an `i
 
 import contextlib
 import os
+import select
 import shlex
 import shutil
 import signal
@@ -28,9 +29,10 @@ from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # that end a run; not every system has all
+# Removed when a signal ends the process; see files.temporary_folder.
 temporary_folders: set[Path] = (
     set()
-)  # removed when a signal ends the process; see files.temporary_folder
+)
 
 
 def program() -> str:
@@ -183,7 +185,9 @@ def leave(status: int, message: str) -> NoReturn:
     if os.isatty(2):
         line = "\n" + line  # below the progress bar
     with contextlib.suppress(OSError):
-        os.write(2, os.fsencode(line))
+        # A pager that stopped reading must not keep the process; Windows waits for sockets alone.
+        if os.name == "nt" or select.select([], [2], [], 1)[1]:
+            os.write(2, os.fsencode(line))
     for folder in list(temporary_folders):
         shutil.rmtree(folder, ignore_errors=True)
     os._exit(status)

@@ -1,10 +1,11 @@
-"""How often the intervals of analysis/growth.py cover and its verdicts are wrong, on trials of known growth and spread.
+"""How often intervals of analysis/growth.py cover and verdicts are wrong.
 
     python tests/simulate_growth.py
 
-takes two minutes and writes tests/growth_simulation.json, which kernel_output/RESULTS.md shows. The designs are the
-trials by size of the results in kernel_output/, and those of the plan. RESULTS.md says so where the results have other
-trials by now; then run it again. tests/test_scaling.py runs a short form of it.
+takes two minutes and writes tests/growth_simulation.json, which kernel_output/tables/simulation.md
+shows. The designs are the trials by size of the results in kernel_output/, and those of the plan.
+simulation.md says so where the results have other trials by now; then run it again.
+tests/test_growth.py runs a short form of it.
 """
 
 import argparse
@@ -16,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-import scaling
-from analysis import growth, tables
+from analysis import growth, simulation
+from analysis.experiments import read_experiments
 
 PLAN = ([16, 32, 64, 128, 256, 512], [16, 8, 4, 4, 4, 4])  # the original's trials by size
 TRUTHS = {  # y(n), λ, whether it grows faster than log n
@@ -39,13 +40,12 @@ SPREADS = {  # of a trial, relative to y
 
 
 def designs(folder):
-    """{name: (sizes, trials)}: the plan's, and where they differ those of the results in the folder."""
+    """{name: (sizes, trials)}: the plan's, and where they differ those of the results there."""
     found = {"plan": PLAN}
-    for prefix, (name, _) in tables.NETWORKS.items():
-        results = tables.load(folder / f"{prefix}_results.npz")
-        design = tables.design(results) if results else PLAN
-        if design not in found.values():
-            found[name] = design
+    for experiment in read_experiments(folder)[0]:
+        own = simulation.design(experiment) if "results" in experiment.kinds else PLAN
+        if experiment.dataset.name == "mnist" and own not in found.values():
+            found[experiment.title.partition(",")[0]] = own
     return found
 
 
@@ -56,7 +56,9 @@ def simulate(design, truth, spread, repeats):
     """
     n, trials = (np.array(x, float) for x in design)
     law, index, faster = TRUTHS[truth]
-    rng = np.random.default_rng([*design[1], *(list(x).index(y) for x, y in ((TRUTHS, truth), (SPREADS, spread)))])
+    rng = np.random.default_rng(
+        [*design[1], *(list(x).index(y) for x, y in ((TRUTHS, truth), (SPREADS, spread)))]
+    )
     drawn = []
     for size, count in zip(n, trials, strict=True):
         normal, relative = rng.standard_normal((repeats, int(count))), SPREADS[spread](size)
@@ -65,7 +67,7 @@ def simulate(design, truth, spread, repeats):
         drawn.append(law(size) * (skewed if "log-normal" in spread else 1 + relative * normal))
     y = np.stack([values.mean(1) for values in drawn], 1)
     deviation = np.stack([values.std(1, ddof=min(1, values.shape[1] - 1)) for values in drawn], 1)
-    relative, freedom = scaling.relative_errors(n, y, deviation, trials)
+    relative, freedom = growth.relative_errors(n, y, deviation, trials)
     found = growth.fit_curves(n, y, relative, freedom)
     said = growth.verdicts(found["ratio_interval"], found["index_interval"])
 
@@ -76,28 +78,45 @@ def simulate(design, truth, spread, repeats):
     half = growth.half_widths(relative, freedom) * y
     exponent = 0.0 if truth == "constant" else index if faster else None
     shares = {verdict: float(np.mean(said == verdict)) for verdict in growth.VERDICTS}
-    slow = shares[growth.NO_GROWTH] + shares["no faster than log n"]
+    slow = shares[growth.FLAT] + shares[growth.SLOW]
+    means = np.mean(np.abs(y - law(n)) <= half, 0)
     return {
-        "sizes": design[0], "trials": design[1], "truth": truth, "spread": spread, "repeats": repeats,
-        "clear": float(found["clear"].mean()), "means": np.mean(np.abs(y - law(n)) <= half, 0).tolist(),
+        "sizes": design[0],
+        "trials": design[1],
+        "truth": truth,
+        "spread": spread,
+        "repeats": repeats,
+        "clear": float(found["clear"].mean()),
+        "means": means.tolist(),
         "ratio": covered("ratio", law(n[-1]) / law(n[0])),
         "index": None if index is None else covered("index", index),
         "exponent": None if exponent is None else covered("exponent", exponent),
-        **shares, "wrong": slow if faster else shares["faster than log n"],
-    }  # fmt: skip
+        **shares,
+        "wrong": slow if faster else shares["faster than log n"],
+    }
 
 
 def main():
     """Simulate every design, truth and spread and write the rows as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=4000)
     parser.add_argument("--results", type=Path, default=Path(__file__).parents[1] / "kernel_output")
-    parser.add_argument("--output", type=Path, default=Path(__file__).with_name("growth_simulation.json"))
+    parser.add_argument(
+        "--output", type=Path, default=Path(__file__).with_name("growth_simulation.json")
+    )
     options = parser.parse_args()
     rows = []
-    for (name, design), spread, truth in itertools.product(designs(options.results).items(), SPREADS, TRUTHS):
+    for (name, design), spread, truth in itertools.product(
+        designs(options.results).items(), SPREADS, TRUTHS
+    ):
         rows.append({"design": name} | simulate(design, truth, spread, options.repeats))
-        print(", ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in rows[-1].items()))
+        print(
+            ", ".join(
+                f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in rows[-1].items()
+            )
+        )
     options.output.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
 
 

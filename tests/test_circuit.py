@@ -9,7 +9,7 @@ from qiskit.quantum_info import Operator, Statevector
 import circuit
 import emulation
 import training
-from quantum import phases, readout, solvers
+from quantum import phases, readout, sequential, solvers
 from runtime.checkpoints import write_kernel
 from runtime.results import origin_of, read_results
 
@@ -137,6 +137,19 @@ def check_prediction(matrix, y, k, epsilon):
     return record
 
 
+def check_sequential_shots(overlap, draws=2000):
+    """Shots drawn with the state's probability of 0, until Wald's test stops: as many as its formula says."""
+    test = sequential.wald_test(t=0.03, distance=0.1, error=0.02)
+    expected = sequential.exact_walk(np.array([overlap]), test)[1][0]
+    zeros = np.random.default_rng(2).random((draws, test.most)) < (1 + overlap) / 2
+    beyond = np.cumsum(zeros, axis=1) - test.slope * np.arange(1, test.most + 1)
+    stopped = np.abs(beyond) >= test.height
+    stopped[:, -1] = True
+    shots = 1 + np.argmax(stopped, axis=1)
+    assert abs(shots.mean() - expected) < 4 * shots.std() / np.sqrt(draws)
+    assert 1.1 * expected > shots.mean() > 0.9 * expected  # which is no weak bound
+
+
 def test_diagonal_prediction(inputs):
     _, y, k = inputs
     record = check_prediction(None, y, k, 0.1).sel(source="circuit")
@@ -144,6 +157,7 @@ def test_diagonal_prediction(inputs):
         kind="oracle"
     ) == 0 and record.success_probability.item() == pytest.approx(1)
     assert record.overlap.item() == pytest.approx(k @ y / np.linalg.norm(k) / np.sqrt(8))
+    check_sequential_shots(record.overlap.item())
 
 
 @pytest.mark.slow
@@ -184,6 +198,7 @@ def test_prediction_of_16_images():
     record = check_prediction(kernel, y, k, 0.3)
     assert record.qubits.sel(source="circuit") == 11 and record.gate_count > 10**4
     assert circuit.CALLS["load"] == emulation.QRAM_QUERIES_PER_STATE
+    check_sequential_shots(record.overlap.sel(source="circuit").item())
 
 
 # --------------------------------------------------------------------------------------------------

@@ -1,7 +1,5 @@
 """Baselines, sensitivity, and the sections of RESULTS.md that come from them."""
 
-import itertools
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +10,6 @@ from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
 import controls
 import training
-from analysis import evidence
 from runtime.checkpoints import write_kernel
 from runtime.datasets import CannotBeHad, load_images
 from runtime.results import origin_of, read_results
@@ -331,147 +328,3 @@ def test_nothing_to_do_is_said(tmp_path, quick, capsys):
     assert controls.main(["--dataset", "digits", "--output", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert said.count("note: no kernels") == 2 and "training.py makes them" in said
-
-
-# Sections of RESULTS.md
-
-
-def test_depth_section():
-    """Two settings, the original's and one at which the exact NTK gains 0.02 and the diagonal loses that again."""
-    noise = 0.05 * np.array([-1, 1, 1, -1])
-    exact = 0.9 + np.stack([noise, noise + 0.02])[None].repeat(2, axis=0)  # [sizes, settings, trials]
-    exact[1, :, 3] = np.nan
-    arrays = {"data_sizes": np.array([16, 64]), "trials": np.array([4, 3]), "depth_settings": np.array([0.1, 0.02]),
-              "off_diagonal_ratio": exact * 0 + 0.25, "condition_number_exact": exact * 0 + 7,
-              "origin": np.array(json.dumps({"depth_rule": 0.1, "test_size": 99}))}  # fmt: skip
-    for ending in evidence.THRESHOLDS:
-        arrays |= {f"accuracy_exact{ending}": exact, f"accuracy_diagonal{ending}": exact - [[0], [0.02]]}
-        arrays[f"accuracy_sparse{ending}"] = exact[..., None] - np.array([0, 0.1, 0.2])
-    text = evidence.depth_section("X", arrays)
-    rows = [line for line in text.splitlines() if line.startswith("| 64")]
-    assert rows[0].startswith("| 64 | 3 | **0.1** | 0.25 | 7 | 0.9") and rows[0].endswith(
-        "| 0 | **+0.100 ± 0.000** | 0 | **+0.100 ± 0.000** | 0 |"
-    )
-    assert rows[1].startswith("| 64 | 3 | 0.02 |") and rows[1].count("**+0.020 ± 0.000**") == 3
-    assert "- Exact minus diagonal, interval above 0: at 0.02 by 0.020 (all n).\n" in text
-    assert "99 test images" in text and "depth / L_conv" in text
-    assert "- Sparsified minus exact at the original's depth, interval above 0: nowhere.\n" in text
-    # The exact NTK's 0.02 more and the sparsified one's 0.1 less than that; the diagonal gains nothing.
-    assert "interval below 0: at 0.1 by 0.100 (all n); 0.02 by 0.080 (all n).\n" in text
-    assert "- Diagonal minus exact at the original's depth, interval above 0: nowhere.\n" in text
-    assert text.count("below 0") == 1
-
-
-def synthetic_baselines(exact, neighbour):
-    """Arrays of a file of three sizes and four trials, with these mean accuracies."""
-    noise = 0.002 * np.array([-1, 1, 1, -1])
-    names = [*evidence.KERNELS, *evidence.PIXELS]
-    arrays = {f"accuracy_{name}{e}": np.full((3, 4), 0.5) + noise for name in names for e in evidence.THRESHOLDS}
-    for e in evidence.THRESHOLDS:
-        arrays[f"accuracy_exact{e}"] = np.array(exact)[:, None] + noise
-        arrays[f"accuracy_nearest_neighbour{e}"] = np.array(neighbour)[:, None] - noise
-    about = {"data_sizes": np.array([16, 32, 64]), "computed": np.ones((3, 4), bool), "agreement": np.ones((3, 4)),
-             "agreement_at_zero": np.ones((3, 4)), "origin": np.array(json.dumps({"test_size": 256}))}  # fmt: skip
-    return arrays | about
-
-
-def test_baselines_say_what_the_intervals_say():
-    text = evidence.baselines_section("X", synthetic_baselines([0.9, 0.9, 0.9], [0.8, 0.9, 0.95]))
-    assert "Threshold median: the exact NTK is better than all of these at n = 16; one of them or more" in text
-    assert "is better than the exact NTK at n = 64." in text and "**-0.050" in text
-    assert "gets the same class from both" in text
-    assert "Threshold 0: nearest neighbour is better than the exact NTK at n = 64, by 0.050.\n" in text
-    assert "- The sum of the pixels alone has 0.500 at n = 64: this pair of digits needs more than that.\n" in text
-    assert "Wrong at n = 64, threshold at the median, of 256 test images: exact NTK 25.6" in text
-
-
-def test_least_boost_is_above_every_failure():
-    settings = np.array(controls.settings, float)
-    definite = np.ones((1, len(settings), 2, 3))
-    definite[0, (settings == (90, 0.5, 1)).all(axis=1), 1, 2] = 0  # one pattern of one trial
-    definite[0, (settings == (90, 3, 4)).all(axis=1)] = 0
-    origin = np.array(json.dumps({"papers_setting": [90, 1, 1]}))
-    arrays = {"settings": settings, "data_sizes": np.array([16]), "positive_definite": definite, "origin": origin}
-    rows = dict(evidence.least_boosts(arrays, "", 2))
-    assert rows == {f"original, density {d:g}": "0" for d in (0.25, 0.5, 2)} | {
-        "original, density 1": "1", "original, density 4": "above 3"
-    }  # fmt: skip
-    line, _ = evidence.definite_in_words(arrays | {"positive_definite_sound": definite})
-    assert line.endswith("positive definite is 1 at all n. The paper's is 1.\n")
-
-
-def test_percentiles_that_drop_nothing_are_named(finished):
-    arrays = dict(load_arrays(finished / "digits-convolutional_sensitivity.npz"))
-    assert "so 0, 50 and 75 drop nothing" in evidence.same_percentiles(arrays)
-    second = (arrays["settings"] == (50, 1, 1)).all(axis=1)
-    arrays["condition_number"] = np.where(second[:, None, None], 2.0, arrays["condition_number"])
-    assert "so 0 and 75 drop nothing" in evidence.same_percentiles(arrays)
-    third = (arrays["settings"] == (75, 1, 1)).all(axis=1)
-    arrays["condition_number"] = np.where(third[:, None, None], 2.0, arrays["condition_number"])
-    assert evidence.same_percentiles(arrays) == ""
-
-
-def test_ranks_leave_open_what_chance_allows():
-    noise = np.random.default_rng(0).normal(size=(45, 6)) * 0.01
-    clear = 0.5 + np.linspace(0, 0.45, 45)[:, None] + noise * 0.01
-    assert evidence.pair_ranks(clear, 40, True)[2] == (5, 5, 5)
-    assert evidence.pair_ranks(clear, 40, False)[2] == (41, 41, 41)
-    best, _, worst = evidence.pair_ranks(0.9 + noise, 40, True)[2]
-    assert best <= 5 and worst >= 41
-
-
-def test_pairs_are_easy_or_hard_in_words():
-    rows = [["a", "", "1 (1 to 2)", "easy", "", "9 (8 to 9)", "hard"],
-            ["b", "", "2 (1 to 45)", "not told from any", "", "", "hard"]]  # fmt: skip
-    assert evidence.in_words([(1, 0), (8, 9)], rows) == [
-        "- 0 and 1 among all pairs: easy by “a”; hard by nothing.\n",
-        "- 8 and 9 among all pairs: easy by nothing; hard by “a”, “b”.\n",
-    ]
-
-
-def test_sections_of_a_folder(finished, tmp_path):
-    assert "## Baselines: Fully connected" in evidence.baselines(finished)
-    assert "| original | 32 | 1 |" in evidence.sensitivity(finished)
-    assert evidence.baselines(tmp_path) == evidence.sensitivity(tmp_path) == evidence.digit_pairs(tmp_path) == ""
-    assert evidence.depth(tmp_path) == ""
-
-
-def test_digit_pairs_section():
-    pairs = np.array(list(itertools.combinations(range(10), 2)))
-    level = np.linspace(0.6, 0.98, 45)[:, None] + 0.001 * np.array([-1, 1, 1, -1])
-    level[pairs.tolist().index([8, 9])] += 1 - 0.98  # the last of the pairs, the most accurate and the dearest
-    costs = [name for name, *_ in evidence.PAIR_QUANTITIES.values() if not name.startswith("accuracy")]
-    arrays = dict.fromkeys(costs, np.stack([1 + 10 * level, 1 + 20 * level]))
-    for e in evidence.THRESHOLDS:
-        arrays[f"accuracy_exact{e}"] = arrays[f"accuracy_diagonal{e}"] = np.stack([level, level])
-        arrays[f"accuracy_sparse{e}"] = np.stack([level, level])[..., None] - np.array([0, 0, 0.3])
-    arrays["accuracy_sparse"][1, 7] -= 0.05
-    text = evidence.digit_pairs_section("X, digits 8 and 9", arrays | {
-        "digit_pairs": pairs, "data_sizes": np.array([16, 32]), "trials": np.array([4, 4]),
-        "origin": np.array(json.dumps({"precision": "float32"})),
-    })  # fmt: skip
-    assert "; kernels in float32." in text
-    rows = {row.split(" | ")[0].lstrip("| "): row for row in text.splitlines() if row.startswith("|")}
-    own, other = " | 1 (1 to 1) | easy | 0.6 ±", " | 45 (45 to 45) | hard | "  # of 8 and 9, of 0 and 1
-    assert own in rows["accuracy, exact"] and rows["accuracy, exact"].index(own) < rows["accuracy, exact"].index(other)
-    assert " | 45 (45 to 45) | hard | 9.5" in rows["readout, diagonal"]
-    assert rows["exact minus diagonal"].count("| not told from any |") == 2
-    assert "| 8 and 9 | rank | the pair is | 0 and 1 |" in text
-    where = "in the mean of the trials of 0 and 8 at n = 32"
-    assert f"largest loss of the sparsified matrix is 0.1500 of accuracy, {where}" in text
-    assert (
-        "K̃ is better than its diagonal on 0 pairs, beyond chance on 0, and worse on 45 pairs, beyond chance on 45"
-        in text
-    )
-    line = next(line for line in text.splitlines() if line.startswith("- 8 and 9 among all pairs"))
-    assert (
-        line.startswith("- 8 and 9 among all pairs: easy by “accuracy, exact”") and "hard by “κ of K, less 1”" in line
-    )
-    chance = evidence.pair_chance(arrays, "accuracy_exact", "accuracy_sparse", 0)
-    assert not chance.any() and evidence.pair_chance(arrays, "accuracy_exact", "accuracy_diagonal", 1).all()
-    later = {name: np.concatenate([array, np.full_like(array[:1], np.nan)]) for name, array in arrays.items()}
-    for name, subtract, _ in evidence.PAIR_QUANTITIES.values():  # a size without trials does not count
-        np.testing.assert_array_equal(
-            evidence.pair_values(later, name, subtract), evidence.pair_values(arrays, name, subtract)
-        )
-    assert np.allclose(evidence.pair_values(arrays, "condition_number").mean(), np.sqrt(200) * level.mean())

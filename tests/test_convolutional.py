@@ -1,5 +1,8 @@
 """The convolutional kernel, every engine against neural-tangents, the slow twin and finite networks."""
 
+import decimal
+import warnings
+
 import numpy as np
 import pytest
 from conftest import off_diagonal, relative_error
@@ -7,8 +10,9 @@ from finite_networks import empirical_ntk
 from kernel_images import FROZEN, needs_oracle, real_images, small_images
 from twin import convolutional_ntk_twin
 
-from ntk import convolutional_ntk
-from ntk.convolutional import ConvolutionalPairs, convolutional_ntk_reference, reach
+from ntk import BadInput, convolutional_ntk
+from ntk.convolutional import ConvolutionalPairs, convolutional_ntk_reference, dense_head
+from ntk.formulas import reach
 
 ENGINES = ["numba", "jax"]
 BOTH = [pytest.param("mnist", engine, marks=pytest.mark.slow) for engine in ENGINES]
@@ -57,6 +61,7 @@ def twins():
 def test_agrees_with_twin(twins, engine, precision, tolerance):
     """Against extended precision at depth 6: background that is the same in both images must not cost digits."""
     found = convolutional_ntk(real_images(), depth=6, engine=engine, precision=precision)
+    tolerance += 1e7 * np.finfo(np.longdouble).eps  # arccos of the twin loses half of its digits
     for (i, j), expected in twins.items():
         assert abs(float(found[i, j] / expected) - 1) < tolerance, (i, j)
 
@@ -131,6 +136,59 @@ def test_pixels_without_variance(engine):
     assert (found[2] == 0).all()
     expected = convolutional_ntk_twin(x[0, ..., 0], x[1, ..., 0], 6)
     assert abs(float(found[0, 1] / expected) - 1) < 1e-12
+
+
+@pytest.mark.parametrize("engine", QUICK)
+def test_equal_images_are_an_image_with_itself(engine):
+    """Wherever they stand, bit by bit, and -0 is 0."""
+    x = small_images(3)
+    x[0, :5] = 0
+    images = np.concatenate([x, x[:2], 2 * x[:1]])
+    images[3, :5] = -0.0
+    half = convolutional_ntk(images, depth=3, engine=engine)
+    full = convolutional_ntk(images, images.copy(), depth=3, engine=engine)
+    for kernel in (half, full):
+        assert kernel[3, 0] == kernel[0, 3] == kernel[0, 0] == half[0, 0]
+        assert kernel[1, 4] == kernel[1, 1] == half[1, 1] and kernel[0, 4] == kernel[3, 1]
+        assert kernel[0, 0] < 0.9 * kernel[0, 5] < 0.8 * kernel[5, 5]  # of an image and its double
+    pairs = ConvolutionalPairs(images, depth=3, engine=engine)
+    blocks = pairs.blocks(np.array([3, 3, 2]), np.array([0, 1, 2]))
+    assert [len(block) for block in blocks] == [2, 1]
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-3, 1.0, 65535.0**2, 1e14, 1e20, 1e140])
+def test_last_layers_of_large_images(size):
+    """Against the formula as it stands, in 400 digits."""
+    with decimal.localcontext() as context:
+        context.prec = 400
+        for a, a1, a2 in [(0.7 * size, size, 1.1 * size), (size, size, size)]:
+            d, d1, d2 = (4 * decimal.Decimal(value) for value in (a, a1, a2))
+            side = float(((1 + d1) * (1 + d2) - d * d).sqrt())
+            expected = 4 / np.pi * np.arctan2(4 * a, side) + 16 / np.pi * 30 * size / side
+            assert abs(dense_head(a, 30 * size, a1, a2) / expected - 1) < 1e-14
+        smaller = np.nextafter(size, 0)
+        assert np.isfinite(dense_head(size, size, smaller, size))  # a rounding error: a1 a2 < a^2
+
+
+@pytest.mark.parametrize("engine", QUICK)
+def test_images_of_all_sizes(engine):
+    """Right, in float32 too, or refused in one line where it is not finite, without a warning."""
+    x = small_images(2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sizes = 2.0**-500, 2.0**-40, 2.0**40, 2.0**200
+        kernels = [convolutional_ntk(size * x, depth=3, engine=engine) for size in sizes]
+        tiny, small, large, larger = kernels
+        assert relative_error(small, 2.0**920 * tiny) < 1e-12
+        assert abs(larger[0, 1] / large[0, 1] - 1) < 1e-12
+        assert relative_error(np.diag(larger), 2.0**160 * np.diag(large)) < 1e-9
+        single = convolutional_ntk(2.0**200 * x, depth=3, engine=engine, precision="float32")
+        assert relative_error(single, larger) < 1e-4
+        for size in (1e-200, 5e-324, 0):
+            assert not convolutional_ntk(size * x, depth=3, engine=engine).any()
+        for size in (1e100, 1e155, 1e300):
+            with pytest.raises(BadInput, match="images of a kernel that is not finite"):
+                convolutional_ntk(size * x, depth=3, engine=engine)
 
 
 @pytest.mark.slow

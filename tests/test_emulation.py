@@ -502,7 +502,7 @@ def test_kernels_of_another_name_are_refused(folder, capsys, quick):
     for path in folder.glob("*.npy"):
         path.unlink()
     write_trial(folder, "digits-fully-connected", 4, 0, np.random.default_rng(0), dataset="kmnist")
-    assert "kmnist, not digits as its name says" in complaint(capsys, folder)
+    assert "of kmnist, not what its name says" in complaint(capsys, folder)
 
 
 @pytest.mark.parametrize("option", [("--trials", "0"), ("--networks", "quantum"), ("--seed", "x")])

@@ -1,491 +1,398 @@
-"""The figures, drawn from made-up results: what they show is looked up in the drawn figure, not in its picture."""
+"""The figures and answers, from made-up labelled results: what is looked up is the drawn figure, not its picture."""
 
+import io
 import json
 import warnings
+from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.colors
 import numpy as np
 import pytest
-from matplotlib.patches import Rectangle
+import xarray as xr
+from PIL import Image
 
-import figures
-import scaling
-import training
-from analysis import drawing, growth, tables
-from analysis.drawing import STYLES, draw_curve, panels, short_number
-from runtime import checkpoints
-from runtime.trials import Run, TrialFiles
+from analysis import answers, drawing, figures
+from analysis.answers import Network, load
+from analysis.drawing import STYLES, number, spread_out
+from analysis.growth import size_means, trial_values
+from runtime.results import read_results, write_results
 
-SIZES, TRIALS, PATTERNS, TEST = np.array([16, 32, 64, 128]), [4, 3, 2, 1], 2, 5
-AXES = {
-    "thresholds": ["zero", "median"], "solvers": ["series", "QSVT"], "encodings": ["s max|K|", "I + E"],
-    "readouts": ["shots", "amplified shots", "amplitude estimation"], "shots": [1, 10, 100, 1000],
-    "conventions": ["training", "k_thresh"], "kinds": ["oracle", "QRAM", "all"],
-    "statistics": ["mean", "10 %", "median", "90 %"], "classical": ["all entries", "sampler"],
-}  # fmt: skip
-
-
-def made_up(rng, *shape, low=1.0, high=2.0):
-    """Random [sizes, trials, *shape], NaN where there is no trial."""
-    array = rng.uniform(low, high, (len(SIZES), max(TRIALS), *shape))
-    for i, trials in enumerate(TRIALS):
-        array[i, trials:] = np.nan
-    return array
-
-
-def result_arrays(rng, network):
-    """What a results file holds."""
-    arrays = {"data_sizes": SIZES, "trials": np.array(TRIALS), "depth": made_up(rng) * 36, "separability": made_up(rng)}
-    arrays["condition_number_exact"] = 1 + made_up(rng) * (1e-6 if network == "fully-connected" else 9)
-    shares = dict(low=0.5, high=1)
-    for name in ("exact", "diagonal"):
-        arrays |= {f"accuracy_{name}{ending}": made_up(rng, **shares) for ending in ("", "_at_zero")}
-    arrays |= {f"clipped_share_{name}": made_up(rng, **shares) for name in ("k_thresh", "training")}
-    for ending in ("", "_k_thresh", "_training"):
-        arrays[f"post_selection_measurements{ending}"] = made_up(rng, TEST)
-    for ending in ("", "_at_median"):
-        arrays[f"readout_measurements_diagonal{ending}"] = made_up(rng, TEST)
-        arrays[f"readout_measurements_sparse{ending}"] = made_up(rng, PATTERNS, TEST)
-    for name in ("sparsity", "condition_number", "positive_definite"):
-        arrays |= {name + ending: made_up(rng, PATTERNS) for ending in ("", "_sound")}
-    arrays |= {f"accuracy_sparse{ending}": made_up(rng, PATTERNS, **shares) for ending in ("", "_at_zero")}
-    arrays["accuracy_sparse_at_zero_sound"] = made_up(rng, PATTERNS, **shares)
-    return arrays | {"pattern_sparsity": rng.integers(3, 9, (len(SIZES), 10)).astype(float)}
+ROOT = Path(__file__).parent.parent
+SIZES, TRIALS, IMAGES = [16, 32, 64, 128], [4, 3, 2, 1], 5
+LABELS = {
+    "approximation": ["exact", "sparsified", "diagonal"],
+    "convention": ["original", "corrected"],
+    "threshold": ["test median", "zero"],
+    "divisor": ["test set", "training set", "fixed constant"],
+    "pattern": [0, 1, 2],
+    "image": list(range(IMAGES)),
+}
+PER_TRIAL = ("approximation", "convention", "pattern")
+BASELINES = ["exact", "diagonal", "kernel mean", "ink", "nearest mean", "nearest neighbour", "ridge"]
+PAIRS = [f"{a} {b}" for b in range(10) for a in range(b)]
+CONSTANTS = [(90, 1, 1), (90, 0, 1), (90, 1, 4), (90, 0, 4), (50, 1, 1)]
+FIGURES = ["overview", "data", "approximations", "condition_number", "post_selection", "readout", "theorem",
+           "growth", "controls", "cost"]  # fmt: skip
 
 
-def setting_arrays(rng, name, settings, quantities):
-    """What the file of a sweep holds: [sizes, settings, trials]."""
-    arrays = {q: np.stack([made_up(rng, low=0.5, high=1) for _ in settings], axis=1) for q in sorted(quantities)}
-    arrays |= {q: 1 + array for q, array in arrays.items() if q.startswith("condition_number")}
-    return {"data_sizes": SIZES, "trials": np.array(TRIALS), name: np.array(settings)} | arrays
+def quantity(rng, labels, *axes, low=1.0, high=2.0, setting=False):
+    """Random values [n, (setting,) trial, *axes]; NaN where there is no trial."""
+    dims = ["n", "trial", *axes]
+    if setting:
+        dims.insert(1, "setting")
+    values = xr.DataArray(rng.uniform(low, high, [len(labels[dim]) for dim in dims]), dims=dims)
+    there = np.arange(max(TRIALS)) < np.array(TRIALS)[:, None]
+    return values.where(xr.DataArray(there, dims=("n", "trial")))
 
 
-def emulation_arrays(rng):
-    """What emulation.py writes, as far as it is drawn."""
-    solvers, encodings, readouts, conventions, kinds, statistics = 2, 2, 3, 2, 3, 4
-    shapes = {
-        "accuracy": (PATTERNS, 2, 4), "accuracy_diagonal": (2, 4), "accuracy_noiseless": (PATTERNS, 2),
-        "accuracy_noiseless_diagonal": (2,), "shots_needed": (PATTERNS, 2), "shots_needed_diagonal": (2,),
-        "samples_needed_diagonal": (2,), "operations_classical": (PATTERNS, 2, 2),
-        "cost_diagonal": (2, readouts, conventions, kinds, statistics), "uses": (PATTERNS, 2, solvers, encodings),
-        "cost": (PATTERNS, 2, solvers, encodings, readouts, conventions, kinds, statistics),
-    }  # fmt: skip
-    arrays = {name: made_up(rng, *shape) for name, shape in shapes.items()}
-    arrays["cost"][:, :, :, :, 1, 0] = np.nan  # a solver that knows one encoding
-    computed = np.arange(max(TRIALS)) < np.array(TRIALS)[:, None]
-    about = {"data_sizes": SIZES, "trials": np.array(TRIALS), "computed": computed, "by_size": np.array([], "U1")}
-    return about | {"origin": np.array(json.dumps({"axes": AXES}))} | arrays
+def dataset(quantities, labels, **origin):
+    """Labelled results with their origin."""
+    used = {dim: values for dim, values in labels.items() if any(dim in q.dims for q in quantities.values())}
+    origin = {"seed": 0, "classes": [8, 9], "depth_rule": 0.1, "papers_setting": [90, 1, 1]} | origin
+    return xr.Dataset(quantities, coords=used, attrs={"origin": json.dumps(origin)})
 
 
-def circuit_arrays():
-    """What circuit.py writes, as far as it is drawn."""
-    names = ("qubits_circuit", "queries_oracle_circuit", "gates", "depth", "p_circuit", "P_circuit", "overlap_circuit")
-    counts = {name: np.array([[[3.0, 31.0]]]) for name in (*names, "degree_emulated")}
-    origin = json.dumps({"axes": {"algorithms": ["diagonal", "sparsified"]}})
-    return counts | {"data_sizes": np.array([16]), "origin": np.array(origin)}
-
-
-PAIRS = [(a, b) for b in range(10) for a in range(b)]
-PLANES = [(90, 1, 1), (0, 1, 1), (90, 0, 1), (0, 0, 1), (90, 1, 4), (0, 1, 4), (90, 0, 4)]
-
-
-def results_of(network="fully-connected", folder=None):
-    """A network of which everything is there; the emulation in a file in `folder`."""
+def made_up(network="fully-connected", classes=(8, 9)):
+    """All kinds of results of a network: {kind: results}."""
     rng = np.random.default_rng(0)
-    swept = [name for _, names in figures.SWEEP.values() for name in names.values()]
-    mapped = {name for shown in (*figures.PAIR_MAPS, *figures.SENSITIVITY_MAPS) for name in shown[1:3] if name}
-    compared = "exact", "diagonal", *figures.BASELINES
-    baselines = [f"accuracy_{name}{ending}" for name in compared for ending in ("", "_at_zero")]
-    parts = {
-        "depth_sweep": setting_arrays(rng, "depth_settings", [0.01, 0.1, 1], swept)
-        | {"origin": np.array(json.dumps({"depth_rule": 0.1}))},
-        "digit_pairs": setting_arrays(rng, "digit_pairs", PAIRS, mapped),
-        "sensitivity": setting_arrays(rng, "settings", PLANES, mapped)
-        | {"origin": np.array(json.dumps({"papers_setting": [90, 1, 1]}))},
-        "baselines": {"data_sizes": SIZES, "trials": np.array(TRIALS)} | {name: made_up(rng) for name in baselines},
-        "emulation": emulation_arrays(rng),
-        "circuit": circuit_arrays(),
+    labels = LABELS | {"n": SIZES, "trial": list(range(max(TRIALS)))}
+
+    def drawn(*axes, low=1.0, high=2.0, over=labels):
+        return quantity(rng, over, *axes, low=low, high=high, setting="setting" in over)
+
+    def main(over=labels):
+        return {
+            "accuracy": drawn(*PER_TRIAL, "threshold", low=0.6, high=0.9, over=over),
+            "condition_number": drawn(*PER_TRIAL, low=2, high=9, over=over),
+            "positive_definite": drawn(*PER_TRIAL, low=1, high=1, over=over),
+            "sparsity": drawn(*PER_TRIAL, low=3, high=9, over=over),
+            "off_diagonal_ratio": drawn(low=1e-5, high=1e-4, over=over),
+            "test_images": drawn(low=5, high=5, over=over),
+        }
+
+    results = main() | {
+        "readout_measurements": drawn(*PER_TRIAL, "threshold", "image", low=30, high=40),
+        "post_selection_measurements": drawn("divisor", "image", low=5, high=9),
     }
-    if folder:
-        np.savez(folder / f"{network}_emulation.npz", **parts["emulation"])
-    return figures.Results(network, network, f"{network}, MNIST", folder, result_arrays(rng, network), parts)
+    if network == "fully-connected":
+        results["condition_number"] = 1 + 1e-6 * results["condition_number"]
+    over = labels | {"classifier": BASELINES}
+    baselines = {"accuracy": drawn("classifier", "threshold", low=0.6, high=0.9, over=over)}
+    depth = labels | {"setting": [0.01, 0.1, 1.0]}
+    pairs = labels | {"setting": PAIRS}
+    constants = labels | {"setting": [" ".join(map(str, setting)) for setting in CONSTANTS]}
+    ways = labels | {
+        "approximation": ["sparsified", "diagonal"], "solver": ["series", "QSVT"], "encoding": ["I + E", "oracle"],
+        "readout": ["shots", "amplified"], "kind": ["all", "oracle"], "statistic": ["mean", "median"],
+        "method": ["all entries", "sampler"],
+    }  # fmt: skip
+    rest = ("readout", "divisor", "kind", "statistic")
+    emulation = {
+        "cost": drawn("pattern", "threshold", "solver", "encoding", *rest, over=ways),
+        "cost_without_solver": drawn("threshold", *rest, over=ways),
+        "operations_classical": drawn("approximation", "pattern", "threshold", "method", over=ways),
+    }
+    sensitivity = dataset(main(constants), constants)
+    for axis, values in zip(("percentile", "boost", "density"), zip(*CONSTANTS, strict=True), strict=True):
+        sensitivity = sensitivity.assign_coords({axis: ("setting", np.array(values, float))})
+    return {
+        "results": dataset(results, labels, classes=classes),
+        "baselines": dataset(baselines, over),
+        "depth_sweep": dataset(main(depth), depth),
+        "digit_pairs": dataset(main(pairs), pairs),
+        "sensitivity": sensitivity,
+        "emulation": dataset(emulation, ways),
+    }
 
 
-SINGLE = ("sparsity", "accuracy", "condition_number", "post_selection", "readout", "sounder", "separability",
-          "depth_sweep", "baselines", "digit_pairs", "sensitivity", "shots", "cost_of_all", "circuit")  # fmt: skip
+def write_made_up(folder, prefix, network, *kinds, **about):
+    """Files of made-up results in a folder."""
+    for kind, results in made_up(network, **about).items():
+        if (not kinds or kind in kinds) and not (kind == "sensitivity" and network != "convolutional"):
+            write_results(folder / f"{prefix}_{kind}.nc", results)
+
+
+@pytest.fixture
+def network(tmp_path):
+    """A made-up fully-connected network that a test may change."""
+    return Network("fully-connected", "fully-connected", "mnist", tmp_path, made_up())
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory):
-    return {network: results_of(network, tmp_path_factory.mktemp(network)) for network in training.networks}
+def networks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made_up")
+    return {name: Network(name, name, "mnist", folder, made_up(name)) for name in answers.NETWORKS}
 
 
-@pytest.fixture(scope="module")
-def drawn(loaded):
-    """Every figure of the fully-connected network, and those of both."""
-    with warnings.catch_warnings(action="error"):
-        found = {name: getattr(figures, name)(loaded["fully-connected"]) for name in SINGLE}
-        return found | {name: getattr(figures, name)(loaded) for name in ("overview", "cost")}
+@pytest.fixture(autouse=True)
+def no_images(monkeypatch, tmp_path):
+    """Nothing is downloaded."""
+    monkeypatch.setenv("MNIST_DIR", str(tmp_path))
 
 
-def legend_of(figure):
-    """{label: handle} of a figure's legends, and of its axes'."""
-    legends = [*figure.legends, *(ax.get_legend() for ax in figure.axes if ax.get_legend())]
-    return {t.get_text(): h for legend in legends for t, h in zip(legend.texts, legend.legend_handles, strict=True)}
+def curve_of(ax, color):
+    """(means, lower ends, upper ends) of the curve of a colour."""
+    container = next(c for c in ax.containers if mpl.colors.to_hex(c.lines[0].get_color()) == color.lower())
+    ends = np.array(container.lines[2][0].get_segments())[:, :, 1]
+    return container.lines[0].get_ydata(), *ends.T
 
 
-@pytest.mark.parametrize("name", [*SINGLE, "overview", "cost"])
-def test_one_colour_one_meaning(drawn, name):
-    """Every line that names a style has its colour and marker, and every line is in a legend."""
-    colors = {style.color: key for key, style in STYLES.items()}
-    labels = legend_of(drawn[name])
-    for ax in drawn[name].axes:
-        for line in ax.get_lines():
-            label, color = str(line.get_label()), mpl.colors.to_hex(line.get_color()).upper()
-            if not label.startswith("_"):
-                assert label in labels
-            for key, style in STYLES.items():
-                words = {"exact": "exact", "sparsified": "sparsified", "diagonal": "diagonal"}.get(key)
-                if words and label.startswith(words):
-                    assert color == style.color and line.get_marker() in (style.marker, "None"), label
-            if color in colors and line.get_marker() not in ("None", None, "_", "|", "", 2, 3):
-                assert line.get_marker() in (STYLES[colors[color]].marker, "."), (label, color)
+def draw(networks, name):
+    """A figure without its picture."""
+    with drawing.in_style(), warnings.catch_warnings(action="error"):
+        figure = getattr(figures, name)(networks)
+        figure.draw_without_rendering()
+    return figure
 
 
-def test_means_bars_and_points_are_those_of_scaling(drawn, loaded):
-    ax = drawn["readout"].axes[0]
-    arrays = loaded["fully-connected"].arrays
-    values = scaling.trial_values(arrays, "readout_measurements_sparse")
-    mean, _, half = scaling.size_means(SIZES, values)
-    container = next(c for c in ax.containers if c.lines[0].get_color() == STYLES["sparsified"].color)
-    np.testing.assert_allclose(container.lines[0].get_ydata(), mean)
-    segments = np.array(container.lines[2][0].get_segments())[:, :, 1]
-    np.testing.assert_allclose(segments[:, 1] - segments[:, 0], 2 * np.nan_to_num(half))
-    points = next(c for c in ax.collections if len(c.get_offsets()) == sum(TRIALS)).get_offsets()[:, 1]
-    np.testing.assert_allclose(np.sort(points), np.sort(np.concatenate(values)))
-    growth = scaling.fit_growth(SIZES, values)
-    fitted = [line for line in ax.get_lines() if len(line.get_xdata()) == 100]
-    np.testing.assert_allclose(fitted[0].get_ydata(), growth.curve(fitted[0].get_xdata()))
-    assert f"sparsified: {growth.verdict}" in [t.get_text() for t in ax.texts]
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_is_drawn_without_a_warning(networks, name):
+    """Also of one network; all names of curves stay inside the picture."""
+    figure = draw(networks, name)
+    for ax in figure.axes:
+        for text in ax.texts:
+            assert text.get_window_extent().x1 <= figure.bbox.x1 + 1, text.get_text()
+    if name in ("overview", "growth", "controls"):
+        draw({"convolutional": networks["convolutional"]}, name)
 
 
-def test_verdicts_fit_into_the_picture():
-    """Of the narrowest panels, with the longest verdict."""
-    loaded = {network: results_of(network) for network in training.networks}
-    for results in loaded.values():
-        for name, array in results.arrays.items():
-            if name.startswith(("post_selection", "readout")):
-                results.arrays[name] = np.where(np.isnan(array), array, 7.0)
-    figure = figures.overview(loaded)
-    figure.draw_without_rendering()
-    texts = [t for ax in figure.axes for t in ax.texts if "growth" in t.get_text()]
-    assert len(texts) >= 8 and f"divisor unknown: {growth.NO_GROWTH}" in [t.get_text() for t in texts]
-    assert all(t.get_window_extent().x1 <= figure.bbox.x1 for t in texts)
+def test_readmes_picture_is_small_enough(networks):
+    """At most 500 pixels high where 800 are shown, in twice as many."""
+    picture = figures.save(networks, figures.overview)
+    assert Image.open(io.BytesIO(picture)).size == (1600, 1000)
+    folder = networks["convolutional"].folder / "figures"
+    assert (folder / "overview.png").read_bytes() == picture
 
 
-def test_fully_connected_condition_number_less_1_on_a_log_axis(drawn, loaded):
-    ax = drawn["condition_number"].axes[0]
-    values = scaling.trial_values(loaded["fully-connected"].arrays, "condition_number_exact")
-    exact = next(c for c in ax.containers if c.lines[0].get_color() == STYLES["exact"].color)
-    np.testing.assert_allclose(exact.lines[0].get_ydata(), [np.mean(v - 1) for v in values])
-    assert ax.get_yscale() == "log" and "− 1" in ax.get_ylabel()
-    convolutional = figures.condition_number(loaded["convolutional"]).axes[0]
-    assert "− 1" not in convolutional.get_ylabel()
+def test_means_and_bars_are_those_of_the_tables(network):
+    labels = {"approximation": "diagonal", "convention": "original", "threshold": "zero"}
+    values = trial_values(network.results.accuracy.sel(labels))
+    mean, _, half = size_means(SIZES, values)
+    figure = draw({"fully-connected": network}, "accuracy")
+    drawn = curve_of(figure.axes[1], STYLES["diagonal"].color)
+    np.testing.assert_allclose(drawn, [mean, mean - half, mean + half])
 
 
-@pytest.mark.parametrize("name", ["accuracy", "condition_number", "readout", "depth_sweep"])
-def test_axes_end_where_the_data_do(drawn, name):
-    """Every mean and every trial is inside; shares do not go beyond 1."""
-    for ax in drawn[name].axes:
-        low, high = ax.get_ylim()
-        for container in ax.containers:
-            y = container.lines[0].get_ydata()
-            assert np.all((y >= low) & (y <= high))
-        for points in ax.collections:
-            if len(points.get_offsets()) == sum(TRIALS):
-                y = points.get_offsets()[:, 1]
-                assert np.all((y >= low) & (y <= high))
-        if ax.get_yscale() == "log":
-            assert high < 1e3 * max(np.max(c.lines[0].get_ydata()) for c in ax.containers)
-        if name == "accuracy":
-            assert high < 1.05
+def test_no_size_of_several_trials_has_no_bars(network):
+    """One size, one trial: no bar, no warning, no verdict."""
+    for kind, results in network.parts.items():
+        network.parts[kind] = results.isel(n=[3])
+    for name in ("overview", "readout", "theorem", "growth"):
+        draw({"fully-connected": network}, name)
+    assert "in one trial" in answers.loss_in_words(network)
+    assert answers.condition_stays(network).startswith("These trials can't tell")
 
 
-def test_bars_over_depth_and_shots_do_not_count_the_same_trials_twice():
-    """Four trials at six settings that differ by nothing but the trial: the interval of four trials, as the tables'."""
-    trials = np.array([0.90, 0.94, 0.96, 0.92])
-    mean, half = figures.means_at(np.array([16]), [[trials]] * 6, 0, shares=False)
-    error = trials.std(ddof=1) / 2
-    assert mean == pytest.approx([0.93] * 6) and half == pytest.approx([3.182 * error] * 6, rel=0.02)
-    sizes, both = np.array([16, 64]), np.array([trials, trials - 0.1])
-    mean, half = figures.means_at(sizes, [[*both]] * 6, 1, shares=True)
-    assert (mean[0], half[0]) == pytest.approx([column[1] for column in tables.means(sizes, both)])
+def test_condition_numbers_near_1_are_drawn_less_1(networks):
+    first, second = draw(networks, "condition_number").axes
+    assert "less 1" in first.get_ylabel() and "less 1" not in second.get_ylabel()
+    mean, *_ = curve_of(first, STYLES["exact"].color)
+    assert np.all((mean > 1e-6) & (mean < 1e-5))
 
 
-def test_depth_sweep_ends_at_rounding(loaded):
-    results = results_of()
-    results.parts["depth_sweep"]["off_diagonal_ratio"] *= np.array([1, 1e-7, 1e-117])[:, None]
-    low, high = figures.depth_sweep(results).axes[2].get_ylim()
-    assert 1e-10 < low < 1e-7 and high < 10
+def test_the_fixed_constants_attempts_are_not_left_out(network):
+    attempts = network.results.post_selection_measurements
+    attempts.loc[dict(divisor="fixed constant")] *= 1e12
+    (ax,) = draw({"fully-connected": network}, "post_selection").axes
+    mean, *_ = curve_of(ax, STYLES["rival"].color)
+    assert mean.min() > 1e12 and ax.get_ylim()[1] > mean.max()
+    assert "with the fixed constant" in answers.preparing_is_cheap(network)
 
 
-def test_infinite_values_are_said_and_left_out(loaded):
-    results = results_of("convolutional")
-    results.arrays["condition_number"][1, 0] = np.inf
-    ax = figures.condition_number(results).axes[0]
-    assert "sparsified: infinite at n = 32" in [t.get_text() for t in ax.texts]
-    sparsified = next(c for c in ax.containers if c.lines[0].get_color() == STYLES["sparsified"].color)
-    assert len(sparsified.lines[0].get_ydata()) == 3
+def test_a_collapse_at_zero_is_inside_the_axis(network):
+    network.results.accuracy.loc[dict(approximation="sparsified", threshold="zero")] -= 0.3
+    _, ax = draw({"fully-connected": network}, "accuracy").axes
+    mean, *_ = curve_of(ax, STYLES["sparsified"].color)
+    assert ax.get_ylim()[0] < mean.min() < 0.5
+    assert "chance" in [text.get_text() for text in ax.texts]
 
 
-@pytest.mark.slow
-def test_one_size_of_one_trial(loaded):
-    """No error, no warning."""
-    results = results_of()
-    for name, array in results.arrays.items():
-        results.arrays[name] = array[3:]
-    with warnings.catch_warnings(action="error"):
-        for name in ("overview", "accuracy", "condition_number", "sounder", "separability"):
-            figures.save(getattr(figures, name)({"": results} if name == "overview" else results), name, "/dev/null")
+def test_the_calibrated_threshold_is_used_where_it_is_known(network):
+    assert answers.usable_threshold(network.results) == "test median"
+    calibrated = network.results.sel(threshold=["zero"]).assign_coords(threshold=["calibrated"])
+    both = xr.concat([network.results, calibrated], "threshold", data_vars="minimal")
+    network.parts["results"] = both.assign_attrs(network.results.attrs)
+    ax = draw({"fully-connected": network}, "accuracy").axes[0]
+    assert ax.get_title(loc="left").replace("\n", " ") == "Threshold calibrated on other images"
+    assert answers.usable_threshold(network.results) == "calibrated"
+    unknown = network.results.accuracy.where(network.results.threshold != "calibrated")
+    assert answers.usable_threshold(network.results.assign(accuracy=unknown)) == "test median"
 
 
-def cell(ax, x, y):
-    """The number in a map's cell."""
-    return next(t.get_text() for t in ax.texts if t.get_position() == (x, y))
-
-
-def frames(ax):
-    """Lower left corners of a map's frames, and their line styles."""
-    return {patch.get_xy(): patch.get_linestyle() for patch in ax.patches if isinstance(patch, Rectangle)}
-
-
-def test_digit_pairs_are_where_they_belong(drawn, loaded):
-    arrays = loaded["fully-connected"].parts["digit_pairs"]
-    pair = PAIRS.index((3, 5))
-    first, second = drawn["digit_pairs"].axes[:2]
-    exact = arrays["accuracy_exact"][3, pair, 0]
-    assert cell(first, 3, 5) == short_number(exact, 3)
-    assert cell(second, 3, 5) == short_number(exact - arrays["accuracy_sparse"][3, pair, 0], 3)
-    assert set(frames(first)) == {(7.5, 8.5), (-0.5, 0.5)}
-    assert frames(first)[7.5, 8.5] == "-" != frames(first)[-0.5, 0.5]
-    values = arrays["accuracy_exact"][:, :, 0].mean(axis=0)  # the trial that every size has
-    rank = 1 + np.sum(values > values[PAIRS.index((8, 9))])
-    assert f"8 and 9: {rank} (1 to 45)" in [line for t in first.texts for line in t.get_text().splitlines()]
-
-
-@pytest.mark.parametrize("trials, words", [
-    ([8, 8, 8, 2], "8 up to n = 64, then 2"), ([4, 4, 2, 0], "4, 4, 2"), ([3, 3, 3, 3], "3"), ([0] * 4, "none"),
-    ([4, 2, 4, 4], "4, 2, 4, 4"),
-])  # fmt: skip
-def test_numbers_of_trials_in_words(trials, words):
-    assert figures.counts_of({"data_sizes": SIZES, "trials": np.array(trials)}) == words
-
-
-def test_a_baseline_far_below_is_named_instead_of_setting_the_axis():
-    results = results_of()
-    part = results.parts["baselines"]
-    for name in part:
-        if name.startswith("accuracy"):
-            part[name] = (0.3 if "ink" in name else 0.9) + 0.01 * (part[name] - 1.5)
-    part["accuracy_ink"] += 0.3 - np.nanmean(part["accuracy_ink"], axis=1, keepdims=True)
-    part["accuracy_ink"][1:] += 0.02
-    part["accuracy_ink_at_zero"] = part["accuracy_ink"] + 0.1
-    at_the_median, at_zero = figures.baselines(results).axes
-    assert at_the_median.get_ylim()[0] > 0.5
-    assert [t.get_text() for t in at_the_median.texts] == ["below: sum of the pixels, 0.30 to 0.32"]
-    assert [t.get_text() for t in at_zero.texts] == ["below: sum of the pixels, 0.40 to 0.42"]
-
-
-def test_good_is_yellow_or_blue_in_every_map():
-    """The best cell is the lightest, or the bluest of a difference; a hair's difference is nearly white."""
-    results = results_of()
-    part = results.parts["digit_pairs"]
-    for name in ("accuracy_sparse", "accuracy_diagonal"):
-        part[name] = part["accuracy_exact"] + np.linspace(-0.1, 0.1, 45)[:, None]
-    part["accuracy_diagonal"][:, 0] = part["accuracy_exact"][:, 0] + 1e-4
-    for ax, shown in zip(figures.digit_pairs(results).axes, figures.PAIR_MAPS, strict=True):
-        image = ax.images[0].get_array()
-        known = image[~image.mask]
-        ends = known.max(), known.min()
-        high = shown.name.startswith("accuracy") and not shown.subtracted
-        good, bad = (ax.images[0].to_rgba(end)[:3] for end in (ends if high else ends[::-1]))
-        if shown.subtracted:
-            assert good[2] > good[0] + 0.2 and bad[0] > bad[2] + 0.2
-            assert min(ax.images[0].to_rgba(-1e-4)[:3]) > 0.85
-        else:
-            assert good[0] > 0.9 and good[1] > 0.8 and max(bad[:2]) < 0.2
-
-
-def test_one_bad_trial_does_not_set_the_axis_and_is_marked_on_it():
-    values = [np.append(np.linspace(0.94, 0.96, 31), 0.5), np.linspace(0.95, 0.97, 32)]
-    figure, axes = panels(1, 1, 4, 3)
-    ax = axes[0, 0]
-    curve = draw_curve(ax, np.array([16, 32]), values, STYLES["exact"], outliers=False)
-    drawing.value_axis(ax, curve.heights, "shares")
-    drawing.mark_below(ax, [curve])
-    drawing.add_legend(figure)
-    bottom = ax.get_ylim()[0]
-    assert 0.85 < bottom < curve.heights.min()
-    (marks,) = (points.get_offsets() for points in ax.collections if not points.get_clip_on())
-    np.testing.assert_allclose(marks, [[16, bottom]])
-    assert drawing.BELOW in legend_of(figure)
-
-
-def test_sensitivity_of_the_largest_size_with_several_trials(drawn, loaded):
-    arrays = loaded["fully-connected"].parts["sensitivity"]
-    ax = drawn["sensitivity"].axes[0]
-    assert cell(ax, 0, 0) == short_number(arrays["accuracy_sparse"][2, PLANES.index((0, 0, 1)), :2].mean(), 3)
-    assert cell(ax, 1, 1) == short_number(arrays["accuracy_sparse"][2, PLANES.index((90, 1, 1)), :2].mean(), 3)
-    assert set(frames(ax)) == {(0.5, 0.5)}
-    assert cell(drawn["sensitivity"].axes[2], 1, 1) == short_number(
-        arrays["accuracy_sparse"][2, PLANES.index((90, 1, 4)), :2].mean(), 3
+def test_curves_that_coincide_get_one_name(network):
+    exact = network.results.accuracy.sel(approximation="exact", drop=True)
+    network.results["accuracy"] = exact.expand_dims(approximation=LABELS["approximation"]).transpose(
+        *network.results.accuracy.dims
     )
+    figure = draw({"fully-connected": network}, "accuracy")
+    assert "K =\nK̃ =\ndiagonal" in [text.get_text() for text in figure.axes[0].texts]
 
 
-@pytest.mark.slow
-def test_differences_in_the_sensitivity_have_white_at_0():
-    """Where K̃ is nowhere better than the diagonal no cell is blue, and where it is better everywhere none is red."""
-    results = results_of()
-    for shift, hue in ((-0.5, 0), (0.5, 2)):  # red, blue
-        part = results.parts["sensitivity"]
-        part["accuracy_sparse_at_zero"] = part["accuracy_diagonal_at_zero"] + shift * part["accuracy_exact"]
-        part["accuracy_sparse_at_zero"][:, 0] = part["accuracy_diagonal_at_zero"][:, 0] + [-0.3, 0.3, 0, 0]
-        ax = figures.sensitivity(results).axes[9]
-        shown = ax.images[0].get_array()
-        assert shown.mask[1, 1] and shown.mask.sum() == 1  # at the paper's point it may be chance
-        assert np.all(np.argmax(ax.images[0].to_rgba(shown.compressed())[:, :3], axis=1) == hue)
+def test_names_do_not_overlap():
+    heights = np.array([0.1, 0.2, 0.1])
+    placed = spread_out(np.array([0.95, 0.96, 0.97]), heights)
+    assert np.all(np.diff(placed) >= (heights[1:] + heights[:-1]) / 2 - 1e-12)
+    assert placed[-1] + heights[-1] / 2 <= 1.021
+    np.testing.assert_allclose(spread_out(np.array([0.5, 0.5]), heights[[0, 0]]), [0.45, 0.55])
+    far_apart = np.array([0.1, 0.5, 0.9])
+    np.testing.assert_allclose(spread_out(far_apart, heights), far_apart)
 
 
-def test_condition_numbers_in_the_sensitivity_are_medians():
-    results = results_of()
-    part = results.parts["sensitivity"]
-    part["condition_number"][:, PLANES.index((0, 0, 1)), 0] = 1e9
-    part["condition_number"][0, PLANES.index((0, 0, 1)), 1:4] = 3.0
-    part["trials"] = np.array([4, 1, 0, 0])
-    assert cell(figures.sensitivity(results).axes[12], 0, 0) == "3.0"
+def test_infinite_values_are_said_and_left_out(network):
+    network.results.condition_number[1, 0, 1] = np.inf
+    ax = draw({"fully-connected": network}, "condition_number").axes[0]
+    assert "K̃: infinite at 32" in [text.get_text() for text in ax.texts]
+    network.part("depth_sweep").condition_number.loc[dict(approximation="diagonal")] = np.nan
+    texts = [text.get_text() for ax in draw({"": network}, "theorem").axes for text in ax.texts]
+    assert not [text for text in texts if "infinite" in text]  # what is unknown is not
 
 
-def test_cheapest_costs(drawn, loaded):
-    arrays = loaded["fully-connected"].parts["emulation"]
-    sparsified, diagonal, classical = (c.lines[0].get_ydata() for c in drawn["cost"].axes[0].containers)
-    # [sizes, trials, way], NaN where there is no trial; the way is cheapest of all sizes together.
-    ways = np.mean(arrays["cost"][:, :, :, 1, ..., 0, 2, 0][:, :, :, [0, 0, 1], [0, 1, 1]], axis=2).reshape(4, 4, -1)
-    least = np.argmin(np.log(np.nanmean(ways, axis=1)).sum(axis=0))
-    np.testing.assert_allclose(sparsified, np.exp(np.nanmean(np.log(ways[..., least]), axis=1)))
-    means = np.nanmean(arrays["cost_diagonal"][:, :, 1, :, 0, 2, 0], axis=1)
-    geometric = np.exp(np.nanmean(np.log(arrays["cost_diagonal"][:, :, 1, :, 0, 2, 0]), axis=1))
-    np.testing.assert_allclose(diagonal, geometric[:, np.argmin(np.log(means).sum(axis=0))])
-    assert classical[0] in np.exp(np.mean(np.log(arrays["operations_classical"][0, :, :, 1].mean(axis=1)), axis=0))
+def test_settings_of_a_user_change_nothing(networks):
+    plain = figures.save(networks, figures.cost)
+    with mpl.rc_context({"text.usetex": True, "font.size": 30, "axes.facecolor": "red"}):
+        assert figures.save(networks, figures.cost) == plain
+        assert mpl.rcParams["text.usetex"] and mpl.rcParams["font.size"] == 30
 
 
-def test_cost_of_all_frames_the_cheapest(drawn, loaded):
-    arrays = loaded["fully-connected"].parts["emulation"]
-    cost = np.mean(arrays["cost"][0, :, :, 1, ..., 0, 2, 0], axis=(0, 1)).reshape(4, 3)  # [solver, encoding; readout]
-    axes = drawn["cost_of_all"].axes
-    assert [t.get_text() for t in axes[0].get_yticklabels()] == [
-        "series, s max|K|", "series, I + E", "QSVT, I + E", "diagonal, no solver"
-    ]  # fmt: skip
-    assert cell(axes[1], 0, 1) == short_number(cost[1, 1])
-    diagonal = arrays["cost_diagonal"][0, :, 1, :, 0, 2, 0].mean(axis=0)
-    least = np.vstack([cost[[0, 1, 3]], diagonal])
-    row, column = np.unravel_index(np.argmin(least), least.shape)
-    framed = [(y + 0.5, r) for r, ax in enumerate(axes[:3]) for x, y in frames(ax) if x == -0.5]
-    assert framed == [(row, column)]
+def test_what_is_missing_is_said_with_its_command(network, capsys):
+    del network.parts["emulation"]
+    figures.show({"fully-connected": network}, figures.cost, answers.costs_less)
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert "fully-connected_emulation.nc is not in" in said and "python emulation.py makes it" in said
+    figures.show({}, figures.cost)
+    assert "no results" in capsys.readouterr().out
 
 
-def test_intervals_of_geometric_means_stay_positive():
-    _, axes = panels(1, 1, 3, 3)
-    values = [np.array([1.0, 1000.0]), np.array([10.0, 100.0])]
-    curve = draw_curve(axes[0, 0], np.array([16, 32]), values, STYLES["both"], geometric=True)
-    assert curve.heights.min() > 0 and 1000 < curve.heights.max() <= 10_000
+def test_one_of_two_networks_is_drawn(network, networks, capsys):
+    del network.parts["depth_sweep"]
+    figure = draw(networks | {"fully-connected": network}, "theorem")
+    assert len(figure.axes) == len(figures.DEPTH_PANELS)
+    assert "python training.py --depth-sweep makes it" in capsys.readouterr().out
+
+
+def test_a_quantity_of_another_version_is_a_line(network, capsys):
+    network.parts["results"] = network.results.drop_vars("sparsity")
+    figures.show({"fully-connected": network}, figures.approximations, answers.kept)
+    assert "approximations is not drawn" in capsys.readouterr().out
+    assert answers.answer({"fully-connected": network}, answers.kept) == ""
+
+
+def test_other_data_and_classes_are_found_and_named(tmp_path, capsys):
+    write_made_up(tmp_path, "digits-fully-connected", "fully-connected", "results")
+    write_made_up(tmp_path, "fully-connected-3v5", "fully-connected", "results", classes=(3, 5))
+    (digits,) = load(tmp_path).values()
+    said = capsys.readouterr().out
+    assert "NO RESULTS OF mnist: THESE ARE OF digits" in said and "NOT MNIST" in digits.title
+    assert "no results of the convolutional network" in said
+    figures.save({digits.name: digits}, figures.approximations)
+    assert (tmp_path / "figures" / "digits-approximations.png").exists()
+    (other,) = load(tmp_path, classes="3v5").values()
+    assert other.title == "Fully connected, MNIST 3 and 5"
+    with pytest.raises(ValueError, match="use one of mnist"):
+        load(tmp_path, "cifar")
+
+
+def test_a_damaged_file_is_left_out_with_a_line(tmp_path, capsys):
+    write_made_up(tmp_path, "convolutional", "convolutional", "results", "baselines")
+    path = tmp_path / "convolutional_baselines.nc"
+    path.write_bytes(path.read_bytes()[:-100])
+    (network,) = load(tmp_path).values()
+    assert set(network.parts) == {"results"} and "left out" in capsys.readouterr().out
+
+
+def with_losses(network, lost):
+    """The network, with these losses of K̃ by size, and no others, in every trial."""
+    accuracy = network.results.accuracy
+    accuracy[:] = accuracy.sel(approximation="exact") * 0 + 0.9
+    accuracy.loc[dict(approximation="sparsified")] -= xr.DataArray(lost, dims="n")
+    return network
+
+
+def test_losses_in_words(network):
+    """Nothing is called a loss that may be chance."""
+    assert answers.loss_in_words(with_losses(network, [0, 0, 0, 0])) == "K, K̃ and the diagonal do equally well"
+    assert answers.loss_in_words(with_losses(network, [0, 0.25, 0.1, 0])) == "K̃ loses up to 0.250 (n = 32)"
+    assert answers.loss_in_words(with_losses(network, [0, 0, -0.125, 0])) == "K̃ gains up to 0.125 (n = 64)"
+    sparsified = network.results.accuracy.loc[dict(approximation="sparsified")]
+    noise = xr.DataArray([0.1, -0.1, 0.1, -0.1], dims="trial")
+    network.results.accuracy.loc[dict(approximation="sparsified")] = 0 * sparsified + 0.9 + noise
+    assert answers.loss_in_words(network).startswith("K̃ loses nothing beyond chance (± 0.")
+
+
+def test_answers_follow_the_arrays(network):
+    attempts = network.results.post_selection_measurements
+    attempts[:] = attempts * 0 + xr.DataArray(np.array(SIZES, float), dims="n")
+    said = answers.preparing_is_cheap(network)
+    assert said.startswith("No, it grows faster than log n: 128 with the training set's scale")
+    assert answers.condition_stays(network).startswith("Yes, it is flat: mean κ: K̃ ≤ 1.0000")
+    assert "preparing k* (training set)" in answers.what_grows(network)
+    assert answers.diagonality(network).startswith("Hardly anything")
+    assert answers.known_sizes(network) == "no trial beyond n = 128; number of trials there: 1"
+    assert r"k\*" in answers.answer({"": network}, answers.what_grows)  # not Markdown's emphasis
+
+
+def test_the_best_rival_is_named_only_beyond_chance(network):
+    accuracy = network.part("baselines").accuracy
+    accuracy[:] = accuracy * 0 + 0.8
+    assert "does as well as K" in answers.rivals_in_words(network)
+    accuracy.loc[dict(classifier="nearest neighbour")] += 0.05
+    assert answers.rivals_in_words(network) == "nearest neighbour is better than K by 0.050 (n = 128)"
+
+
+def test_pairs_are_sorted_and_the_networks_own_is_circled(network):
+    pairs = network.part("digit_pairs")
+    exact = pairs.accuracy.sel(approximation="exact", drop=True)
+    lost = xr.DataArray(np.arange(45) / 100, dims="setting")
+    pairs.accuracy.loc[dict(approximation="sparsified")] = exact - lost
+    assert list(answers.setting_losses(pairs)) == PAIRS
+    assert answers.pairs_in_words(network) == "K̃ loses 0.440 on 8 and 9, 0.220 on the median of 45 pairs (n = 64)"
+    ax = draw({"fully-connected": network}, "controls").axes[1]
+    (circled,) = (line for line in ax.lines if line.get_marker() == "o")
+    assert circled.get_xdata()[0] == 45 and circled.get_ydata()[0] == pytest.approx(0.44)
+
+
+def test_the_map_of_constants_frames_the_papers_and_shows_where_it_is_indefinite(networks):
+    sensitivity = networks["convolutional"].part("sensitivity")
+    lost = sensitivity.positive_definite.where(sensitivity.boost > 0, 0)
+    networks["convolutional"].parts["sensitivity"] = sensitivity.assign(positive_definite=lost)
+    ax = draw(networks, "controls").axes[2]
+    frame = ax.patches[0]
+    assert frame.get_xy() == (-0.5, 0.5)
+    (line,) = ax.collections[0].get_paths()
+    np.testing.assert_allclose(line.vertices[:, 1], 0.5, atol=0.02)
+    value = sensitivity.accuracy.sel(n=64, setting="90 0 4", approximation="sparsified", convention="original",
+                                     threshold="test median").mean()  # fmt: skip
+    assert f"{float(value):.3f}" in [text.get_text() for text in ax.texts if text.get_position() == (1, 0)]
+
+
+def test_the_cheapest_way_works_in_every_trial():
+    cost = xr.DataArray(np.ones((2, 3, 3)), dims=("n", "trial", "solver"), coords={"n": [16, 32]})
+    cost[:, :, 1] = 2
+    cost[:, :, 2] = 3
+    cost[1, 2, :] = np.nan  # no such trial
+    cost[0, 1, 0] = np.nan  # the first solver fails
+    n, mean, _ = answers.cheapest(cost)
+    assert n.tolist() == [16, 32] and mean.tolist() == [2, 2]
 
 
 @pytest.mark.parametrize("value, text", [
-    (0.9574, ".957"), (-0.031, "-.031"), (0, "0"), (1, "1"), (1.24, "1.2"), (33.3, "33"), (1500, "1.5k"),
-    (2e6, "2e6"), (3e-7, "3e-7"), (np.inf, "∞"), (9.97, "10"), (999.7, "1k"),
+    (0.9567, "0.96"), (35.4, "35"), (11702, "11,702"), (1.18e6, "1.2·10⁶"), (1e12, "10¹²"), (2.67e-13, "2.7·10⁻¹³"),
+    (0, "0"), (np.inf, "∞"), (np.nan, "unknown"), (99.6, "100"), (-0.02, "-0.02"),
 ])  # fmt: skip
-def test_short_numbers(value, text):
-    assert short_number(value, 3) == text
+def test_numbers_to_be_read(value, text):
+    assert number(value) == text
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Results and kernels on the disk
-# ----------------------------------------------------------------------------------------------------------------------
-
-
-def test_mnist_before_digits(tmp_path, capsys):
-    arrays = result_arrays(np.random.default_rng(0), "fully-connected")
-    np.savez(tmp_path / "digits-fully-connected_results.npz", **arrays)
-    digits = figures.load(tmp_path)["fully-connected"]
-    printed = capsys.readouterr().out
-    assert digits.dataset == "digits" and "NOT OF MNIST" in printed and "NOT MNIST" in digits.title
-    assert "no results of the convolutional network" in printed
-    np.savez(tmp_path / "fully-connected_results.npz", **arrays)
-    np.savez(tmp_path / "fully-connected_depth_sweep.npz", a=np.arange(3))
-    (tmp_path / "fully-connected_emulation.npz").write_bytes(b"damaged")
-    both = figures.load(tmp_path)["fully-connected"]
-    printed = capsys.readouterr().out
-    assert both.dataset == "mnist" and 'dataset = "digits"' in printed and "NOT OF MNIST" not in printed
-    assert set(both.parts) == {"depth_sweep"} and "emulation.npz can't be read" in printed
-    assert figures.load(tmp_path, "digits")["fully-connected"].prefix == "digits-fully-connected"
-    assert figures.load(tmp_path / "nowhere") == {}
-
-
-@pytest.mark.parametrize("name, made_by", figures.PARTS.items())
-def test_what_is_missing_is_named(loaded, name, made_by, capsys):
-    results = results_of()
-    del results.parts[name]
-    drawing = {"emulation": "shots"}.get(name, name)
-    with pytest.raises(figures.NothingToDraw, match=made_by):
-        getattr(figures, drawing)(results)
-    figures.show(getattr(figures, drawing), results, "name", "/dev/null")
-    assert capsys.readouterr().out.startswith("note: ")
-
-
-@pytest.mark.parametrize("network", training.networks)
-def test_kernels_are_those_of_training(tmp_path, network):
-    """K~ of the picture equals that of training.py. The kernel is made up, and is in a file as from training.py."""
-    rng = np.random.default_rng(1)
-    kernel = 3 * np.eye(16) + rng.uniform(1, 2, (16, 16))
-    kernel += kernel.T
-    trial = training.make_trial(network, training.selections[network], 16, 0)
-    files = TrialFiles(Run(0, 4, tmp_path, "numba", "float64", {"name": "mnist", "sha256": "0"}), trial, depth=36)
-    matrix = checkpoints.open_matrix(files.path("kernel_train"), (16, 16), files.label())
-    matrix[:] = kernel
-    checkpoints.finish_matrix(files.path("kernel_train"), matrix)
-    results = results_of(network)
-    results.folder = tmp_path
-
-    found = figures.approximations(results)
-    reference = kernel if network == "convolutional" else None
-    thresholds = training.kernel_thresholds(36, reference)["class_thresholds"]
-    expected = training.trial_approximations(trial, 0, kernel, thresholds)["original"][0]
-    np.testing.assert_array_equal(found["exact"], kernel)
-    np.testing.assert_array_equal(found["sparsified"], expected)
-    np.testing.assert_array_equal(found["diagonal"], np.diag(np.diag(kernel)))
-    assert len(figures.kernels(results).axes) == 4
-
-    path = files.path("kernel_train")
-    content = bytearray(path.read_bytes())
-    content[200] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(figures.NothingToDraw, match="damaged"):
-        figures.kernels(results)
-    path.unlink()
-    with pytest.raises(figures.NothingToDraw, match="no kernels"):
-        figures.kernels(results)
-
-
-def test_runs_on_record(tmp_path, capsys):
-    figures.print_runs(tmp_path)
-    assert capsys.readouterr().out.startswith("note: ")
-    run = dict.fromkeys(("dataset", "device", "engine", "precision", "finished"), "x")
-    runs = [run | {"network": "convolutional", "what": "results", "seconds": seconds} for seconds in ({"total": 1}, 2)]
-    (tmp_path / "run.json").write_text(json.dumps({"sittings": runs}))
-    figures.print_runs(tmp_path)
-    assert capsys.readouterr().out == "convolutional, results: x; x; engine x, x; last run 2 s, finished x\n"
-    runs[1] |= {"pairs": 120032, "pairs_computed": 0}
-    (tmp_path / "run.json").write_text(json.dumps({"sittings": runs}))
-    figures.print_runs(tmp_path)
-    assert capsys.readouterr().out.endswith("last run 2 s, finished x, 0 of 120,032 pairs computed\n")
+def test_answers_on_the_committed_results_are_those_of_the_arrays():
+    folder = ROOT / "kernel_output"
+    if not (folder / "fully-connected_results.nc").exists():
+        pytest.skip("no results in kernel_output/")
+    results = read_results(folder / "convolutional_results.nc")
+    accuracy = results.accuracy.sel(convention="original", threshold="zero").mean("pattern").mean("trial")
+    lost = accuracy.sel(approximation="exact") - accuracy.sel(approximation="sparsified")
+    network = Network("convolutional", "convolutional", "mnist", folder, {"results": results})
+    assert f"up to {float(lost.max()):.3f}" in answers.loss_in_words(network, "zero")
+    largest = results.condition_number.sel(approximation="exact").mean("pattern").mean("trial").max()
+    assert f"K ≤ {float(largest):,.0f}" in answers.condition_in_words(network)

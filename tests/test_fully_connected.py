@@ -1,5 +1,7 @@
 """The fully-connected kernel against neural-tangents, its closed form, finite networks and known limits."""
 
+import warnings
+
 import numpy as np
 import pytest
 import scipy.special
@@ -8,7 +10,7 @@ from finite_networks import empirical_ntk
 from kernel_images import flat_images, needs_oracle, real_images
 from twin import fully_connected_ntk_twin
 
-from ntk import fully_connected, fully_connected_ntk
+from ntk import BadInput, fully_connected, fully_connected_ntk
 from ntk.fully_connected import fully_connected_ntk_reference, fully_connected_rows
 
 ENGINES = ["numba", "jax"]
@@ -51,7 +53,8 @@ def test_deep_layers_do_not_drift():
     x = flat_images(30) * np.sqrt(256 / fully_connected.erf_scale)
     expected = fully_connected_ntk_twin(x, x, 840)
     found = fully_connected_ntk(x, depth=840, engine="numba")
-    assert np.median(np.abs(off_diagonal(found) / off_diagonal(expected) - 1)) < 1e-14
+    tolerance = 1e-14 + 100 * np.finfo(np.longdouble).eps  # of which both sides make use
+    assert np.median(np.abs(off_diagonal(found) / off_diagonal(expected) - 1)) < tolerance
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -69,6 +72,67 @@ def test_symmetric_half_equals_full(engine):
     full = fully_connected_ntk(x, x, depth=30, engine=engine)
     assert np.array_equal(half, half.T)
     assert relative_error(off_diagonal(half), off_diagonal(full)) < 1e-12
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_equal_and_opposite_images(engine):
+    """Wherever they stand they follow the diagonal's recursion, bit by bit, with the right sign."""
+    x = flat_images(4)
+    images = np.concatenate([x, x[:1], -x[:2], 1e-3 * x[:1], 1e-3 * x[:1], np.zeros((2, 256))])
+    half = fully_connected_ntk(images, depth=250, engine=engine)
+    full = fully_connected_ntk(images[::-1], images, depth=250, engine=engine)[::-1]
+    itself = np.diag(half)
+    for kernel in (half, full):
+        assert np.array_equal(np.diag(kernel), itself)
+        assert kernel[0, 4] == kernel[4, 0] == itself[0] and kernel[7, 8] == itself[7]
+        assert kernel[0, 5] == kernel[5, 4] == -itself[0] and kernel[1, 6] == -itself[1]
+        assert not kernel[9:].any() and not kernel[:, 9:].any()
+    alone = fully_connected_ntk(x, depth=250, engine="numba")
+    assert relative_error(off_diagonal(half[:4, :4]), off_diagonal(alone)) < 1e-12
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_nearly_equal_images(engine):
+    """At depth 150, where the engines alone would leave no digit of those that differ by 1e-8."""
+    x, y = flat_images(2)
+    differences = np.array([9e-4, 1e-5, 1e-9, 2e-9])[:, None]
+    for direction, sign in [(x, 1), (y, 1), (y, -1)]:
+        images = x + differences * direction
+        kernel = fully_connected_ntk(sign * images, x[None], depth=150, engine=engine)[:, 0]
+        expected = fully_connected_ntk_twin(images[:2], x[None], 150)[:, 0]
+        lost = 500 * np.finfo(np.longdouble).eps / differences[:2, 0] ** 2  # by the twin
+        assert (np.abs(sign * kernel[:2] / expected - 1) < 1e-13 + lost).all()
+        # Differences of 1e-9 make the NTK less than that of x with itself, as their squares.
+        itself = fully_connected_ntk(x[None], depth=150, engine=engine)[0, 0]
+        less = 1 - sign * kernel[2:] / itself
+        assert 1e-7 < less[0] < 1e-3 and abs(less[1] / less[0] - 4) < 1e-3
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_images_of_all_sizes(engine):
+    """Right, zero where squares vanish, or refused in one line, without a warning."""
+    x = flat_images(3)
+    x[2] = x[0] + 1e-8 * x[1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sizes = 2.0**200, 2.0**500
+        saturated = [fully_connected_ntk(size * x, depth=20, engine=engine) for size in sizes]
+        assert relative_error(*map(off_diagonal, saturated)) < 1e-12
+        assert relative_error(np.diag(saturated[1]), 2.0**300 * np.diag(saturated[0])) < 1e-12
+        assert np.isfinite(fully_connected_ntk(1e-150 * x, depth=20, engine=engine)).all()
+        for size in (1e-200, 5e-324, 0):
+            assert not fully_connected_ntk(size * x, depth=3, engine=engine).any()
+        for size in (1e155, 1e300):
+            with pytest.raises(BadInput, match="images of a kernel that is not finite"):
+                fully_connected_ntk(size * x, depth=3, engine=engine)
+
+
+def test_layers_beyond_the_largest_number():
+    """Of an image with itself the NTK grows by 1.23 a layer; of others it does not."""
+    x = flat_images(2)
+    with pytest.raises(BadInput, match="fewer layers"):
+        fully_connected_ntk(x, depth=4000)
+    assert np.isfinite(fully_connected_ntk(x[:1], x[1:], depth=4000)).all()
 
 
 @pytest.mark.parametrize("engine", ENGINES)

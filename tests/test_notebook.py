@@ -1,84 +1,75 @@
-"""The notebook: as it is committed, and in a real kernel on tiny results."""
+"""The notebook: as it is committed, and in a real kernel on made-up results."""
 
+import base64
 import os
-import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
-import numpy as np
 import pytest
-from conftest import ROOT
+from test_figures import write_made_up
 
+ROOT = Path(__file__).parent.parent
 NOTEBOOK = nbformat.read(ROOT / "analysis.ipynb", 4)
+SECTIONS = [
+    "1. The question", "2. Data and kernels", "3. Two approximations", "4. Accuracy, fully connected",
+    "5. Accuracy, convolutional", "6. Condition number", r"7. Preparing k\*", "8. Reading the answer",
+    "9. The theorem and real networks", "10. How fast does it grow", "11. Could it have failed",
+    "12. What a prediction costs", "What is not known",
+]  # fmt: skip
 
 
-def execute(tmp_path, output):
-    """Execute a copy of the notebook on `output`; returns what it printed, and how many figures it shows."""
-    executed = tmp_path / "executed.ipynb"
-    command = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", "--output", str(executed)]
-    # No MNIST there: nothing is downloaded.
-    environment = os.environ | {"KERNEL_OUTPUT": str(output), "MNIST_DIR": str(tmp_path)}
-    result = subprocess.run(
-        [*command, str(ROOT / "analysis.ipynb")], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert result.returncode == 0, result.stderr
-    outputs = [o for c in nbformat.read(executed, 4).cells if c.cell_type == "code" for o in c.outputs]
+def outputs_of(notebook):
+    """The text of all outputs, and their number of pictures."""
+    outputs = [o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs]
     assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
     texts = [o.get("text", "") + o.get("data", {}).get("text/markdown", "") for o in outputs]
     return "\n".join(texts), sum("image/png" in o.get("data", {}) for o in outputs)
 
 
 @pytest.mark.slow
-def test_notebook_on_tiny_digits(tmp_path, undisturbed):
-    """Both networks, one size with two trials and one with one, nothing but what training.py wrote."""
-    output = tmp_path / "output"
-    shutil.copytree(undisturbed, output)
-    text, pictures = execute(tmp_path, output)
-    assert text.count("NOT OF MNIST") == 2 and "NOT MNIST" in text
-    assert "python training.py --depth-sweep makes it" in text and "python controls.py makes it" in text
-    names = {p.name for p in (output / "figures").glob("*.png")}
-    for network in ("fully-connected", "convolutional"):
-        assert {f"digits-{network}_{what}.png" for what in ("accuracy", "kernels", "images", "sounder")} <= names
-    assert "digits-overview.png" in names and len(names) == pictures == 19
-
-
-@pytest.mark.slow
-def test_notebook_on_committed_results_beside_digits(tmp_path, undisturbed):
-    """After a run on the stand-in digits: MNIST's committed results, and a line that says so. One network only."""
+def test_the_notebook_runs_in_a_kernel(tmp_path):
+    """On made-up digits: everything of one network, of the other what training.py writes; no images at hand."""
     output = tmp_path / "output"
     output.mkdir()
-    parts = ("results", "baselines", "digit_pairs")
-    committed = [ROOT / "kernel_output" / f"fully-connected_{part}.npz" for part in parts]
-    for path in (*committed, *undisturbed.glob("digits-fully-connected_*")):
-        shutil.copy(path, output)
-    np.savez(output / "fully-connected_emulation.npz", data_sizes=[16], trials=[1])  # of another version
-    text, pictures = execute(tmp_path, output)
-    assert 'dataset = "digits"' in text and "NOT MNIST" not in text and "NOT OF MNIST" not in text
-    assert "no results of the convolutional network" in text
-    assert "another version" in text or "an older version" in text
-    assert "- Threshold median: nearest neighbour is better than the exact NTK at n = 64" in text
-    assert "- 8 and 9 among all pairs: " in text and "All 45 pairs; trials of each: 4 of n = 16" in text
-    assert "| plan | 16 to 512 |" in text
-    assert pictures == 10 and (output / "figures" / "overview.png").exists()
+    write_made_up(output, "digits-convolutional", "convolutional", classes=(1, 0))
+    write_made_up(output, "digits-fully-connected", "fully-connected", "results")
+    executed = tmp_path / "executed.ipynb"
+    command = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", "--output", str(executed)]
+    settings = tmp_path / "matplotlibrc"
+    settings.write_text("text.usetex: True\n")
+    environment = os.environ | {"KERNEL_OUTPUT": str(output), "MATPLOTLIBRC": str(settings)}
+    ended = subprocess.run(
+        [*command, str(ROOT / "analysis.ipynb")], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert ended.returncode == 0, ended.stderr
+    text, pictures = outputs_of(nbformat.read(executed, 4))
+    assert pictures == 12 == len({*(output / "figures").glob("digits-*.png")})
+    assert "NO RESULTS OF mnist: THESE ARE OF digits" in text
+    for kind in ("depth_sweep", "digit_pairs", "emulation"):
+        assert f"digits-fully-connected_{kind}.nc is not in" in text
+    assert text.count("- **Convolutional, digits (NOT MNIST) 0 and 1:**") == 12
 
 
-def test_cells_are_short_and_explained():
-    """Cells of a few lines, each under Markdown that begins with a heading; no outputs of another state."""
-    kinds = [cell.cell_type for cell in NOTEBOOK.cells]
-    assert all(pair == ("markdown", "code") for pair in zip(kinds[::2], kinds[1::2], strict=True))
+def test_every_section_is_a_question_a_figure_and_an_answer():
+    markdown = [cell.source for cell in NOTEBOOK.cells if cell.cell_type == "markdown"]
+    code = [cell.source for cell in NOTEBOOK.cells if cell.cell_type == "code"]
+    assert [text.splitlines()[0].removeprefix("## ") for text in markdown[1:]] == SECTIONS
+    assert all("?" in text for text in markdown[1:-1])
+    assert all(cell.count("show(") == 1 and "answers." in cell for cell in code[1:-1])
+    assert 'dataset = "mnist"' in code[0]
+    assert max(len(text.splitlines()) for text in [*markdown[1:], *code]) <= 8
+
+
+def test_the_committed_notebook_is_executed_and_small():
+    """Its pictures are those in kernel_output/figures/, which README shows."""
+    text, pictures = outputs_of(NOTEBOOK)
+    assert pictures == 12 and "note:" not in text and text.count("- **Convolutional, MNIST 0 and 1:**") == 12
+    assert (ROOT / "analysis.ipynb").stat().st_size < 1_500_000
     for cell in NOTEBOOK.cells:
-        if cell.cell_type == "code":
-            assert len(cell.source.splitlines()) <= 8
-        else:
-            assert cell.source.startswith("#")
-
-
-def test_every_figure_is_in_the_notebook():
-    """What figures.py draws is shown."""
-    import figures
-
-    source = "\n".join(cell.source for cell in NOTEBOOK.cells if cell.cell_type == "code")
-    drawn = [name for name, f in vars(figures).items() if hasattr(f, "__wrapped__")]
-    assert len(drawn) > 15
-    assert [name for name in drawn if f"figures.{name}" not in source] == []
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if "image/png" in data:
+                path = ROOT / "kernel_output" / "figures" / f"{data['text/plain']}.png"
+                assert base64.b64decode(data["image/png"]) == path.read_bytes(), path.name

@@ -1,17 +1,20 @@
 """The numba engine: its dual activation, threads, compilation, and CPUs with narrower registers."""
 
+import errno
+import io
 import math
 import os
 import subprocess
 import sys
 
 import numba
+import numba.core.caching
 import numpy as np
 import pytest
 from conftest import ROOT, relative_error
 from kernel_images import flat_images, small_images
 
-from ntk import convolutional_ntk, fully_connected_ntk, numba_engine
+from ntk import convolutional_ntk, fully_connected_ntk, numba_cache, numba_engine
 from ntk.numba_vectors import load, splat, store
 
 
@@ -73,6 +76,15 @@ def test_threads(precision):
     assert all(np.array_equal(one, other) for one, other in zip(found[0], found[-1], strict=True))
 
 
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_lanes_are_known_when_compiling(precision):
+    """So that the inner loops divide by nothing at run time."""
+    array = np.zeros(3, precision)
+    function = numba.njit(lambda array: numba_engine.lanes_of(array))
+    assert function(array) == numba_engine.lanes_of(array)
+    assert "div " not in next(iter(function.inspect_llvm().values()))
+
+
 @pytest.mark.slow
 def test_without_fma_and_wide_registers(tmp_path):
     """On any x86-64: right, and the slope at correlation 1 still exactly 1.
@@ -116,3 +128,116 @@ def test_is_compiled():
     fully_connected_ntk(flat_images(2), depth=3)
     assert numba_engine.is_compiled("convolutional", "float64")
     assert numba_engine.is_compiled("fully-connected", "float64")
+
+
+# ---- what Numba keeps for the next process ----
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The folder that Numba writes to."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    numba_cache.say_once.cache_clear()
+    return tmp_path
+
+
+def twice(x):
+    return 2 * x
+
+
+def compile_in_a_new_process():
+    """A function with a cache like the engine's, and as little in memory as in a new process."""
+    function = numba_cache.cached(numba.njit(twice))
+    assert function(21) == 42
+    return function
+
+
+def hits(function):
+    return sum(function.stats.cache_hits.values())
+
+
+def test_damaged_files_are_compiled_again(cache):
+    """Cut short, emptied, with a bit flipped: deleted, and replaced for the next process."""
+    assert hits(compile_in_a_new_process()) == 0 and hits(compile_in_a_new_process()) == 1
+    for suffix in ("nbi", "nbc"):
+        (path,) = cache.rglob(f"*.{suffix}")
+        whole = path.read_bytes()
+        flipped = bytearray(whole)
+        flipped[len(whole) // 2] ^= 1
+        for damaged in (b"", whole[:100], whole[:-1], bytes(flipped)):
+            path.write_bytes(damaged)
+            assert hits(compile_in_a_new_process()) == 0 and hits(compile_in_a_new_process()) == 1
+        path.unlink()
+        path.mkdir()  # can neither be read nor be deleted
+        compile_in_a_new_process()
+        path.rmdir()
+        compile_in_a_new_process()
+
+
+def test_nowhere_to_keep_compiled_code(cache, monkeypatch, capsys):
+    """The function is compiled and works; one line says so, on stderr where that is open."""
+    monkeypatch.setattr(numba.core.caching.CacheImpl, "_locator_classes", [])
+    functions = [compile_in_a_new_process(), compile_in_a_new_process()]
+    assert [hits(function) for function in functions] == [0, 0] and not list(cache.iterdir())
+    signature, target = functions[0].signatures[0], functions[0].targetctx
+    assert functions[0]._cache.load_overload(signature, target) is None  # which is_compiled asks
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.count("\n") == 1
+    assert "set NUMBA_CACHE_DIR to a folder" in printed.err
+    for closed in (None, io.StringIO()):
+        numba_cache.say_once.cache_clear()
+        monkeypatch.setattr(sys, "stderr", closed)
+        if closed:
+            closed.close()
+        compile_in_a_new_process()
+
+
+def test_a_full_disk_for_compiled_code(cache, monkeypatch, capsys):
+    def refuse(path, *_):
+        raise OSError(errno.ENOSPC, "No space left on device", path)
+
+    monkeypatch.setattr(numba.core.caching.IndexDataCacheFile, "_open_for_write", refuse)
+    assert [hits(compile_in_a_new_process()) for _ in range(2)] == [0, 0]
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_changed_sources_are_compiled_again(cache, monkeypatch):
+    """Those too whose functions are compiled into others'."""
+    sources = numba_cache.SOURCES
+    assert {"numba_engine.py", "numba_vectors.py", "formulas.py"} < set(sources)
+    for some in (sources, sources[1:]):
+        monkeypatch.setattr(numba_cache, "SOURCES", some)
+        assert hits(compile_in_a_new_process()) == 0 and hits(compile_in_a_new_process()) == 1
+
+
+@pytest.mark.slow
+def test_engine_without_a_cache():
+    """In a process of its own, whose cache may go to /dev/null/x alone."""
+    program = (
+        "import numba.core.caching as c\n"
+        "c.CacheImpl._locator_classes = [c.UserProvidedCacheLocator]\n"
+        "from ntk import numba_engine; print(numba_engine.is_compiled('convolutional', 'float64'))"
+    )
+    environment = os.environ | {"NUMBA_CACHE_DIR": "/dev/null/x"}
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    (line,) = ended.stderr.splitlines()
+    assert ended.stdout == "False\n" and line.startswith("note: compiled code can't be kept")
+
+
+def test_without_a_threading_layer(monkeypatch):
+    """Of Numba's, such as one that NUMBA_THREADING_LAYER asks for in vain: it is not needed."""
+
+    def refuse():
+        raise ValueError("No threading layer could be loaded.")
+
+    expected = fully_connected_ntk(flat_images(5), depth=3, engine="numba")
+    monkeypatch.setattr(numba, "get_num_threads", refuse)
+    assert np.array_equal(fully_connected_ntk(flat_images(5), depth=3, engine="numba"), expected)
+
+
+def test_without_compiling_nothing_is_compiled(monkeypatch):
+    """With NUMBA_DISABLE_JIT, which only the engine jax can do with."""
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    assert not numba_engine.is_compiled("convolutional", "float64")
+    assert numba_cache.cached(twice) is twice

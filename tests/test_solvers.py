@@ -438,9 +438,10 @@ def test_sparse_and_dense_matrices_give_the_same_runs(negative):
     sparse = solvers.block_encodings(scipy.sparse.csr_array(matrix), y)
     assert list(sparse) == list(dense)
     assert negative or len(sparse["I + E"].eigenvalues) < 120
-    for (_, expected), (_, run) in zip(
-        solvers.prepare_all(dense, [0.1, 1e-5]), solvers.prepare_all(sparse, [0.1, 1e-5]), strict=True
-    ):
+    epsilons = [0.1, 1e-5]
+    runs = dict(solvers.prepare_all(sparse, epsilons))
+    for place, expected in solvers.prepare_all(dense, epsilons):
+        run = runs[place]
         np.testing.assert_allclose(run.uses, expected.uses)
         np.testing.assert_allclose(run.success_probability, expected.success_probability, rtol=1e-6)
         np.testing.assert_allclose(run.state, expected.state, atol=1e-8)

@@ -247,18 +247,35 @@ def test_a_diagonal_matrix_needs_no_solver():
     assert linear_algebra.solve(matrix, np.ones(3)) == pytest.approx(expected)
 
 
-def test_sparse_and_dense_agree():
-    """The sparse path, Lanczos and sparse LU, against dense eigenvalues and solves at n = 128."""
+@pytest.mark.parametrize("lowest, iterates", [(2.0, True), (0.3, True), (-0.5, False), (1e-4, False)])
+def test_sparse_and_dense_agree(lowest, iterates, monkeypatch):
+    """Lanczos and conjugate gradients, or sparse factors, against dense eigenvalues and solves at n = 128.
+
+    lowest: eigenvalue of the matrix. A fifth of the rows hold nothing but their diagonal entry.
+    """
+    monkeypatch.setattr(linear_algebra, "most_iterations", 60)
     rng = np.random.default_rng(0)
-    kernel = rng.normal(size=(128, 128))
-    kernel = kernel @ kernel.T / 128
-    for shift in (0.5, 5.0):  # indefinite and positive definite
-        matrix = kernel * dense_pattern(128, rng, True) + (shift - 2) * np.eye(128)
-        sparse = scipy.sparse.csr_array(matrix)
-        y = rng.normal(size=128)
-        assert linear_algebra.extreme_eigenvalues(sparse) == pytest.approx(linear_algebra.extreme_eigenvalues(matrix), rel=1e-10)
-        assert linear_algebra.condition_number(sparse) == pytest.approx(linear_algebra.condition_number(matrix), rel=1e-10)
-        assert linear_algebra.solve(sparse, y) == pytest.approx(linear_algebra.solve(matrix, y), rel=1e-10, abs=1e-12)
+    kernel = rng.normal(size=(128, 256))
+    kernel = kernel @ kernel.T / 256
+    isolated = rng.random(128) < 0.2
+    matrix = kernel * dense_pattern(128, rng, True)
+    matrix *= np.eye(128) + ~(isolated[:, None] | isolated)
+    matrix += (lowest - np.linalg.eigvalsh(matrix)[0]) * np.eye(128)
+    sparse, y = scipy.sparse.csr_array(matrix), rng.normal(size=128)
+    for function in (linear_algebra.extreme_eigenvalues, linear_algebra.condition_number):
+        assert function(sparse) == pytest.approx(function(matrix), rel=1e-9)
+    assert linear_algebra.solve(sparse, y) == pytest.approx(linear_algebra.solve(matrix, y), rel=1e-9, abs=1e-12)
+    assert linear_algebra.SparseInverse(sparse, y).iterates == iterates
+
+
+def test_conjugate_gradients_that_stop_short_hand_over_to_factors(monkeypatch):
+    """The first right-hand side is an eigenvector, which takes one iteration; the second one takes more."""
+    matrix = scipy.sparse.csr_array(np.diag([1.0, 2, 3, 4, 5, 6]))
+    monkeypatch.setattr(linear_algebra, "most_iterations", 3)
+    inverse = linear_algebra.SparseInverse(matrix, np.eye(6)[2])
+    assert inverse.iterates and "factors" not in vars(inverse)
+    assert inverse(np.ones(6)) == pytest.approx(1 / np.arange(1, 7), rel=1e-14)
+    assert "factors" in vars(inverse)
 
 
 @pytest.mark.parametrize("sparse", [False, True])
