@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import swap_trials
+from scipy.sparse import csr_array
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
 import controls
@@ -266,6 +267,23 @@ def test_without_images_the_sensitivity_is_computed(run, tmp_path, monkeypatch, 
     assert [path.name for path in tmp_path.glob("*.nc")] == ["digits-convolutional_sensitivity.nc"]
     said = capsys.readouterr().out
     assert said.startswith("note: no baselines, which need the images: no connection")
+
+
+def test_some_entries_of_a_kernel(run, tmp_path, monkeypatch, quick, capsys):
+    """Everything but the exact NTK has its accuracy; other patterns would need other entries."""
+    copy_trial(run, tmp_path)
+    whole = training.stored_kernels
+    monkeypatch.setattr(
+        training,
+        "stored_kernels",
+        lambda *of: replace(whole(*of), train=csr_array(whole(*of).train)),
+    )
+    assert controls.main(["--dataset", "digits", "--output", str(tmp_path)]) == 0
+    assert "no sensitivity at n = 16" in capsys.readouterr().out
+    results = read_results(tmp_path / "digits-convolutional_baselines.nc")
+    known = results.accuracy.sel(n=16, trial=0).notnull().all("threshold")
+    assert known.classifier[~known].values.tolist() == ["exact"]
+    assert results.diagonal_spread.notnull().all()
 
 
 def refused(capsys, *arguments):
