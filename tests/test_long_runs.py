@@ -48,13 +48,11 @@ FULLY_CONNECTED = "digits-fully-connected"
 CONVOLUTIONAL = "digits-convolutional"
 MOMENTS = [  # in the order in which a run comes to them
     "after write_durably run.lock.owner.partial",
-    "before write_kernel",
     f"after write_durably {FULLY_CONNECTED}_seed0_data4_trial0_kernel_train.npy.partial",
     f"after write_kernel {FULLY_CONNECTED}_seed0_data4_trial0_kernel_train",  # between two kernels
     f"after progress {FULLY_CONNECTED[7:]}",
     f"after write_durably {FULLY_CONNECTED}_results.nc.partial",
     f"after replace {FULLY_CONNECTED}_results.nc.partial",
-    f"before open {CONVOLUTIONAL}_seed0_data4_trial0_kernel_train",
     f"after open {CONVOLUTIONAL}_seed0_data4_trial0_kernel_train",
     f"after append {CONVOLUTIONAL}_seed0_data16_trial0_kernel_train",  # amid a kernel
     f"before remove {CONVOLUTIONAL}_seed0_data16_trial0_kernel_train",

@@ -33,7 +33,13 @@ import training
 from ntk import convolutional_ntk
 from runtime import checkpoints, kernels, options, sitting
 from runtime.kernels import Need
-from runtime.results import medians_over_images, read_results, relative_difference, write_results
+from runtime.results import (
+    code_version,
+    medians_over_images,
+    read_results,
+    relative_difference,
+    write_results,
+)
 from runtime.trials import Run, Trial
 
 PLAN = ("--data-sizes", 4, 16, 8, "--trials", 2, 1, 0, "--test-size", 6)
@@ -452,6 +458,17 @@ def test_a_new_quantity_and_a_new_approximation_join_old_results(tmp_path, netwo
     assert not list(tmp_path.glob("*.old"))
     assert "1 trials to compute, 1 are in the results" in succeed(*command, 2, script=script)
     assert read_results(path).trace.notnull().all()
+
+
+def test_a_new_entry_is_another_version_of_the_code(tmp_path):
+    """So trials that lack it are computed again; a plain constant is the origin's affair."""
+    text = (ROOT / "training.py").read_text(encoding="utf-8")
+    path = tmp_path / "training.py"
+    versions = []
+    for old, new in (("", ""), QUANTITY, ("test_size = 256", "test_size = 64")):
+        path.write_text(text.replace(old, new) if old else text, encoding="utf-8")
+        versions.append(code_version(path))
+    assert versions[0] == versions[2] != versions[1]
 
 
 def test_more_patterns_join_old_results(tmp_path, monkeypatch):
