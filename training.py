@@ -317,7 +317,7 @@ class TrialKernels:
     @functools.cached_property
     def largest_off_diagonal(self) -> float:
         """The largest |off-diagonal| entry of K, of those that were computed."""
-        if self.is_whole:
+        if isinstance(self.train, np.ndarray):
             return float(max(np.abs(np.delete(row, i)).max() for i, row in enumerate(self.train)))
         entries = self.train.tocoo()
         return float(np.abs(entries.data[entries.row != entries.col]).max(initial=0))
@@ -402,11 +402,15 @@ def stored_kernels(folder: Path, prefix: str, size: int, number: int, seed: int)
     """
     train, test, label = read_kernel_pair(folder, prefix, size, number, seed)
     network = make_networks()[label["network"]]
+    trial = Trial(network, tuple(label["digits"]), size, number)
+    if not prefix.endswith(network.name + trial.variant):
+        what = f"holds kernels of classes {trial.classes}, which belong to files {trial.variant}"
+        raise BadInput("output", folder / f"{prefix}_..._trial{number}", what)
     reference = None
     if network.reference_size is not None:
         reference = read_reference(folder, prefix, network.reference_size, seed, label)
     return TrialKernels(
-        trial=Trial(network, tuple(label["digits"]), size, number),
+        trial=trial,
         depth=label["depth"],
         separability=np.nan,
         train=train,
@@ -611,7 +615,7 @@ def overlaps(k: Array, state: NDArray) -> Array:
 
 
 def readout_measurements(overlap: Array, threshold: float = 0) -> Array:
-    """Measurements to read the sign of o - t: (1 - o^2)/(o - t)^2; 1/o^2 - 1 at t = 0. [x] -> [x]"""
+    """Measurements to read the sign of o - t: (1 - o^2)/(o - t)^2; 1/o^2 - 1 at t = 0. [x]"""
     with np.errstate(divide="ignore"):  # inf at the threshold itself
         return (1 - overlap**2) / (overlap - threshold) ** 2
 
@@ -878,30 +882,43 @@ def is_wanted(args: argparse.Namespace, run: Run, trial: Trial) -> bool:
 def run_network(
     args: argparse.Namespace, run: Run, network: Network, planned: list[tuple[Setting, Trial]]
 ) -> Path:
-    """Compute all trials of one network, and merge them into its results file, which is returned."""
-    first = planned[0][1]
-    classes = None if args.digit_pairs else first.classes
-    variant = "" if args.digit_pairs else first.variant
-    path = run.output / f"{run.prefix(network)}{variant}_{args.what}.nc"
-    about_code = code_version(Path(__file__))
-    with ResultsFile(path, run.origin(network, classes)) as results:
+    """Compute all trials of one network, and merge them into its results file. Returns its path."""
+    code = code_version(Path(__file__))
+    with results_file(args, run, planned[0][1]) as results:
         todo = []
         for setting, trial in planned:
-            about = provenance(run_of(run, trial), network, about_code)
-            if not results.holds(key_of(setting, trial), about):
-                todo.append((setting, trial, about))
-        described = [(trial_files(run, trial), need_of(run, trial)) for _, trial, _ in todo]
-        with Sitting(run, network, args.what, described, len(planned)) as sitting:
-            for setting, trial, about in todo:
+            if not results.holds(key_of(setting, trial), about_trial(run, trial, code)):
+                todo.append((setting, trial))
+        needs = [(trial_files(run, trial), need_of(run, trial)) for _, trial in todo]
+        with Sitting(run, network, args.what, needs, len(planned)) as sitting:
+            for setting, trial in todo:
                 record = compute_trial(run, trial, sitting.progress)
                 if setting.label is not None:
                     record = medians_over_images(record)
                 elif not results.holds({"n": trial.size}, {}, "pattern_sparsity"):
                     drawn = pattern_quantities(run.seed, network, trial.size)
-                    results.keep({"n": trial.size}, drawn)
-                results.keep(key_of(setting, trial), record.assign(about))
+                    results.add({"n": trial.size}, drawn)
+                record = record.assign(about_trial(run, trial, code))
+                results.keep(key_of(setting, trial), record)
         note_flags(network.name, results.computed_now)
-    return path
+    return results.path
+
+
+def results_file(args: argparse.Namespace, run: Run, trial: Trial) -> ResultsFile:
+    """Where the results of this kind of run are kept; trial: one of those that it computes."""
+    classes = None if args.digit_pairs else trial.classes
+    variant = "" if args.digit_pairs else trial.variant
+    path = run.output / f"{run.prefix(trial.network)}{variant}_{args.what}.nc"
+    return ResultsFile(path, run.origin(trial.network, classes))
+
+
+def about_trial(run: Run, trial: Trial, code: str) -> dict[str, xr.DataArray]:
+    """What a trial's record says of how it was computed; where that changes, it is computed again.
+
+    When it was finished does not matter.
+    """
+    patterns = quantity((), sparsity_patterns, "number of random patterns of each convention")
+    return provenance(run_of(run, trial), trial.network, code) | {"patterns": patterns}
 
 
 def key_of(setting: Setting, trial: Trial) -> dict[str, Any]:
@@ -947,7 +964,7 @@ def experiment(args: argparse.Namespace, run: Run) -> int:
 
 
 def samples(args: argparse.Namespace, run: Run) -> list[Comparison]:
-    """For --verify: some values of the first trial of each size whose kernels are computed in parts."""
+    """For --verify: some values of the first trial of each size that is computed in parts."""
     compared = []
     for network in chosen_networks(args):
         for n, count in zip(args.data_sizes, args.trials, strict=True):
@@ -971,12 +988,21 @@ def constants() -> options.Constants:
         trials=trials,
         trials_without_accelerator=trials_without_accelerator,
         selections=selections,
-        percentile=percentile,
-        sparsity_patterns=sparsity_patterns,
-        pattern_draws=pattern_draws,
-        reference_size=reference_size,
+        sizes_to_verify=sizes_to_verify,
         depth_factor=depth_factor,
         convolutional_depth=convolutional_depth,
+        sweep_factors=sweep_factors,
+        sweep_depths=sweep_depths,
+        k_thresh_margin=k_thresh_margin,
+        reference_size=reference_size,
+        percentile=percentile,
+        diagonal_boost=diagonal_boost,
+        sparsity_patterns=sparsity_patterns,
+        pattern_draws=pattern_draws,
+        dense_limit=dense_limit,
+        exact_limit=exact_limit,
+        test_size_above_limit=test_size_above_limit,
+        precision_above_limit=precision_above_limit,
     )
 
 

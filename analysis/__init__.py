@@ -1,1 +1,4 @@
-"""What RESULTS.md and the figures are made of: the curve of growth, tables, evidence, costs, drawing."""
+"""What RESULTS.md and the figures are made of.
+
+The curve of growth, tables, evidence, costs, drawing.
+"""

@@ -1,12 +1,14 @@
 """Exact neural tangent kernels (NTK) of the two networks of arXiv:2107.09200.
 
     fully_connected_ntk(x1, x2=None, *, depth)      hidden layers with a normalised erf
-    convolutional_ntk(x1, x2=None, *, depth=96)     three stages of 3x3 convolutions with ReLU, pooled to one pixel
+    convolutional_ntk(x1, x2=None, *, depth=96)     three stages of 3x3 convolutions with ReLU,
+    pooled to one pixel
 
-Both return float64 [n1, n2]; x2=None means x1 with itself, of which half is computed. Four engines evaluate the same
-mathematics: `numba` on CPUs, `jax` on GPUs, TPUs and CPUs (`gpu`: on an accelerator, or not at all), and
-`neural-tangents`, the slow oracle. `auto` takes jax where JAX finds an accelerator. fully_connected.py and
-convolutional.py state the mathematics, each with a plain reference, and then what is done to compute it fast.
+Both return float64 [n1, n2]; x2=None means x1 with itself, of which half is computed. Four engines
+evaluate the same mathematics: `numba` on CPUs, `jax` on GPUs, TPUs and CPUs (`gpu`: on an
+accelerator, or not at all), and `neural-tangents`, the slow oracle. `auto` takes jax where JAX
+finds an accelerator. fully_connected.py and convolutional.py state the mathematics, each with a
+plain reference, and then what is done to compute it fast.
 
 >>> import numpy as np
 >>> from ntk import convolutional_ntk, fully_connected_ntk
@@ -19,8 +21,9 @@ convolutional.py state the mathematics, each with a plain reference, and then wh
 [[1.6869]
  [1.6478]]
 
-The kernel of a trial is large: `ntk.fully_connected.fully_connected_rows` and `ntk.convolutional.ConvolutionalPairs`
-compute it piece by piece. Nothing here knows of files, options or processes.
+The kernel of a trial is large: `ntk.fully_connected.fully_connected_rows` and
+`ntk.convolutional.ConvolutionalPairs` compute it piece by piece. Nothing here knows of files,
+options or processes.
 """
 
 from ntk.arguments import ENGINES, BadInput, choose_engine, has_accelerator

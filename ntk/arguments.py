@@ -1,4 +1,7 @@
-"""What both kernels share: the engines' names, checks of arguments, and two small helpers for arrays."""
+"""What both kernels share.
+
+The engines' names, checks of arguments, and two small helpers for arrays.
+"""
 
 import importlib.util
 import os
@@ -21,14 +24,19 @@ class BadInput(ValueError):
 
 
 def has_accelerator() -> bool:
-    """Whether JAX finds a GPU or TPU. Raises BadInput where JAX_PLATFORMS asks for one that is not there."""
+    """Whether JAX finds a GPU or TPU.
+
+    Raises BadInput where JAX_PLATFORMS asks for one that is not there.
+    """
     import jax
 
     try:
         return jax.default_backend() != "cpu"
     except (RuntimeError, AssertionError) as error:
         what = (str(error).splitlines() or ["JAX finds no such device"])[0]
-        raise BadInput("JAX_PLATFORMS", os.environ.get("JAX_PLATFORMS"), f"{what}; unset it, or use cpu") from error
+        raise BadInput(
+            "JAX_PLATFORMS", os.environ.get("JAX_PLATFORMS"), f"{what}; unset it, or use cpu"
+        ) from error
 
 
 def choose_engine(engine: str) -> str:
@@ -40,9 +48,13 @@ def choose_engine(engine: str) -> str:
     if not isinstance(engine, str) or engine not in ENGINES:
         raise BadInput("engine", in_one_line(engine), f"unknown; use {', '.join(ENGINES)}")
     if engine == "gpu" and not has_accelerator():
-        raise BadInput("engine", engine, "JAX finds no GPU or TPU; install requirements-gpu.txt, or use numba")
+        raise BadInput(
+            "engine", engine, "JAX finds no GPU or TPU; install requirements-gpu.txt, or use numba"
+        )
     if engine == "neural-tangents" and importlib.util.find_spec("neural_tangents") is None:
-        raise BadInput("engine", engine, "not installed; it needs Python 3.11 to 3.13. Use numba or jax")
+        raise BadInput(
+            "engine", engine, "not installed; it needs Python 3.11 to 3.13. Use numba or jax"
+        )
     if engine == "auto":
         engine = "jax" if has_accelerator() else "numba"
     if engine == "numba":
@@ -65,7 +77,8 @@ def check_numba() -> None:
 
 
 def check_images(rank: int, **images: ArrayLike) -> list[NDArray[np.float64]]:
-    """The images of each named argument as float64 arrays of `rank` dimensions, the first of which counts images.
+    """The images of each named argument as float64 arrays of `rank` dimensions, the first of which
+    counts images.
 
     The arrays are copies in C order. Raises BadInput for other dtypes than float64 and float32 (in
     either byte order), other ranks, no images, masked values, NaN, and sizes that differ.
@@ -87,7 +100,9 @@ def check_images(rank: int, **images: ArrayLike) -> list[NDArray[np.float64]]:
         if not np.isfinite(x).all():
             raise BadInput(name, "with NaN or infinite values", "leave those images out")
         if checked and x.shape[1:] != checked[0].shape[1:]:
-            raise BadInput(name, f"of shape {x.shape}", f"use images of one size, here {checked[0].shape[1:]}")
+            raise BadInput(
+                name, f"of shape {x.shape}", f"use images of one size, here {checked[0].shape[1:]}"
+            )
         checked.append(np.array(x, np.float64, order="C"))
     return checked
 

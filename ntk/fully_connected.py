@@ -1,15 +1,16 @@
 """The NTK of the fully-connected network: `depth` times Dense and a normalised erf, then Dense(1).
 
-With q the variance of a neuron's input, and W_std^2 = s = 1/E[erf(z)^2], z ~ N(0, 1), in every Dense layer:
+With q the variance of a neuron's input, and W_std^2 = s = 1/E[erf(z)^2], z ~ N(0, 1), in every
+Dense layer:
 
     K0 = s x.x'/d,  Theta0 = K0
     Theta <- s Theta (4/pi) / sqrt((1 + 2q)(1 + 2q') - 4 K^2)
     K <- s (2/pi) arcsin(2K / sqrt((1 + 2q)(1 + 2q')))
     Theta <- K + Theta
 
-(Williams, Neural Computation 10, 1998; Jacot et al., arXiv:1806.07572). `fully_connected_ntk_reference` is that and no
-more. What follows computes the same by blocks of rows. Pairs of equal images, nearly equal ones and
-opposite ones have recursions of their own.
+(Williams, Neural Computation 10, 1998; Jacot et al., arXiv:1806.07572).
+`fully_connected_ntk_reference` is that and no more. What follows computes the same by blocks of
+rows. Pairs of equal images, nearly equal ones and opposite ones have recursions of their own.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,9 @@ from ntk.formulas import erf_scale
 nonlinearity: float = 1 - (2 / 3) / np.arcsin(2 / 3)
 
 
-def fully_connected_ntk_reference(x1: ArrayLike, x2: ArrayLike, *, depth: int) -> NDArray[np.float64]:
+def fully_connected_ntk_reference(
+    x1: ArrayLike, x2: ArrayLike, *, depth: int
+) -> NDArray[np.float64]:
     """The closed form as it stands. x1 [n1, d], x2 [n2, d] -> [n1, n2].
 
     Equal images, and nearly equal ones, lose digits with every layer: see `alike_ntk`.
@@ -56,10 +59,10 @@ def fully_connected_ntk(
 ) -> NDArray[np.float64]:
     """NTK of the fully-connected erf network.
 
-    x1 [n1, d], x2 [n2, d] (None: x1 with itself, half computed), float64 or float32; `depth` hidden layers; the engine
-    auto is numba here, which takes a second for a thousand images. Returns float64 [n1, n2].
-    Raises BadInput, a ValueError, for other shapes and dtypes, NaN, unknown engines, other depths,
-    and kernels that are not finite.
+    x1 [n1, d], x2 [n2, d] (None: x1 with itself, half computed), float64 or float32; `depth` hidden
+    layers; the engine auto is numba here, which takes a second for a thousand images. Returns
+    float64 [n1, n2]. Raises BadInput, a ValueError, for other shapes and dtypes, NaN, unknown
+    engines, other depths, and kernels that are not finite.
     """
     if x2 is None:
         (x1,) = check_images(2, x1=x1)
@@ -80,12 +83,13 @@ def fully_connected_rows(
     engine: str,
     rows: Sequence[int] | NDArray[np.intp] | None = None,
 ) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-    """Yield the NTK of float64 images x1 [n1, d], x2 [n2, d] by blocks: (slice of rows, values [rows, columns]).
+    """Yield the NTK of float64 images x1 [n1, d], x2 [n2, d] by blocks: (slice of rows, values
+    [rows, columns]).
 
-    x2=None: x1 with itself, columns up to the block's last row; what lies above the diagonal there means nothing.
-    rows: indices of the rows that are wanted, by default all; the blocks are the same whichever are. With the engine
-    jax all processes that `jax.distributed` connects must ask for the same, and each gets all of it.
-    Raises BadInput as `fully_connected_ntk` does.
+    x2=None: x1 with itself, columns up to the block's last row; what lies above the diagonal there
+    means nothing. rows: indices of the rows that are wanted, by default all; the blocks are the
+    same whichever are. With the engine jax all processes that `jax.distributed` connects must ask
+    for the same, and each gets all of it. Raises BadInput as `fully_connected_ntk` does.
     """
     depth = check_depth(depth, 0, 1, "use a whole number of layers, 0 or more")
     engine = choose_engine("numba" if str(engine) == "auto" else engine)
@@ -141,11 +145,15 @@ def blocks_of(
     return height, lambda block, columns: numba_layers(kernel[block, columns], r1[:, block], r2)
 
 
-def diagonal_ntk(x: NDArray[np.float64], depth: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Variances q [depth + 1, n] before and after every layer, and the NTK of each image with itself [n].
+def diagonal_ntk(
+    x: NDArray[np.float64], depth: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Variances q [depth + 1, n] before and after every layer, and the NTK of each image with
+    itself [n].
 
-    K = q = q' makes this a recursion in q alone. The matrix's own diagonal would be useless by depth 150: the
-    correlation's map has a slope above 1 at correlation 1, and rounding errors grow with every layer.
+    K = q = q' makes this a recursion in q alone. The matrix's own diagonal would be useless by
+    depth 150: the correlation's map has a slope above 1 at correlation 1, and rounding errors grow
+    with every layer.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # the callers look for what is not finite
         q = [erf_scale * np.sum(x**2, axis=1) / x.shape[1]]

@@ -1,10 +1,12 @@
-"""The engine of GPUs, TPUs and CPUs: JAX, on one mesh of all devices, those of other processes included.
+"""The engine of GPUs, TPUs and CPUs: JAX, on one mesh of all devices, those of other processes
+included.
 
-Every process must call these functions alike; the devices share the work, and every process gets all results.
+Every process must call these functions alike; the devices share the work, and every process gets
+all results.
 
-Memory is what limits both programs on a GPU, so each is written for the kernels that XLA makes of it: one large kernel
-a convolution, and one for several layers of the fully-connected network. `tests/benchmark.py --parts gpu-plan` prints
-them.
+Memory is what limits both programs on a GPU, so each is written for the kernels that XLA makes of
+it: one large kernel a convolution, and one for several layers of the fully-connected network.
+`tests/benchmark.py --parts gpu-plan` prints them.
 """
 
 import contextlib
@@ -35,16 +37,23 @@ def configuration() -> Iterator[None]:
 
 @functools.cache
 def shardings() -> tuple[Mesh, NamedSharding, NamedSharding]:
-    """The mesh of all devices of all processes, and two layouts of arrays: split along the second axis, copied."""
+    """The mesh of all devices of all processes, and two layouts of arrays.
+
+    Split along the second axis, copied.
+    """
     mesh = Mesh(np.array(jax.devices()), ("devices",))
-    return mesh, NamedSharding(mesh, PartitionSpec(None, "devices")), NamedSharding(mesh, PartitionSpec())
+    return (
+        mesh,
+        NamedSharding(mesh, PartitionSpec(None, "devices")),
+        NamedSharding(mesh, PartitionSpec()),
+    )
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The fully-connected network
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
-layers_at_once = 8  # of the fully-connected network in one kernel of a GPU, which reads and writes K and Theta once
+layers_at_once = 8  # in one kernel of a GPU, which reads and writes K and Theta once
 
 
 def dense_rows(n1: int, n2: int) -> int:
@@ -60,20 +69,24 @@ def dense_layers(
     block: NDArray[np.intp],
     height: int,
 ) -> NDArray[np.float64]:
-    """The NTK [rows, n2] of rows `block` of K0 [n1, n2], with variances before every hidden layer and after the last,
-    [depth + 1, n1] and [depth + 1, n2].
+    """The NTK [rows, n2] of rows `block` of K0 [n1, n2], with variances before every hidden layer
+    and after the last, [depth + 1, n1] and [depth + 1, n2].
 
     The rows are repeated up to `height`, as blocks of one size compile once.
     """
     full = block[whole_blocks(len(block), height)]
-    at_once = 1 if jax.default_backend() == "cpu" else layers_at_once  # XLA for CPUs computes K again and again
+    # XLA for CPUs computes K again and again.
+    at_once = 1 if jax.default_backend() == "cpu" else layers_at_once
     with configuration():
-        theta = dense_program(at_once)(kernel[full], reciprocals(q1[:, full]), reciprocals(q2), len(q1) - 1)
+        theta = dense_program(at_once)(
+            kernel[full], reciprocals(q1[:, full]), reciprocals(q2), len(q1) - 1
+        )
         return np.array(theta)[: len(block)]
 
 
 def reciprocals(q: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1/sqrt(1 + 2q) before every layer, from q [depth + 1, n], with zeros up to a multiple of 64 layers.
+    """1/sqrt(1 + 2q) before every layer, from q [depth + 1, n], with zeros up to a multiple of 64
+    layers.
 
     So most depths have tables of the same few lengths, and compile once.
     """
@@ -85,10 +98,12 @@ def reciprocals(q: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @functools.cache
 def dense_program(at_once: int) -> Any:
-    """The compiled pass of a block of rows K0 [rows, n2] through `depth` layers, `at_once` of them in a kernel.
+    """The compiled pass of a block of rows K0 [rows, n2] through `depth` layers, `at_once` of them
+    in a kernel.
 
-    Takes K0, r = 1/sqrt(1 + 2q) before every layer, [layers, rows] and [layers, n2], and the depth, a run-time number.
-    The layer needs an angle of sine 2 K r r'; with cos = sqrt(1 - sin^2) and P from `arcsin_polynomial` it is
+    Takes K0, r = 1/sqrt(1 + 2q) before every layer, [layers, rows] and [layers, n2], and the depth,
+    a run-time number. The layer needs an angle of sine 2 K r r'; with cos = sqrt(1 - sin^2) and P
+    from `arcsin_polynomial` it is
         Theta <- s (4/pi) Theta r r'/cos,  K <- s (2/pi) sin P(1 - cos),  Theta <- K + Theta,
     without a division, and with a reciprocal root alone.
     """
@@ -117,8 +132,14 @@ def dense_program(at_once: int) -> Any:
         return jax.lax.fori_loop(0, depth // at_once, some(at_once), state)[1]
 
     mesh, _, everywhere = shardings()
-    rows, columns, shared = PartitionSpec("devices"), PartitionSpec(None, "devices"), PartitionSpec()
-    mapped = jax.shard_map(layers, mesh=mesh, in_specs=(rows, columns, shared, shared), out_specs=rows)
+    rows, columns, shared = (
+        PartitionSpec("devices"),
+        PartitionSpec(None, "devices"),
+        PartitionSpec(),
+    )
+    mapped = jax.shard_map(
+        layers, mesh=mesh, in_specs=(rows, columns, shared, shared), out_specs=rows
+    )
     return jax.jit(mapped, out_shardings=everywhere)
 
 
@@ -130,18 +151,19 @@ def horner(powers: Sequence[Any], x: Any) -> Any:
     return value
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The convolutional network: all planes of a stage in one picture, one large kernel a layer
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
-pairs_at_once = 511  # of a block on an accelerator that has memory for them: enough to hide what launching costs
+pairs_at_once = 511  # of a block on an accelerator: enough to hide what launching costs
 share_of_memory = 0.8  # of a device's, for a block
 
 
 class JaxCone:
     """A and B at the end of the cone, of pairs of images [n, h, w].
 
-    variances: [n, h, w] at the start of each stage, of which the images' own passes (own=True) fill in the last two.
+    variances: [n, h, w] at the start of each stage, of which the images' own passes (own=True) fill
+    in the last two.
     """
 
     def __init__(
@@ -156,7 +178,10 @@ class JaxCone:
     def __call__(
         self, i: NDArray[np.intp], j: NDArray[np.intp], own: bool = False
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Pooled A and B [m] of the pairs (i, j) [m]; own: i = j, and their variances are filled in."""
+        """Pooled A and B [m] of the pairs (i, j) [m].
+
+        own: i = j, and their variances are filled in.
+        """
         precision = self.images.dtype
         share = precision.type((8 / 9) ** self.layers)
         full = whole_blocks(len(i), self.block)
@@ -171,7 +196,10 @@ class JaxCone:
             for block in blocks:
                 pairs = take_program()(self.on_devices, i[block], j[block])
                 found.append(program(pairs, np.int64(self.layers // 2), share))
-            results = [np.concatenate([np.float64(part) for part in parts]) for parts in zip(*found, strict=True)]
+            results = [
+                np.concatenate([np.float64(part) for part in parts])
+                for parts in zip(*found, strict=True)
+            ]
         for stage, variance in enumerate(results[2:], start=1):
             self.variances[stage][i] = variance[: len(i)]
             self.on_devices = []
@@ -180,27 +208,33 @@ class JaxCone:
 
 @functools.cache
 def take_program() -> Any:
-    """The compiled function of arrays [n, ...] and indices i, j [pairs] that takes both out of each array."""
+    """The compiled function that takes the entries i, j [pairs] out of arrays [n, ...]."""
     _, by_pair, _ = shardings()
-    return jax.jit(lambda arrays, i, j: [jnp.stack([array[i], array[j]]) for array in arrays], out_shardings=by_pair)
+    return jax.jit(
+        lambda arrays, i, j: [jnp.stack([array[i], array[j]]) for array in arrays],
+        out_shardings=by_pair,
+    )
 
 
 @functools.cache
 def fitting_pairs(height: int, width: int, precision: str, odd: bool) -> int:
     """Pairs of a block on one device: an odd number for which the compiled program fits its memory.
 
-    In a picture of 659 x 659 entries an odd number of pairs makes an odd number of entries, and XLA then gives each
-    thread of a GPU one entry, not four in a row: threads side by side read addresses side by side.
+    In a picture of 659 x 659 entries an odd number of pairs makes an odd number of entries, and XLA
+    then gives each thread of a GPU one entry, not four in a row: threads side by side read
+    addresses side by side.
     """
     known = jax.local_devices()[0].memory_stats()
     if not known:  # a CPU, on which one pair keeps all cores busy
         return 1
-    limit = share_of_memory * np.min(multihost_utils.process_allgather(np.float64(known["bytes_limit"])))
+    limit = share_of_memory * np.min(
+        multihost_utils.process_allgather(np.float64(known["bytes_limit"]))
+    )
     return largest_fitting(limit, lambda pairs: cone_memory(height, width, precision, odd, pairs))
 
 
 def largest_fitting(limit, memory):
-    """The largest odd number of pairs up to pairs_at_once whose memory(pairs) stays within the limit, if any does."""
+    """The largest odd number of pairs, up to pairs_at_once, whose memory is within the limit."""
     pairs = pairs_at_once
     while pairs > 1 and (needed := memory(pairs)) > limit:
         pairs = max(1, min(pairs - 2, int(pairs * limit / needed)))
@@ -209,7 +243,7 @@ def largest_fitting(limit, memory):
 
 
 def cone_memory(height: int, width: int, precision: str, odd: bool, pairs: int) -> int:
-    """Bytes that the compiled program takes on a device for `pairs` pairs there, by its own analysis."""
+    """Bytes that the compiled program takes on a device for so many pairs, by its own analysis."""
     program = cone_program(height, width, precision, odd, pairs * len(jax.devices()), own=False)
     needed = program.memory_analysis()
     return needed.temp_size_in_bytes + needed.argument_size_in_bytes + needed.output_size_in_bytes
@@ -219,10 +253,11 @@ GAP = (-1, -1)  # between planes
 
 
 def plane_line(size: int, bound: int) -> list[tuple[int, int]]:
-    """Pixel pairs (p, q) along one axis of the planes d = q - p = -bound ... bound, a GAP after each.
+    """Pixel pairs (p, q) along one axis of the planes d = q - p = -bound ... bound, a GAP after
+    each.
 
-    The outer product of the lines of both axes is one picture that holds a stage's whole cone, and box is an ordinary
-    3x3 box filter on it: the gaps, kept at zero, keep the planes apart.
+    The outer product of the lines of both axes is one picture that holds a stage's whole cone, and
+    box is an ordinary 3x3 box filter on it: the gaps, kept at zero, keep the planes apart.
     """
     line = []
     for d in range(-bound, bound + 1):
@@ -233,7 +268,7 @@ def plane_line(size: int, bound: int) -> list[tuple[int, int]]:
 def pooling_sources(
     line: list[tuple[int, int]], pooled: list[tuple[int, int]], width: int
 ) -> NDArray[np.intp]:
-    """Positions in `line`, [len(pooled), width^2], whose average is each entry of the pooled line."""
+    """Positions in `line` [pooled, width^2] whose average is each entry of the pooled line."""
     position = {pair: i for i, pair in enumerate(line)}
     offsets = [(a, b) for a in range(width) for b in range(width)]
     sources = [[(width * p + a, width * q + b) for a, b in offsets] for p, q in pooled]
@@ -243,8 +278,9 @@ def pooling_sources(
 class Stage:
     """Where things are in a stage's picture of planes, and in its pictures of images.
 
-    Pictures are flat, row after row. Rows end with a zero, the last row is zero, and zeros `surround` the picture where
-    neighbours are looked for: all eight of an entry are at fixed distances, without a question about borders.
+    Pictures are flat, row after row. Rows end with a zero, the last row is zero, and zeros
+    `surround` the picture where neighbours are looked for: all eight of an entry are at fixed
+    distances, without a question about borders.
     """
 
     def __init__(self, height: int, width: int, stage: int) -> None:
@@ -265,7 +301,7 @@ class Stage:
         return ((y + rows) * len(self.lines[1]) + x + columns).astype(np.int32)
 
     def sources(self, pooled: "Stage") -> NDArray[np.int32]:
-        """Positions in this picture [entries, 16 or 256] whose average is each entry of the next stage's."""
+        """Positions here [entries, 16 or 256] whose average is each entry of the next stage's."""
         by = 4 if self.stage == 2 else 2  # two poolings follow the third stage
         y, x = (pooling_sources(*lines, by) for lines in zip(self.lines, pooled.lines, strict=True))
         sources = y[:, None, :, None] * len(self.lines[1]) + x[:, None]
@@ -293,10 +329,11 @@ def box(picture, width):
 def relu(k, t, weight, inverse, identical, precision):
     """A and B after a convolution and its ReLU, from the box sums k and t of those before it.
 
-    weight: s s' from box sums of the variances; inverse: 1/weight. Divides by 8, which is exact, not by 9: every layer
-    makes the state 9/8 too large, the pooling repairs it. A rounded 1/9 would let k drift away from the variances, and
-    near c = 1 every digit of 1 - c counts. With c = cos(theta) = 1 - e, sin(theta) = sqrt(e (1 + c)) is the one root,
-    and `angle_polynomial` needs no other. Where nothing varies, and in the gaps, weight = inverse = 0, and 0 comes out.
+    weight: s s' from box sums of the variances; inverse: 1/weight. Divides by 8, which is exact,
+    not by 9: every layer makes the state 9/8 too large, the pooling repairs it. A rounded 1/9 would
+    let k drift away from the variances, and near c = 1 every digit of 1 - c counts. With c =
+    cos(theta) = 1 - e, sin(theta) = sqrt(e (1 + c)) is the one root, and `angle_polynomial` needs
+    no other. Where nothing varies, and in the gaps, weight = inverse = 0, and 0 comes out.
     """
     number = np.dtype(precision).type
     e = (weight - jnp.abs(k)) * inverse
@@ -311,7 +348,7 @@ def relu(k, t, weight, inverse, identical, precision):
 
 
 def look_up(pictures, stage):
-    """The products [pairs, entries] that a stage's planes make of flat pictures [2, pairs, pixels] of x and x'."""
+    """The products [pairs, entries] of a stage's planes, of flat pictures [2, pairs, pixels]."""
     return pictures[0][:, stage.places[0]] * pictures[1][:, stage.places[1]]
 
 
@@ -321,20 +358,27 @@ def cone_program(height: int, width: int, precision: str, odd: bool, pairs: int,
     _, by_pair, everywhere = shardings()
     with configuration():
         shapes = [(height >> stage, width >> stage) for stage in (0, 0, 1, 2)]
-        arrays = [jax.ShapeDtypeStruct((2, pairs, *shape), precision, sharding=by_pair) for shape in shapes]
-        numbers = [jax.ShapeDtypeStruct((), kind, sharding=everywhere) for kind in (np.int64, precision)]
+        arrays = [
+            jax.ShapeDtypeStruct((2, pairs, *shape), precision, sharding=by_pair)
+            for shape in shapes
+        ]
+        numbers = [
+            jax.ShapeDtypeStruct((), kind, sharding=everywhere) for kind in (np.int64, precision)
+        ]
         return cone_function(height, width, precision, odd, own).lower(arrays, *numbers).compile()
 
 
 def cone_function(height: int, width: int, precision: str, odd: bool, own: bool) -> Any:
     """The pass of a block of pairs through the three stages, under jax.jit.
 
-    Takes [(x, x'), and the variances (v, v') at the start of each stage], each [2, pairs, h, w] of that stage, half the
-    layers a stage (one more follows if they are odd), and (8/9)^layers. Returns pooled A and B [pairs]. With `own`,
-    x = x': the variances come from the state itself, and those of the second and third stage are returned too.
+    Takes [(x, x'), and the variances (v, v') at the start of each stage], each [2, pairs, h, w] of
+    that stage, half the layers a stage (one more follows if they are odd), and (8/9)^layers.
+    Returns pooled A and B [pairs]. With `own`, x = x': the variances come from the state itself,
+    and those of the second and third stage are returned too.
 
-    A and B are the real and imaginary part of one array, and a layer writes its results between the zeros of a second
-    one, from which the next layer writes into the first: one kernel a layer, that copies and pads nothing.
+    A and B are the real and imaginary part of one array, and a layer writes its results between the
+    zeros of a second one, from which the next layer writes into the first: one kernel a layer, that
+    copies and pads nothing.
     """
     stages = [Stage(height >> stage, width >> stage, stage) for stage in range(4)]
 
@@ -346,10 +390,19 @@ def cone_function(height: int, width: int, precision: str, odd: bool, own: bool)
         def layer(state, into, v):
             total = jnp.where(pixels, box(v, w + 1), 0)  # [2, pairs, (h + 1) (w + 1)]
             s = jnp.sqrt(total)
-            tables = [surround(table, w + 1) for table in (total / 8, s, jnp.where(total > 0, 1 / s, 0))]
-            v, *tables = jax.lax.optimization_barrier(tables)  # computed once a pixel, not once an entry
+            tables = [
+                surround(table, w + 1) for table in (total / 8, s, jnp.where(total > 0, 1 / s, 0))
+            ]
+            # Computed once a pixel, not once an entry.
+            v, *tables = jax.lax.optimization_barrier(tables)
             both = box(state, line)
-            after = relu(both.real, both.imag, *(look_up(table, stage) for table in tables), identical, precision)
+            after = relu(
+                both.real,
+                both.imag,
+                *(look_up(table, stage) for table in tables),
+                identical,
+                precision,
+            )
             return jax.lax.dynamic_update_slice(into, jax.lax.complex(*after), (0, line + 1)), v
 
         def two_layers(_, loop):
@@ -379,5 +432,7 @@ def cone_function(height: int, width: int, precision: str, odd: bool, own: bool)
 
     mesh, by_pair, everywhere = shardings()
     split, shared = PartitionSpec("devices"), PartitionSpec()
-    mapped = jax.shard_map(cone, mesh=mesh, in_specs=(by_pair.spec, shared, shared), out_specs=split)
+    mapped = jax.shard_map(
+        cone, mesh=mesh, in_specs=(by_pair.spec, shared, shared), out_specs=split
+    )
     return jax.jit(mapped, out_shardings=everywhere)

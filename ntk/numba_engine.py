@@ -1,16 +1,19 @@
 """The engine of CPUs: Numba, in explicit vectors, on as many threads as Numba has.
 
-The fully-connected network comes first, then the convolutional one, every plane of which goes through all layers of its
-stage in the cache. A pixel of a plane is one vector: its lanes are as many pairs of images, which go through the cone
-side by side on one thread. A pair gets the same bits whatever its lane, block and thread.
+The fully-connected network comes first, then the convolutional one, every plane of which goes
+through all layers of its stage in the cache. A pixel of a plane is one vector: its lanes are as
+many pairs of images, which go through the cone side by side on one thread. A pair gets the same
+bits whatever its lane, block and thread.
 
-Three things make a layer cheap. A plane holds sums over x: adding three of its rows completes the box, and what ReLU
-makes of them is summed over x before it is stored, so an entry is stored once a layer. arccos needs no branch and no
-other square root than the sine, see ntk/polynomials.py. And some planes go through a layer together, so that they share
-the layer's s and 1/s while these are in the cache.
+Three things make a layer cheap. A plane holds sums over x: adding three of its rows completes the
+box, and what ReLU makes of them is summed over x before it is stored, so an entry is stored once a
+layer. arccos needs no branch and no other square root than the sine, see ntk/polynomials.py. And
+some planes go through a layer together, so that they share the layer's s and 1/s while these are in
+the cache.
 
-Every layer divides by 8, which is exact, instead of 9: it makes A and B 9/8 too large, and the pooling repairs it. A
-rounded 1/9 would let K drift away from the variances, and near c = 1 every digit of e = 1 - |c| counts.
+Every layer divides by 8, which is exact, instead of 9: it makes A and B 9/8 too large, and the
+pooling repairs it. A rounded 1/9 would let K drift away from the variances, and near c = 1 every
+digit of e = 1 - |c| counts.
 
 Compiled code is kept for the next process, see ntk/numba_cache.py.
 """
@@ -42,13 +45,13 @@ from ntk.numba_vectors import (
 from ntk.polynomials import angle_polynomial, arcsin_polynomial, correlation_one
 
 GROUP = 4  # planes that go through a layer together
-PIECE = 512  # entries of a row of the fully-connected network's matrix that go through all layers together
+PIECE = 512  # entries of a row of the other network's matrix that go through all layers together
 configuration: Any = numba.config
 numba.extending.register_jitable(reach)
 
 
 def in_parallel(compute: Callable[[Any], None], tasks: Iterable[Any]) -> None:
-    """Call compute(task) for all tasks, on as many threads as Numba has, where compiled functions run side by side."""
+    """Call compute(task) for all tasks, side by side on as many threads as Numba has."""
     with ThreadPoolExecutor(count_threads()) as threads:
         for _ in threads.map(compute, tasks):
             pass
@@ -68,27 +71,40 @@ def count_threads() -> int:
 def dense_layers(
     kernel: NDArray[np.float64], r1: NDArray[np.float64], r2: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The NTK [m, n] of the fully-connected network, from K0 [m, n] and the `reciprocals` [depth, m] and [depth, n].
+    """The NTK [m, n] of the fully-connected network, from K0 [m, n] and the `reciprocals` [depth,
+    m] and [depth, n].
 
     The rows are shared out to the threads. An entry gets the same bits whatever its block.
     """
-    exact = 2 / (3 * np.arcsin(np.longdouble(2) / 3))  # s 4/(3 pi) with the digits that a float64 leaves out
+    # s 4/(3 pi) with the digits that a float64 leaves out
+    exact = 2 / (3 * np.arcsin(np.longdouble(2) / 3))
     constants = (0.0, 1.0, 2 / 3, float(exact), float(exact - float(exact)), *arcsin_polynomial())
     kernel, theta, threads = np.ascontiguousarray(kernel), np.empty(kernel.shape), count_threads()
 
     def compute(rows: slice) -> None:
         dense(kernel[rows], np.ascontiguousarray(r1[:, rows]), r2, constants, theta[rows])
 
-    in_parallel(compute, [slice(len(kernel) * t // threads, len(kernel) * (t + 1) // threads) for t in range(threads)])
+    in_parallel(
+        compute,
+        [
+            slice(len(kernel) * t // threads, len(kernel) * (t + 1) // threads)
+            for t in range(threads)
+        ],
+    )
     return theta
 
 
 def reciprocals(q: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Tables [depth, n] of r = sqrt(3/(1 + 2q)) before every hidden layer, zeros up to whole vectors, from q.
+    """Tables [depth, n] of r = sqrt(3/(1 + 2q)) before every hidden layer, zeros up to whole
+    vectors, from q.
 
-    In extended precision: the variances come to 1 with depth, and r with them exactly, so that no error adds up.
+    In extended precision: the variances come to 1 with depth, and r with them exactly, so that no
+    error adds up.
     """
-    r, v = np.zeros((len(q) - 1, q.shape[1] + -q.shape[1] % lanes_of(q))), q[0].astype(np.longdouble)
+    r, v = (
+        np.zeros((len(q) - 1, q.shape[1] + -q.shape[1] % lanes_of(q))),
+        q[0].astype(np.longdouble),
+    )
     for layer in range(len(r)):
         r[layer, : len(v)] = np.sqrt(3 / (1 + 2 * v))
         v = np.arcsin(2 * v / (1 + 2 * v)) / np.arcsin(np.longdouble(2) / 3)
@@ -98,12 +114,14 @@ def reciprocals(q: NDArray[np.float64]) -> NDArray[np.float64]:
 @cached
 @numba.njit(nogil=True)
 def dense(kernel, r1, r2, constants, theta):
-    """Rows of K0 [m, n] through all hidden layers, in pieces that stay in the cache, into theta [m, n].
+    """Rows of K0 [m, n] through all hidden layers, in pieces that stay in the cache, into theta [m,
+    n].
 
-    With sin = 2 K/sqrt((1 + 2q)(1 + 2q')) = 2/3 K r r', cos = sqrt(1 - sin^2) and f = s 4/(3 pi) a layer is
+    With sin = 2 K/sqrt((1 + 2q)(1 + 2q')) = 2/3 K r r', cos = sqrt(1 - sin^2) and f = s 4/(3 pi) a
+    layer is
         Theta <- f Theta r r'/cos,  K <- f K r r' P(1 - cos),  Theta <- K + Theta.
-    Hundreds of layers multiply by f, whose rounding error would add up: it is the sum of two numbers. r has none where
-    q = 1, which deep layers come to.
+    Hundreds of layers multiply by f, whose rounding error would add up: it is the sum of two
+    numbers. r has none where q = 1, which deep layers come to.
     """
     c, lanes, width = splat(constants), lanes_of(kernel), r2.shape[1]
     zero, one, two_thirds, f, rest_of_f = c[:5]
@@ -135,7 +153,8 @@ def dense(kernel, r1, r2, constants, theta):
 class NumbaCone:
     """A and B at the end of the cone, of pairs of images [n, h, w].
 
-    variances: [n, h, w] at the start of each stage, of which the images' own passes (own=True) fill in the last two.
+    variances: [n, h, w] at the start of each stage, of which the images' own passes (own=True) fill
+    in the last two.
     """
 
     def __init__(
@@ -152,7 +171,10 @@ class NumbaCone:
     def __call__(
         self, i: NDArray[np.intp], j: NDArray[np.intp], own: bool = False
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Pooled A and B [m] of the pairs (i, j) [m]; own: i = j, and their variances are filled in."""
+        """Pooled A and B [m] of the pairs (i, j) [m].
+
+        own: i = j, and their variances are filled in.
+        """
         full = whole_blocks(len(i), self.lanes).reshape(-1, self.lanes)
         pairs = np.stack([i[full], j[full]], axis=1)
         a, b = np.empty((2, *full.shape))
@@ -166,7 +188,10 @@ class NumbaCone:
 
 
 def is_compiled(network: str, precision: str) -> bool:
-    """Whether this machine has the engine for that network in Numba's cache; else the first call compiles it."""
+    """Whether this machine has the engine for that network in Numba's cache.
+
+    Else the first call compiles it.
+    """
     if configuration.DISABLE_JIT:
         return False
     number = numba.from_dtype(np.dtype(precision))
@@ -180,13 +205,19 @@ def is_compiled(network: str, precision: str) -> bool:
         matrix, constants = numba.float64[:, ::1], 5 + len(arcsin_polynomial())
         signature = (matrix, matrix, matrix, types.UniTuple(numba.float64, constants), matrix)
         compiled = dense
-    return signature in compiled.overloads or compiled._cache.load_overload(signature, compiled.targetctx) is not None
+    return (
+        signature in compiled.overloads
+        or compiled._cache.load_overload(signature, compiled.targetctx) is not None
+    )
 
 
 @cached
 @numba.njit(nogil=True)
 def cone(images, variances, pair, layers, own, constants, a, b):
-    """One block of pairs [2, lanes] through the three stages, into a, b [lanes]; with `own` also into variances."""
+    """One block of pairs [2, lanes] through the three stages, into a, b [lanes].
+
+    With `own` also into variances.
+    """
     lanes = pair.shape[1]
     x1, x2 = side_by_side(images, pair[0]), side_by_side(images, pair[1])
     state, starts = np.zeros(0, images.dtype), np.zeros((1, 1), np.int64)
@@ -198,7 +229,10 @@ def cone(images, variances, pair, layers, own, constants, a, b):
         elif own and stage < 3:
             read_variances(variances[stage], pair[0], state, starts[reach_y, reach_x])
         v = variances[min(stage, 2)]
-        table1, table2 = deviations(v, pair[0], depth, images.dtype), deviations(v, pair[1], depth, images.dtype)
+        table1, table2 = (
+            deviations(v, pair[0], depth, images.dtype),
+            deviations(v, pair[1], depth, images.dtype),
+        )
         pooled, pooled_starts = empty_planes(h // 2, w // 2, stage + 1, lanes, images.dtype)
         planes = aligned(GROUP * (h + 2) * w * 2 * lanes, images.dtype).reshape(GROUP, -1)
         for dy in range(-reach_y, reach_y + 1):
@@ -215,9 +249,12 @@ def cone(images, variances, pair, layers, own, constants, a, b):
                 for layer in range(depth):
                     first_one, last_one = stage == 0 and layer == 0, layer == depth - 1
                     for dx in group:
-                        identical = own and dy == 0 and dx == 0  # correlation 1: a pixel with itself
+                        # Correlation 1: a pixel with itself.
+                        identical = own and dy == 0 and dx == 0
                         kind = first_one, last_one, identical
-                        convolve(planes[dx - first], dy, dx, h, w, layer, kind, table1, table2, constants)
+                        convolve(
+                            planes[dx - first], dy, dx, h, w, layer, kind, table1, table2, constants
+                        )
                 for dx in group:
                     pool(planes[dx - first], depth, pooled, pooled_starts, dy, dx, h, w)
         state, starts = pooled, pooled_starts
@@ -250,7 +287,7 @@ def side_by_side(images, index):
 @cached
 @numba.njit
 def read_variances(variances, index, state, start):
-    """Set the variances [n, h, w] of images `index` [lanes] to A in the plane d = 0, which starts at state[start]."""
+    """Set the variances of images `index` [lanes] to A in the plane d = 0, from state[start] on."""
     _, h, w = variances.shape
     for lane in range(len(index)):
         for y in range(h):
@@ -263,11 +300,12 @@ def read_variances(variances, index, state, start):
 def deviations(variances, index, layers, dtype):
     """Tables of s/sqrt(8 pi) and 1/s before each ReLU of a stage, [layers, h, w, 2, lanes], flat.
 
-    variances [n, h, w]: at its start, of all images. Scaled like the planes, 9/8 a layer. Where there is no variance
-    1/s = 0, and no NaN comes of it.
+    variances [n, h, w]: at its start, of all images. Scaled like the planes, 9/8 a layer. Where
+    there is no variance 1/s = 0, and no NaN comes of it.
     """
     (_, h, w), lanes = variances.shape, len(index)
-    table = aligned((layers * h * w + 2) * 2 * lanes, dtype).reshape(-1, 2, lanes)  # and pixels that are read in vain
+    # Two pixels more are read in vain.
+    table = aligned((layers * h * w + 2) * 2 * lanes, dtype).reshape(-1, 2, lanes)
     v, sums = np.zeros((h + 2, w + 2, lanes)), np.zeros((h + 2, w, lanes))
     for y in range(h):
         for x in range(w):
@@ -292,7 +330,8 @@ def deviations(variances, index, layers, dtype):
 @cached
 @numba.njit
 def empty_planes(h, w, stage, lanes, dtype):
-    """Zeros for all planes of a stage, one after the other, and where each starts, [2 reach_y + 1, 2 reach_x + 1].
+    """Zeros for all planes of a stage, one after the other, and where each starts, [2 reach_y + 1,
+    2 reach_x + 1].
 
     A plane holds A and B of its pixels, [h - |dy|, w - |dx|, 2, lanes].
     """
@@ -305,7 +344,7 @@ def empty_planes(h, w, stage, lanes, dtype):
     return aligned(size, dtype), starts
 
 
-# ---- a plane: its h rows lie in slots 1 to h or 0 to h - 1 in turn, a row of zeros in slot h + 1 ----
+# ---- a plane: its rows lie in slots 1 to h or 0 to h - 1 in turn, zeros in slot h + 1 ----
 
 
 @cached
@@ -363,7 +402,8 @@ def sum_over_x(plane, h, n):
 def convolve(plane, dy, dx, h, w, layer, kind, table1, table2, constants):
     """A convolution and its ReLU on plane (dy, dx) of h x w images, in place.
 
-    kind: whether the layer is the first of all, and the last of its stage, and whether all correlations are 1.
+    kind: whether the layer is the first of all, and the last of its stage, and whether all
+    correlations are 1.
     """
     c, place = splat(constants), (dy, dx, h, w, layer)
     first, last, identical = kind
@@ -380,18 +420,20 @@ def convolve(plane, dy, dx, h, w, layer, kind, table1, table2, constants):
 def convolve_rows(plane, place, table1, table2, tiny, c, signed, sums):
     """All rows through box and ReLU, in place; sums: over x, for the next layer.
 
-    signed: K < 0 may occur. It can't after a ReLU, but last layers take it too, which spares a copy of the code.
+    signed: K < 0 may occur. It can't after a ReLU, but last layers take it too, which spares a copy
+    of the code.
 
-    A pixel takes four steps: correlation, sine, slope, relu. Each goes beside an earlier step of one of the next three
-    pixels, because a CPU looks ahead by fewer operations than a pixel needs. After a row's last pixels come the first
-    ones of the next row.
+    A pixel takes four steps: correlation, sine, slope, relu. Each goes beside an earlier step of
+    one of the next three pixels, because a CPU looks ahead by fewer operations than a pixel needs.
+    After a row's last pixels come the first ones of the next row.
     """
     dy, dx, h, w, _ = place
     lanes, pixel, rows, n = lanes_of(plane), 2 * lanes_of(plane), h - abs(dy), w - abs(dx)
     row, out = row_of(0, place, lanes)
     sloped, sined, correlated = first_pixels(plane, row, table1, table2, tiny, c, signed)
     for turn in range(rows):
-        next_row, next_out = row_of(min(turn + 1, rows - 1), place, lanes)  # the last row's is read in vain
+        # The last row's is read in vain.
+        next_row, next_out = row_of(min(turn + 1, rows - 1), place, lanes)
         if n < 3:  # too short to go on from the row before
             sloped, sined, correlated = first_pixels(plane, row, table1, table2, tiny, c, signed)
         a0, a1, b0, b1 = c[0], c[0], c[0], c[0]  # A and B of the two pixels before
@@ -400,7 +442,9 @@ def convolve_rows(plane, place, table1, table2, tiny, c, signed, sums):
                 i, t = x * pixel, box(plane, row, x * pixel + lanes)
                 a, b = relu(*sloped, t)
                 sloped, sined = slope(*sined, c, signed), sine(*correlated, tiny, c)
-                correlated = correlation(plane, read, (x + ahead) * pixel, table1, table2, c, signed)
+                correlated = correlation(
+                    plane, read, (x + ahead) * pixel, table1, table2, c, signed
+                )
                 if not sums:
                     store(plane, out + i, a)
                     store(plane, out + i + lanes, b)
@@ -416,7 +460,10 @@ def convolve_rows(plane, place, table1, table2, tiny, c, signed, sums):
 
 @numba.njit(forceinline=True)
 def row_of(turn, place, lanes):
-    """The row whose turn it is: where the rows that it is made of and its table entries start; and where it goes."""
+    """The row whose turn it is, and where it goes.
+
+    Of the row: where the rows that it is made of, and its table entries, start.
+    """
     dy, dx, h, w, layer = place
     rows, n = h - abs(dy), w - abs(dx)
     stride, zeros = n * 2 * lanes, (rows + 1) * n * 2 * lanes
@@ -434,7 +481,9 @@ def row_of(turn, place, lanes):
 def first_pixels(plane, row, table1, table2, tiny, c, signed):
     """A row's first pixel after three steps, its second after two, its third after one."""
     pixel = 2 * lanes_of(plane)
-    sloped = slope(*sine(*correlation(plane, row, 0, table1, table2, c, signed), tiny, c), c, signed)
+    sloped = slope(
+        *sine(*correlation(plane, row, 0, table1, table2, c, signed), tiny, c), c, signed
+    )
     sined = sine(*correlation(plane, row, pixel, table1, table2, c, signed), tiny, c)
     return sloped, sined, correlation(plane, row, 2 * pixel, table1, table2, c, signed)
 
@@ -473,14 +522,15 @@ def slope(k, w, e, sin, c, signed):
 
 @numba.njit(forceinline=True)
 def relu(k, w_sin, kappa0, t):
-    """A = s s' kappa1 and B = kappa0 T + A after a ReLU, over 8, from t and what `slope` returns."""
+    """A = s s' kappa1, B = kappa0 T + A after a ReLU, over 8, from t and what `slope` returns."""
     return fma(k, kappa0, w_sin), fma(kappa0, k + t, w_sin)
 
 
 @numba.njit(forceinline=True)
 def polynomial(x, powers):
     """A polynomial in x, from its coefficients, the highest power's first."""
-    first, second, square = powers[0], powers[1], x * x  # every other power apart, for shorter chains
+    # Every other power apart, for shorter chains.
+    first, second, square = powers[0], powers[1], x * x
     for m in range(2, len(powers), 2):
         first = fma(first, square, powers[m])
     for m in range(3, len(powers), 2):
@@ -493,7 +543,8 @@ def polynomial(x, powers):
 def pool(plane, depth, pooled, starts, dy, dx, h, w):
     """Add a plane, after the stage's `depth` layers, to the planes after 2 x 2 pooling.
 
-    Pixels p and p + d become p // 2 and (p + d) // 2 along each axis; what lies beyond the cone is left out.
+    Pixels p and p + d become p // 2 and (p + d) // 2 along each axis; what lies beyond the cone is
+    left out.
     """
     lanes, n, slot = lanes_of(plane), w - abs(dx), 1 - depth % 2
     pixel, share = 2 * lanes, splat((plane.dtype.type((8 / 9) ** depth / 16),))[0]
@@ -508,7 +559,11 @@ def pool(plane, depth, pooled, starts, dy, dx, h, w):
                 to = start + ((Y - max(0, -D)) * (w // 2 - abs(E)) + X - max(0, -E)) * pixel
                 at = ((i + slot) * n + j) * pixel
                 store(pooled, to, fma(load(plane, at), share, load(pooled, to)))
-                store(pooled, to + lanes, fma(load(plane, at + lanes), share, load(pooled, to + lanes)))
+                store(
+                    pooled,
+                    to + lanes,
+                    fma(load(plane, at + lanes), share, load(pooled, to + lanes)),
+                )
 
 
 @numba.njit(forceinline=True)

@@ -1,6 +1,8 @@
-"""Vectors of a CPU's registers for Numba: a type with lanes, and the operations that the engine needs.
+"""Vectors of a CPU's registers for Numba: a type with lanes, and the operations that the engine
+needs.
 
-Each lane is computed on its own, in the order written: its bits depend neither on its neighbours nor on the width.
+Each lane is computed on its own, in the order written: its bits depend neither on its neighbours
+nor on the width.
 """
 
 import operator
@@ -10,7 +12,8 @@ from numba.core import cgutils, registry, types
 from numba.core.datamodel import models, register_default
 from numba.extending import intrinsic, overload
 
-WIDTH = 64 if "+avx512f" in registry.cpu_target.target_context.codegen().magic_tuple()[2] else 32  # bytes of a vector
+# Bytes of a vector.
+WIDTH = 64 if "+avx512f" in registry.cpu_target.target_context.codegen().magic_tuple()[2] else 32
 
 
 class Vector(types.Type):
@@ -26,7 +29,9 @@ class VectorModel(models.PrimitiveModel):
     """In LLVM it is a vector as well."""
 
     def __init__(self, manager, kind):
-        super().__init__(manager, kind, ir.VectorType(manager.lookup(kind.dtype).get_value_type(), kind.lanes))
+        super().__init__(
+            manager, kind, ir.VectorType(manager.lookup(kind.dtype).get_value_type(), kind.lanes)
+        )
 
 
 def lanes_of(array):
@@ -43,7 +48,11 @@ def typed_lanes_of(array):
 
 def pointer(context, builder, array, arguments, vector):
     """Where the lanes are in an array [m], arguments = (array, index): from array[index] on."""
-    address = builder.gep(context.make_array(array)(context, builder, arguments[0]).data, [arguments[1]], inbounds=True)
+    address = builder.gep(
+        context.make_array(array)(context, builder, arguments[0]).data,
+        [arguments[1]],
+        inbounds=True,
+    )
     return builder.bitcast(address, context.get_value_type(vector).as_pointer())
 
 
@@ -53,7 +62,9 @@ def load(typing, array, index):
     vector = Vector(array.dtype)
 
     def generate(context, builder, signature, args):
-        return builder.load(pointer(context, builder, array, args, vector), align=array.dtype.bitwidth // 8)
+        return builder.load(
+            pointer(context, builder, array, args, vector), align=array.dtype.bitwidth // 8
+        )
 
     return vector(array, types.intp), generate
 
@@ -63,7 +74,9 @@ def store(typing, array, index, vector):
     """array[index : index + lanes] = vector."""
 
     def generate(context, builder, signature, args):
-        builder.store(args[2], pointer(context, builder, array, args, vector), align=array.dtype.bitwidth // 8)
+        builder.store(
+            args[2], pointer(context, builder, array, args, vector), align=array.dtype.bitwidth // 8
+        )
         return context.get_dummy_value()
 
     return types.void(array, types.intp, vector), generate
@@ -76,22 +89,34 @@ def splat(typing, numbers):
 
     def generate(context, builder, signature, args):
         kind, zero = context.get_value_type(vectors.dtype), ir.Constant(ir.IntType(32), 0)
-        empty, mask = ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(zero.type, kind.count), None)
-        firsts = [builder.insert_element(empty, x, zero) for x in cgutils.unpack_tuple(builder, args[0])]
-        return context.make_tuple(builder, vectors, [builder.shuffle_vector(x, empty, mask) for x in firsts])
+        empty, mask = (
+            ir.Constant(kind, ir.Undefined),
+            ir.Constant(ir.VectorType(zero.type, kind.count), None),
+        )
+        firsts = [
+            builder.insert_element(empty, x, zero) for x in cgutils.unpack_tuple(builder, args[0])
+        ]
+        return context.make_tuple(
+            builder, vectors, [builder.shuffle_vector(x, empty, mask) for x in firsts]
+        )
 
     return vectors(numbers), generate
 
 
 def operation(arity, emit):
-    """A function of `arity` vectors: LLVM's of that name, or an instruction, emit(builder, *vectors)."""
+    """A function of `arity` vectors.
+
+    LLVM's of that name, or an instruction, emit(builder, *vectors).
+    """
 
     def generate(context, builder, signature, args):
         if callable(emit):
             return emit(builder, *args)
         kind = args[0].type
         name = f"llvm.{emit}.v{kind.count}{kind.element.intrinsic_name}"
-        return builder.call(builder.module.declare_intrinsic(name, fnty=ir.FunctionType(kind, [kind] * arity)), args)
+        return builder.call(
+            builder.module.declare_intrinsic(name, fnty=ir.FunctionType(kind, [kind] * arity)), args
+        )
 
     typings = {
         1: lambda typing, x: (x(x), generate),
@@ -102,9 +127,15 @@ def operation(arity, emit):
     return intrinsic(typings[arity])
 
 
-root, absolute, negative = operation(1, "sqrt"), operation(1, "fabs"), operation(1, ir.IRBuilder.fneg)
+root, absolute, negative = (
+    operation(1, "sqrt"),
+    operation(1, "fabs"),
+    operation(1, ir.IRBuilder.fneg),
+)
 fma = operation(3, "fmuladd")  # x y + z, rounded once where the CPU can
-where_less = operation(4, lambda builder, x, y, yes, no: builder.select(builder.fcmp_ordered("<", x, y), yes, no))
+where_less = operation(
+    4, lambda builder, x, y, yes, no: builder.select(builder.fcmp_ordered("<", x, y), yes, no)
+)
 
 
 def define(operator_function, emit):

@@ -14,17 +14,28 @@ from ntk.arguments import whole_blocks
 from ntk.formulas import erf_scale
 
 Oracle = Callable[..., NDArray[np.float64]]
-moved_names = ["AbstractValue", "Jaxpr", "JaxprEqn", "Literal", "Primitive", "ShapedArray", "Value", "Var"]
+moved_names = [
+    "AbstractValue",
+    "Jaxpr",
+    "JaxprEqn",
+    "Literal",
+    "Primitive",
+    "ShapedArray",
+    "Value",
+    "Var",
+]
 moved_names += ["eval_context"]  # all of them out of jax.core
 tile = 4  # images that nt.batch takes at once, of x1 and of x2
 
 
 @functools.cache
 def import_neural_tangents() -> tuple[Any, Any]:
-    """Import neural-tangents 0.6.5 under a JAX that is newer than it, 0.10 to 0.12. Returns (nt, nt.stax).
+    """Import neural-tangents 0.6.5 under a JAX that is newer than it, 0.10 to 0.12. Returns (nt,
+    nt.stax).
 
-    It imports names that have left `jax.core`, `jax.util` and `jax.interpreters.ad`; its infinite-width kernels need
-    them to exist, no more. Its package `experimental`, which is there for TensorFlow alone, is left empty.
+    It imports names that have left `jax.core`, `jax.util` and `jax.interpreters.ad`; its
+    infinite-width kernels need them to exist, no more. Its package `experimental`, which is there
+    for TensorFlow alone, is left empty.
     """
     import jax
     import jax._src.core
@@ -64,16 +75,23 @@ def convolutional_layers(depth: int) -> list[Any]:
     weights = {"W_std": np.sqrt(2), "b_std": None}
     pool = stax.AvgPool((2, 2), strides=(2, 2))
     stage = [stax.Conv(512, (3, 3), padding="SAME", **weights), stax.Relu()] * (depth // 3) + [pool]
-    return [*stage * 3, pool, stax.Flatten(), stax.Dense(2, **weights), stax.Erf(), stax.Dense(1, **weights)]
+    return [
+        *stage * 3,
+        pool,
+        stax.Flatten(),
+        stax.Dense(2, **weights),
+        stax.Erf(),
+        stax.Dense(1, **weights),
+    ]
 
 
 def fully_connected_oracle(depth: int) -> Oracle:
-    """A function of images x1 [n1, d], x2=None (x1 with itself) that returns their NTK, float64 [n1, n2]."""
+    """A function of x1 [n1, d] and x2, None for x1 itself, that gives their NTK [n1, n2]."""
     return oracle(fully_connected_layers(depth))
 
 
 def convolutional_oracle(depth: int) -> Oracle:
-    """A function of images x1 [n1, h, w, 1], x2=None (x1 with itself) that returns their NTK, float64 [n1, n2]."""
+    """A function of x1 [n1, h, w, 1] and x2, None for x1 itself, that gives their NTK [n1, n2]."""
     return oracle(convolutional_layers(depth))
 
 
@@ -85,7 +103,8 @@ def oracle(layers: list[Any]) -> Oracle:
     kernel_fn = nt.batch(stax.serial(*layers)[2], batch_size=tile, device_count=0)
 
     def ntk(x1: NDArray[np.float64], x2: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-        padded = [x if x is None else x[whole_blocks(len(x), tile)] for x in (x1, x2)]  # nt.batch takes whole batches
+        # Nt.batch takes whole batches.
+        padded = [x if x is None else x[whole_blocks(len(x), tile)] for x in (x1, x2)]
         with configuration():
             kernel = np.array(kernel_fn(*padded, "ntk"), dtype=np.float64)
         return kernel[: len(x1), : len(x1 if x2 is None else x2)]

@@ -1,1 +1,4 @@
-"""The mathematics behind emulation.py: linear solvers, readout and the classical competitors. No files, no options."""
+"""The mathematics behind emulation.py: linear solvers, readout and the classical competitors.
+
+No files, no options.
+"""

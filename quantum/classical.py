@@ -22,10 +22,11 @@ Array = NDArray[np.float64]
 PERMUTATIONS = 20  # random orders in which the sampler reads k*
 SEQUENTIAL_ORDERS = 6  # the same, where every image stops by itself
 SAMPLER_LOG_ODDS = np.geomspace(0.02, 20, 40)  # ln((1 - error)/error) that are tried
+# Of an entry read: it adds to the sum of k w; for t, of k^2 and w^2 too.
 SAMPLER_OPERATIONS = {
     "zero": 2,
     "median": 6,
-}  # of an entry read: it adds to the sum of k w; for t, of k^2 and w^2 too
+}
 
 
 def cholesky_operations(n: int) -> float:

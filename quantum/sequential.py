@@ -37,9 +37,8 @@ GROWTH = math.sqrt(2)  # of the number of rounds
 MOST_ROUNDS = 256
 ANGLES = 12  # angles looked at for each of the 2m + 1 turns: about one in a standard deviation
 DRAWS = 8  # times that every image is read out
-STAGE_LOG_ODDS = np.geomspace(
-    0.5, 8, 20
-)  # ln((1 - error)/error) that are tried, for amplitude estimation
+# Ln((1 - error)/error) that are tried, for amplitude estimation.
+STAGE_LOG_ODDS = np.geomspace(0.5, 8, 20)
 
 
 # --------------------------------------------------------------------------------------------------

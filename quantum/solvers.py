@@ -1,11 +1,13 @@
-"""Quantum linear solvers, emulated: the state that each prepares for K~ |w> = |y>, and what it costs.
+"""Quantum linear solvers, emulated: the state that each prepares for K~ |w> = |y>, and what it
+costs.
 
-A solver sees K~ through a block encoding: a unitary with H = K~/alpha in its corner. Every solver here but the kernel
-reflection prepares f(H)|y>/|f(H) y| for a polynomial f, so that one eigendecomposition of K~ gives its exact output,
-with the error of its truncation and its success probability. kappa is always that of H: 1 / smallest |eigenvalue|.
+A solver sees K~ through a block encoding: a unitary with H = K~/alpha in its corner. Every solver
+here but the kernel reflection prepares f(H)|y>/|f(H) y| for a polynomial f, so that one
+eigendecomposition of K~ gives its exact output, with the error of its truncation and its success
+probability. kappa is always that of H: 1 / smallest |eigenvalue|.
 
-Sources: [CKS] Childs, Kothari, Somma, arXiv:1511.02306. [GSLW] Gilyen, Su, Low, Wiebe, arXiv:1806.01838. [Dalzell]
-arXiv:2406.12086. [Costa] Costa, An, Babbush, Berry, arXiv:2312.07690.
+Sources: [CKS] Childs, Kothari, Somma, arXiv:1511.02306. [GSLW] Gilyen, Su, Low, Wiebe,
+arXiv:1806.01838. [Dalzell] arXiv:2406.12086. [Costa] Costa, An, Babbush, Berry, arXiv:2312.07690.
 """
 
 import itertools
@@ -22,10 +24,25 @@ from numpy.typing import NDArray
 
 Vector = NDArray[np.float64]
 
-SOLVERS = ("CKS series", "QSVT", "kernel reflection", "kernel reflection, norm unknown", "adiabatic", "series in E")
-EMULATED = ("CKS series", "QSVT", "kernel reflection", "series in E")  # the others are counted by published formulas
+SOLVERS = (
+    "CKS series",
+    "QSVT",
+    "kernel reflection",
+    "kernel reflection, norm unknown",
+    "adiabatic",
+    "series in E",
+)
+# The others are counted by published formulas.
+EMULATED = (
+    "CKS series",
+    "QSVT",
+    "kernel reflection",
+    "series in E",
+)
 ENCODINGS = ("sparse oracle", "I + E")
-QUERIES_PER_USE = 4  # of the oracle by one use of a block encoding: two positions, two entries; [GSLW], Lemma 48
+QUERIES_PER_USE = (
+    4  # of the oracle by one use of a block encoding: two positions, two entries; [GSLW], Lemma 48
+)
 HEADROOM = 1e-3  # phases of the QSVT are found for polynomials a little below 1
 LEAST_KAPPA = 1 + 1e-6  # kappa of the identity: the formulas divide by 1 - 1/kappa^2
 LARGEST_DEGREE = 10**5  # polynomials of a higher degree are counted, but not applied
@@ -35,9 +52,10 @@ LARGEST_DEGREE = 10**5  # polynomials of a higher degree are counted, but not ap
 class Encoding:
     """A block encoding of K~ = V diag(eigenvalues) V': H = K~/norm.
 
-    eigenvalues: of H [n]; labels: V'y/|y| [n]; vectors: V [n, n]; matrix: H, sparse [n, n]. kappa: of H. For "I + E",
-    H = (I + E)/(1 + beta) with d the mean diagonal of K~, E = K~/d - I and beta = s_E max|E|, `perturbation` holds
-    E's eigenvalues [n] and `beta` its norm in E's own block encoding.
+    eigenvalues: of H [n]; labels: V'y/|y| [n]; vectors: V [n, n]; matrix: H, sparse [n, n]. kappa:
+    of H. For "I + E", H = (I + E)/(1 + beta) with d the mean diagonal of K~, E = K~/d - I and beta
+    = s_E max|E|, `perturbation` holds E's eigenvalues [n] and `beta` its norm in E's own block
+    encoding.
     """
 
     name: str
@@ -52,10 +70,11 @@ class Encoding:
 
 @dataclass(frozen=True)
 class Prepared:
-    """One run of a solver. state: |w> [n], NaN where it is only counted; uses: of the block encoding or its inverse;
-    label_queries: of the phase oracle of y; success_probability: of the run; coherent: a unitary and a flag, with an
-    inverse. It is none where the count is of an expected number of measured repetitions, or was made for a measured
-    filter; the success probability is then taken as 1, and the count is a lower bound.
+    """One run of a solver. state: |w> [n], NaN where it is only counted; uses: of the block
+    encoding or its inverse; label_queries: of the phase oracle of y; success_probability: of the
+    run; coherent: a unitary and a flag, with an inverse. It is none where the count is of an
+    expected number of measured repetitions, or was made for a measured filter; the success
+    probability is then taken as 1, and the count is a lower bound.
     """
 
     state: Vector
@@ -71,7 +90,8 @@ class Prepared:
 
 
 def relative_error(epsilon: float) -> float:
-    """Relative error |delta|/|x| of a vector x + delta that leaves its direction within `epsilon` of x/|x|.
+    """Relative error |delta|/|x| of a vector x + delta that leaves its direction within `epsilon`
+    of x/|x|.
 
     The angle is at most arcsin of the relative error, and the chord of an angle a is 2 sin(a/2).
     """
@@ -79,10 +99,12 @@ def relative_error(epsilon: float) -> float:
 
 
 def block_encodings(matrix: NDArray[np.float64], y: Vector) -> dict[str, Encoding]:
-    """Both block encodings of K~ = matrix, symmetric [n, n], for labels y [n]; {} where K~ is singular to rounding.
+    """Both block encodings of K~ = matrix, symmetric [n, n], for labels y [n]; {} where K~ is
+    singular to rounding.
 
-    "sparse oracle": the sparse oracle's own, [GSLW] Lemma 48, of norm s max|K~|. "I + E": the linear combination of the
-    identity, which needs no query, and of E by the same oracle, of norm d (1 + beta); d > 0 is assumed known.
+    "sparse oracle": the sparse oracle's own, [GSLW] Lemma 48, of norm s max|K~|. "I + E": the
+    linear combination of the identity, which needs no query, and of E by the same oracle, of norm d
+    (1 + beta); d > 0 is assumed known.
     """
     n = len(y)
     eigenvalues, vectors = scipy.linalg.eigh(matrix)
@@ -94,17 +116,25 @@ def block_encodings(matrix: NDArray[np.float64], y: Vector) -> dict[str, Encodin
     norm = row_entries(matrix) * np.abs(matrix).max()
     found = {
         "sparse oracle": Encoding(
-            "sparse oracle", eigenvalues / norm, labels, vectors, sparse / norm, max(norm / smallest, LEAST_KAPPA)
+            "sparse oracle",
+            eigenvalues / norm,
+            labels,
+            vectors,
+            sparse / norm,
+            max(norm / smallest, LEAST_KAPPA),
         )
     }
     d = np.mean(np.diag(matrix))
     if d > 0:
         rest = matrix / d - np.eye(n)
-        rest[np.abs(rest) < n * np.finfo(float).eps] = 0  # a diagonal that is constant up to rounding
+        rest[np.abs(rest) < n * np.finfo(float).eps] = (
+            0  # a diagonal that is constant up to rounding
+        )
         beta = row_entries(rest) * np.abs(rest).max()
         norm = d * (1 + beta)
         found["I + E"] = Encoding(
-            "I + E", eigenvalues / norm, labels, vectors, sparse / norm, max(norm / smallest, LEAST_KAPPA),
+            "I + E", eigenvalues / norm, labels, vectors, sparse / norm,
+            max(norm / smallest, LEAST_KAPPA),
             eigenvalues / d - 1, beta,
         )  # fmt: skip
     return found
@@ -116,9 +146,11 @@ def row_entries(matrix: NDArray[np.float64]) -> int:
 
 
 def prepare(solver: str, encoding: Encoding, epsilon: float) -> Prepared:
-    """What `solver`, one of SOLVERS, prepares within `epsilon` of K~^-1|y> through this block encoding.
+    """What `solver`, one of SOLVERS, prepares within `epsilon` of K~^-1|y> through this block
+    encoding.
 
-    State and success probability are NaN where the solver does not apply (uses NaN too) or is too long to apply.
+    State and success probability are NaN where the solver does not apply (uses NaN too) or is too
+    long to apply.
     """
     if solver == "CKS series":
         return series_of_walks(encoding, epsilon)
@@ -130,20 +162,26 @@ def prepare(solver: str, encoding: Encoding, epsilon: float) -> Prepared:
         return kernel_reflection(encoding, epsilon)
     nothing, kappa = np.full(len(encoding.labels), np.nan), encoding.kappa
     if solver == "kernel reflection, norm unknown":
-        # [Dalzell], abstract: 56 kappa + 1.05 kappa ln(1/eps) + o(kappa), in expectation, without the o(kappa).
+        # [Dalzell], abstract: 56 kappa + 1.05 kappa ln(1/eps) + o(kappa), in expectation, without
+        # the o(kappa).
         uses = 56 * kappa + 1.05 * kappa * math.log(1 / epsilon)
     elif solver == "adiabatic":
-        # [Costa]: walk steps, 1.84 an average over random matrices (proven: 2305), then a filter of kappa ln(2/eps).
+        # [Costa]: walk steps, 1.84 an average over random matrices (proven: 2305), then a filter of
+        # kappa ln(2/eps).
         uses = 1.84 * kappa + kappa * math.log(2 / epsilon)
     else:
         raise ValueError(f"solver {solver}: unknown; use one of {', '.join(SOLVERS)}")
-    return Prepared(nothing, uses, 1.0, uses, False)  # both reflect about |y> once a step, two uses every second step
+    # Both reflect about |y> once a step, two uses every second step.
+    return Prepared(nothing, uses, 1.0, uses, False)
 
 
 def prepare_all(
     encodings: dict[str, Encoding], epsilons: Vector
 ) -> Iterator[tuple[tuple[int, int, int], Prepared]]:
-    """What every solver prepares through every block encoding within epsilons [t]: yields (t, solver, encoding), it."""
+    """What every solver prepares through every block encoding within epsilons [t].
+
+    Yields (t, solver, encoding), it.
+    """
     ways = itertools.product(enumerate(epsilons), enumerate(SOLVERS), enumerate(ENCODINGS))
     for (t, epsilon), (s, solver), (e, name) in ways:
         if name in encodings:
@@ -157,13 +195,14 @@ def transformed(encoding: Encoding, values: Vector, bound: float, uses: float) -
     return Prepared(encoding.vectors @ amplitudes / norm, uses, min((norm / bound) ** 2, 1.0))
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # [CKS]: 1/x as a linear combination of Chebyshev polynomials
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def series_length(kappa: float, error: float) -> tuple[int, int]:
-    """Lengths b and j_0 of [CKS], Lemma 14: 1/x on 1/kappa <= |x| <= 1 up to 2 * error; j_0 < b, where the series ends.
+    """Lengths b and j_0 of [CKS], Lemma 14: 1/x on 1/kappa <= |x| <= 1 up to 2 * error; j_0 < b,
+    where the series ends.
 
     b = ceil(kappa^2 ln(kappa/error)), j_0 = ceil(sqrt(b ln(4b/error))); the degree is 2 j_0 + 1.
     """
@@ -174,18 +213,20 @@ def series_length(kappa: float, error: float) -> tuple[int, int]:
 def series_coefficients(b: int, j0: int) -> Vector:
     """Coefficients of T_1, T_3, ..., T_{2 j_0 + 1} in g(x) ~ 1/x, [CKS] Lemma 14. [j0 + 1]
 
-    g(x) = 4 sum_{j=0}^{j_0} (-1)^j [sum_{i=j+1}^b binom(2b, b+i) / 2^{2b}] T_{2j+1}(x). The bracket is the
-    probability of more than b + j heads in 2b tosses, which does not overflow.
+    g(x) = 4 sum_{j=0}^{j_0} (-1)^j [sum_{i=j+1}^b binom(2b, b+i) / 2^{2b}] T_{2j+1}(x). The bracket
+    is the probability of more than b + j heads in 2b tosses, which does not overflow.
     """
     j = np.arange(j0 + 1)
     return 4 * (-1.0) ** j * scipy.stats.binom.sf(b + j, 2 * b, 0.5)
 
 
 def series_of_walks(encoding: Encoding, epsilon: float) -> Prepared:
-    """[CKS]'s Chebyshev solver. T_m(H) takes m uses of the block encoding U = T'ST, alternately U and its inverse.
+    """[CKS]'s Chebyshev solver. T_m(H) takes m uses of the block encoding U = T'ST, alternately U
+    and its inverse.
 
-    In CKS's terms: the walk W = S(2TT' - 1) has T'W^m T = T_m(H), and as WT = ST its first step needs no reflection:
-    2m uses of the isometry T. |H^-1 y| >= |y|, so that the absolute error 2 * error is also a relative one.
+    In CKS's terms: the walk W = S(2TT' - 1) has T'W^m T = T_m(H), and as WT = ST its first step
+    needs no reflection: 2m uses of the isometry T. |H^-1 y| >= |y|, so that the absolute error 2 *
+    error is also a relative one.
     """
     b, j0 = series_length(encoding.kappa, relative_error(epsilon) / 2)
     degree = 2 * j0 + 1
@@ -197,9 +238,9 @@ def series_of_walks(encoding: Encoding, epsilon: float) -> Prepared:
     return transformed(encoding, values, float(np.abs(series).sum()), degree)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Quantum singular value transformation by the polynomial of least relative error
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def chebyshev_outside(degree: int, x: float) -> float:
@@ -208,7 +249,7 @@ def chebyshev_outside(degree: int, x: float) -> float:
 
 
 def inverse_steps(kappa: float, relative: float) -> int:
-    """Smallest n for which `inverse_polynomial`, of degree 2n - 1, is within `relative` of 1/x, relatively."""
+    """Smallest n for which `inverse_polynomial`, of degree 2n - 1, is within `relative` of 1/x."""
     start = (1 + kappa**-2) / (1 - kappa**-2)
     return max(1, math.ceil(math.acosh(max(1 / relative, 1)) / math.acosh(start)))
 
@@ -216,33 +257,46 @@ def inverse_steps(kappa: float, relative: float) -> int:
 def inverse_polynomial(n: int, kappa: float, x: Vector) -> Vector:
     """p(x), odd, of degree 2n - 1, with 1 - x p(x) = T_n(v(x))/T_n(v(0)).
 
-    v(x) = (2x^2 - 1 - d)/(1 - d), d = 1/kappa^2.
-    |1 - x p(x)| <= 1/|T_n(v(0))| where 1/kappa <= |x| <= 1, and no polynomial of that degree has less there: it is the
-    residual of the Chebyshev iteration (Saad, Iterative Methods, section 6.11) for H^2. x: within [-1, 1], not 0.
+    v(x) = (2x^2 - 1 - d)/(1 - d), d = 1/kappa^2. |1 - x p(x)| <= 1/|T_n(v(0))| where 1/kappa <= |x|
+    <= 1, and no polynomial of that degree has less there: it is the residual of the Chebyshev
+    iteration (Saad, Iterative Methods, section 6.11) for H^2. x: within [-1, 1], not 0.
     """
     d = kappa**-2
     v = (2 * x**2 - 1 - d) / (1 - d)
-    inside, outside = np.cos(n * np.arccos(np.clip(v, -1, 1))), np.cosh(n * np.arccosh(np.maximum(-v, 1)))
+    inside, outside = (
+        np.cos(n * np.arccos(np.clip(v, -1, 1))),
+        np.cosh(n * np.arccosh(np.maximum(-v, 1))),
+    )
     # v <= 1, and T_n(v) = (-1)^n T_n(-v): both signs are T_n(v(0))'s below -1
-    ratio = np.where(v < -1, outside, (-1.0) ** n * inside) / chebyshev_outside(n, (1 + d) / (1 - d))
+    ratio = np.where(v < -1, outside, (-1.0) ** n * inside) / chebyshev_outside(
+        n, (1 + d) / (1 - d)
+    )
     return (1 - ratio) / x
 
 
 def inverse_bound(n: int, kappa: float) -> float:
-    """Largest |p| of `inverse_polynomial` on [-1, 1], reached between 0 and 1/kappa: about 1.5 kappa; with HEADROOM."""
+    """Largest |p| of `inverse_polynomial` on [-1, 1], reached between 0 and 1/kappa.
+
+    About 1.5 kappa; with HEADROOM.
+    """
     x = np.linspace(1e-3, 1.5, 3001) / kappa
     x = x[x <= 1]
     values = np.abs(inverse_polynomial(n, kappa, x))
     best = int(np.argmax(values))
     bracket = x[max(best - 1, 0)], x[min(best + 1, len(x) - 1)]
     found = scipy.optimize.minimize_scalar(
-        lambda at: -abs(inverse_polynomial(n, kappa, np.array(at))), bounds=bracket, method="bounded"
+        lambda at: -abs(inverse_polynomial(n, kappa, np.array(at))),
+        bounds=bracket,
+        method="bounded",
     )
     return (1 + HEADROOM) * max(float(values[best]), float(-found.fun))
 
 
 def singular_value_transformation(encoding: Encoding, epsilon: float) -> Prepared:
-    """QSVT ([GSLW], Corollary 18): an odd real polynomial of degree 2n - 1 takes as many uses of the block encoding."""
+    """QSVT ([GSLW], Corollary 18).
+
+    An odd real polynomial of degree 2n - 1 takes as many uses of the block encoding.
+    """
     n = inverse_steps(encoding.kappa, relative_error(epsilon))
     if 2 * n - 1 > LARGEST_DEGREE:
         return Prepared(np.full(len(encoding.labels), np.nan), 2 * n - 1, np.nan)
@@ -250,17 +304,18 @@ def singular_value_transformation(encoding: Encoding, epsilon: float) -> Prepare
     return transformed(encoding, values, inverse_bound(n, encoding.kappa), 2 * n - 1)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # [Dalzell]: reflection about the kernel of the augmented system
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def reflection_steps(kappa: float, epsilon: float) -> int:
     """Smallest l for which the reflection's polynomial, of degree 2l, leaves |w> within `epsilon`.
 
-    K(x) = 2 (T_l(z(x)) + 1)/(T_l(z(0)) + 1) - 1 with z(x) = (1 + d - 2x^2)/(1 - d), d = 1/kappa^2 ([Dalzell], eq. 62)
-    is 1 at 0 and -1 + [0, m] from 1/kappa on, m = 4/(T_l(z(0)) + 1). The middle of that range scales |w> by 1 - m/4,
-    the rest, at most m/2, meets a vector of norm 1/sqrt(2). So degree -> kappa ln(2 sqrt(2)/epsilon).
+    K(x) = 2 (T_l(z(x)) + 1)/(T_l(z(0)) + 1) - 1 with z(x) = (1 + d - 2x^2)/(1 - d), d = 1/kappa^2
+    ([Dalzell], eq. 62) is 1 at 0 and -1 + [0, m] from 1/kappa on, m = 4/(T_l(z(0)) + 1). The middle
+    of that range scales |w> by 1 - m/4, the rest, at most m/2, meets a vector of norm 1/sqrt(2). So
+    degree -> kappa ln(2 sqrt(2)/epsilon).
     """
 
     def enough(steps: int) -> bool:
@@ -278,9 +333,10 @@ def reflection_steps(kappa: float, epsilon: float) -> int:
 def kernel_reflection(encoding: Encoding, epsilon: float) -> Prepared:
     """[Dalzell]'s solver with |H^-1 y| known, on the augmented matrix itself.
 
-    A = diag(H, 1/t), t = |H^-1 y|, b = (|y>, 1)/sqrt(2) and G = (1 - bb')A: A^-1 b spans G's kernel, and reflecting
-    (0, 1) about it gives (|w>, 0). All other singular values of G are at least 1/kappa, by interlacing. K(G), of
-    degree 2l, takes 2l uses of A, so of H's block encoding, and l reflections about b of two label queries each.
+    A = diag(H, 1/t), t = |H^-1 y|, b = (|y>, 1)/sqrt(2) and G = (1 - bb')A: A^-1 b spans G's
+    kernel, and reflecting (0, 1) about it gives (|w>, 0). All other singular values of G are at
+    least 1/kappa, by interlacing. K(G), of degree 2l, takes 2l uses of A, so of H's block encoding,
+    and l reflections about b of two label queries each.
     """
     steps = reflection_steps(encoding.kappa, epsilon)
     if 2 * steps > LARGEST_DEGREE:
@@ -305,34 +361,41 @@ def kernel_reflection(encoding: Encoding, epsilon: float) -> Prepared:
     return Prepared(reflected[:-1] / norm, 2 * steps, min(norm**2, 1.0), 2 * steps)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # A polynomial of E: the identity needs no query
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def perturbation_degree(radius: float, relative: float) -> int:
-    """Smallest degree m for which `perturbation_polynomial` is within `relative` of 1/(1 + e) for |e| <= radius < 1."""
+    """Smallest degree at which `perturbation_polynomial` is within `relative` of 1/(1 + e).
+
+    For |e| <= radius < 1.
+    """
     return max(0, math.ceil(math.acosh(max(1 / relative, 1)) / math.acosh(1 / radius) - 1e-12) - 1)
 
 
 def perturbation_polynomial(degree: int, radius: float, e: Vector) -> Vector:
-    """p(e) with 1 - (1 + e) p(e) = T_{m+1}(-e/radius)/T_{m+1}(1/radius), m = degree: 1 for m = 0. e: not -1.
+    """p(e) with 1 - (1 + e) p(e) = T_{m+1}(-e/radius)/T_{m+1}(1/radius), m = degree: 1 for m = 0.
+    e: not -1.
 
-    No polynomial of that degree has a smaller |1 - (1 + e) p(e)| on |e| <= radius: it is the residual of the Chebyshev
-    iteration for I + E (Saad, Iterative Methods, section 6.11).
+    No polynomial of that degree has a smaller |1 - (1 + e) p(e)| on |e| <= radius: it is the
+    residual of the Chebyshev iteration for I + E (Saad, Iterative Methods, section 6.11).
     """
     chebyshev = np.polynomial.chebyshev.Chebyshev.basis(degree + 1)
     return (1 - chebyshev(-e / radius) / chebyshev_outside(degree + 1, 1 / radius)) / (1 + e)
 
 
 def series_in_perturbation(encoding: Encoding, epsilon: float) -> Prepared:
-    """(I + E)^-1 by a polynomial of E alone, its even and its odd part combined: `degree` uses of E's block encoding.
+    """(I + E)^-1 by a polynomial of E alone, its even and its odd part combined: `degree` uses of
+    E's block encoding.
 
-    Each part by QSVT ([GSLW], Corollary 18), their sum as a linear combination of unitaries ([GSLW], Lemma 52).
+    Each part by QSVT ([GSLW], Corollary 18), their sum as a linear combination of unitaries
+    ([GSLW], Lemma 52).
 
-    Of degree 0 where |E| <= `relative_error`(epsilon): |y> is |w> up to epsilon, and no query is needed. The radius of
-    the interval, from |E| up, trades the degree for the polynomial's size on |e| <= beta. |E| is assumed known, as
-    kappa is for the others. Only for the encoding "I + E", and beta < 1, where 1/(1 + e) is bounded; elsewhere NaN.
+    Of degree 0 where |E| <= `relative_error`(epsilon): |y> is |w> up to epsilon, and no query is
+    needed. The radius of the interval, from |E| up, trades the degree for the polynomial's size on
+    |e| <= beta. |E| is assumed known, as kappa is for the others. Only for the encoding "I + E",
+    and beta < 1, where 1/(1 + e) is bounded; elsewhere NaN.
     """
     nothing = Prepared(np.full(len(encoding.labels), np.nan), np.nan, np.nan, np.nan)
     if encoding.perturbation is None or not encoding.beta < 1:
@@ -343,13 +406,17 @@ def series_in_perturbation(encoding: Encoding, epsilon: float) -> Prepared:
     for radius in np.geomspace(least, max(encoding.beta, least), 8):
         degree = perturbation_degree(radius, relative_error(epsilon))
         with np.errstate(over="ignore", invalid="ignore"):
-            above, below = (perturbation_polynomial(degree, radius, sign * grid) for sign in (1, -1))
+            above, below = (
+                perturbation_polynomial(degree, radius, sign * grid) for sign in (1, -1)
+            )
             bound = np.abs(above + below).max() / 2 + np.abs(above - below).max() / 2
         if not np.isfinite(bound):
             continue
         values = perturbation_polynomial(degree, radius, encoding.perturbation)
         found = transformed(encoding, values, bound * (1 + HEADROOM * (degree > 0)), degree)
-        cheaper = (found.uses + 1) ** 2 * best.success_probability < (best.uses + 1) ** 2 * found.success_probability
+        cheaper = (found.uses + 1) ** 2 * best.success_probability < (
+            best.uses + 1
+        ) ** 2 * found.success_probability
         if cheaper or np.isnan(best.uses):
             best = found
     return best

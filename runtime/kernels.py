@@ -1,7 +1,7 @@
-"""A trial's kernels: read where they are on the disk, else computed by all processes of the run, and kept.
+"""A trial's kernels: read where they are on the disk, else computed by all processes, and kept.
 
-Every process calls the same functions with the same arguments. Process 0 alone reads and writes, and sends the others
-what is already there.
+Every process calls the same functions with the same arguments. Process 0 alone reads and writes,
+and sends the others what is already there.
 """
 
 import functools
@@ -30,16 +30,19 @@ from runtime.linear_algebra import Matrix
 from runtime.processes import evaluate_pairs, is_leader, pairs_at_once, share
 from runtime.trials import Label, TrialFiles
 
-Progress = Callable[[int], object]  # called with the number of pairs of images that have become known
+# Called with the number of pairs of images that have become known.
+Progress = Callable[
+    [int], object
+]
 
 
 @dataclass(frozen=True)
 class Need:
     """Which part of a trial's kernels is needed.
 
-    test: whether kernel_test is. entries: None where all of kernel_train is needed; else gives rows and columns, [m]
-    each, of the entries that are, ordered, row >= column. expected: about how many those are; patterns: of how many
-    patterns of each convention they are the entries.
+    test: whether kernel_test is. entries: None where all of kernel_train is needed; else gives rows
+    and columns, [m] each, of the entries that are, ordered, row >= column. expected: about how many
+    those are; patterns: of how many patterns of each convention they are the entries.
     """
 
     test: bool = True
@@ -50,7 +53,10 @@ class Need:
 
 @dataclass(frozen=True)
 class KernelFile:
-    """One kernel file of a trial: its name, label, shape (None: not known yet), and pairs of images behind it."""
+    """One kernel file of a trial.
+
+    shape: None where it is not known yet; pairs: of images that it takes.
+    """
 
     name: str
     label: Label
@@ -98,15 +104,18 @@ def foreign_files(files: TrialFiles, need: Need) -> list[str]:
 
 
 def known_before(files: TrialFiles, label: Label) -> Label:
-    """The part of a label that is known before the images are: where kernels take seconds, the depth is not."""
+    """The part of a label that is known before the images are.
+
+    Where kernels take seconds, the depth is not.
+    """
     if not files.trial.network.in_seconds:
         return label
     return {key: value for key, value in label.items() if key != "depth"}
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The fully-connected network: whole matrices, in seconds
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def whole_kernels(
@@ -127,9 +136,9 @@ def whole_kernels(
     return kernels
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The convolutional network: pair by pair of images, in minutes or hours
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 class SharedPairs:
@@ -147,7 +156,9 @@ class SharedPairs:
         """What evaluates this process's share."""
         run, trial = self.files.run, self.files.trial
         precision = run.precision_of(trial.network)
-        return ConvolutionalPairs(self.images, depth=self.files.depth, engine=run.engine, precision=precision)
+        return ConvolutionalPairs(
+            self.images, depth=self.files.depth, engine=run.engine, precision=precision
+        )
 
     @functools.cached_property
     def portion(self) -> int:
@@ -162,7 +173,10 @@ class SharedPairs:
 def kernels_by_pairs(
     files: TrialFiles, train: Array, test: Array, need: Need, progress: Progress
 ) -> dict[str, Matrix]:
-    """{"kernel_train": [n, n], "kernel_test": [x, n]} of images [n, h, w, 1]; of some entries alone it is sparse."""
+    """{"kernel_train": [n, n], "kernel_test": [x, n]} of images [n, h, w, 1].
+
+    The first is sparse where only some of its entries are needed.
+    """
     n, x = len(train), len(test)
     images = np.concatenate([train, test]) if need.test else train
     evaluate = SharedPairs(images, files)
@@ -191,7 +205,10 @@ def kernel_values(
     evaluate: SharedPairs,
     progress: Progress,
 ) -> Array:
-    """The values [m] of a kernel file, read or else computed and kept; rows, columns: the images of each [m]."""
+    """The values [m] of a kernel file, read or else computed and kept.
+
+    rows and columns [m]: the images of each.
+    """
     path = files.path(described.name)
 
     def stored() -> Array | None:

@@ -6,6 +6,7 @@ into one line that names the option, the value and the remedy.
 
 import argparse
 import contextlib
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -27,7 +28,14 @@ from runtime.datasets import (
     parse_classes,
 )
 from runtime.files import default_output, folder_path, locked
-from runtime.processes import check_agreement, is_leader, join_processes, process_count, run_again, share
+from runtime.processes import (
+    check_agreement,
+    is_leader,
+    join_processes,
+    process_count,
+    run_again,
+    share,
+)
 from runtime.sitting import describe_device
 from runtime.streams import program
 from runtime.trials import Run
@@ -62,15 +70,20 @@ class Parser(argparse.ArgumentParser):
             words = " ".join(map(str, default)) if isinstance(default, (list, tuple)) else default
             self.add_argument(flag, **how, help=f"{text} (default: {words})")
 
-    def add_output(self, flag: str = "--output", text: str = "folder to write to, and to go on from") -> None:
+    def add_output(
+        self, flag: str = "--output", text: str = "folder to write to, and to go on from"
+    ) -> None:
         """Add an option for a folder, by default kernel_output beside the scripts."""
         default = default_output(SCRIPTS_FOLDER / program())
-        self.add_argument(flag, type=folder, default=default, metavar="DIR", help=f"{text} (default: {default})")
+        self.add_argument(
+            flag, type=folder, default=default, metavar="DIR", help=f"{text} (default: {default})"
+        )
 
 
 def in_short(values: Any) -> str:
     """Values as they were given, if they are not too many or too long to be read."""
-    words = " ".join(map(str, np.atleast_1d(np.asarray(values, dtype=object))))
+    listed = values.tolist() if isinstance(values, np.ndarray) else values
+    words = " ".join(map(str, listed)) if isinstance(listed, (list, tuple)) else str(listed)
     return words if len(words) <= 200 else f"{words[:197]}..."
 
 
@@ -81,7 +94,9 @@ def whole_number(text: str) -> int:
             raise ValueError
         return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{in_short(text)}: use whole numbers of up to 20 digits") from None
+        raise argparse.ArgumentTypeError(
+            f"{in_short(text)}: use whole numbers of up to 20 digits"
+        ) from None
 
 
 def folder(text: str) -> Path:
@@ -102,19 +117,28 @@ class Constants:
     trials: Any
     trials_without_accelerator: dict[int, int]
     selections: dict[str, tuple[int, int]]
-    percentile: float
-    sparsity_patterns: int
-    pattern_draws: int
-    reference_size: int
+    sizes_to_verify: dict[str, Any]
     depth_factor: float
     convolutional_depth: int
+    sweep_factors: Any
+    sweep_depths: Any
+    k_thresh_margin: float
+    reference_size: int
+    percentile: float
+    diagonal_boost: Any
+    sparsity_patterns: int
+    pattern_draws: int
+    dense_limit: int
+    exact_limit: int
+    test_size_above_limit: int
+    precision_above_limit: str
 
 
 def parse_arguments(argv: list[str] | None, constants: Constants) -> argparse.Namespace:
-    """training.py's command line, checked as far as it can be without images; errors end with status 2.
+    """training.py's command line, checked as far as it can be without images.
 
-    Besides the options: sizes_given, trials_given, test_size_given, whether the user chose those;
-    what, the kind of results.
+    Errors end with status 2. Besides the options: sizes_given, trials_given, test_size_given,
+    whether the user chose those; what, the kind of results.
     """
     parser = Parser(
         description="Kernels, approximations and measurement counts of arXiv:2107.09200.",
@@ -136,7 +160,9 @@ def parse_arguments(argv: list[str] | None, constants: Constants) -> argparse.Na
 def add_plan_options(parser: Parser, constants: Constants) -> None:
     """What is computed: networks, sizes, trials, test images, seed, folder, and kinds of runs."""
     networks = list(constants.selections)
-    limits = ", ".join(f"{count} of {n}" for n, count in constants.trials_without_accelerator.items())
+    limits = ", ".join(
+        f"{count} of {n}" for n, count in constants.trials_without_accelerator.items()
+    )
     number = {"type": whole_number}
     numbers = {"type": whole_number, "nargs": "+"}
     switch = {"action": "store_true"}
@@ -158,19 +184,35 @@ def add_plan_options(parser: Parser, constants: Constants) -> None:
             constants.data_sizes,
         ),
         ("--trials", dict(numbers, metavar="T"), "trials of each size, 0 skips it", trials),
-        ("--test-size", dict(number, metavar="X"), "test images of a trial, even", constants.test_size),
+        (
+            "--test-size",
+            dict(number, metavar="X"),
+            "test images of a trial, even",
+            constants.test_size,
+        ),
         (
             "--seed",
             dict(number, default=constants.seed),
             "seed of every random draw, 0 or more",
             constants.seed,
         ),
-        ("--depth-sweep", switch, "vary the depth instead of running the plan; hours with both networks", "off"),
-        ("--digit-pairs", switch, "run all 45 pairs of classes instead of the plan; hours likewise", "off"),
+        (
+            "--depth-sweep",
+            switch,
+            "vary the depth instead of running the plan; hours with both networks",
+            "off",
+        ),
+        (
+            "--digit-pairs",
+            switch,
+            "run all 45 pairs of classes instead of the plan; hours likewise",
+            "off",
+        ),
         (
             "--verify",
             switch,
-            "compute some trials again and compare them with those in the folder, which stays as it is",
+            "compute some trials again and compare them with those in the folder, which stays "
+            "as it is",
             "off",
         ),
     ])  # fmt: skip
@@ -184,7 +226,8 @@ def add_engine_options(parser: Parser) -> None:
         (
             "--engine",
             dict(choices=ENGINES, default="auto"),
-            "what evaluates the kernels; gpu: jax, refusing to run on a CPU; neural-tangents: the slow cross-check",
+            "what evaluates the kernels; gpu: jax, refusing to run on a CPU; neural-tangents: the "
+            "slow cross-check",
             "auto: jax where JAX finds an accelerator, else numba",
         ),
         (
@@ -209,8 +252,22 @@ def add_engine_options(parser: Parser) -> None:
 # --------------------------------------------------------------------------------------------------
 
 
+WHOLE_CONSTANTS = {  # least value, and what they are multiples of
+    "seed": (0, 1),
+    "test_size": (2, 2),
+    "test_size_above_limit": (2, 2),
+    "reference_size": (4, 2),
+    "convolutional_depth": (3, 3),
+    "sparsity_patterns": (1, 1),
+    "pattern_draws": (1, 1),
+    "dense_limit": (0, 1),
+    "exact_limit": (0, 1),
+}
+REAL_CONSTANTS = {"percentile": (0, 100), "depth_factor": (0, 1000), "k_thresh_margin": (0, 1)}
+
+
 def checked_constants(parser: Parser, constants: Constants) -> Constants:
-    """The constants as plain Python numbers; complains, in one line, about one that can't be.
+    """The constants, whose sizes and trials become lists of ints; complains about wrong ones.
 
     A single number of `trials` is taken for every size.
     """
@@ -219,55 +276,87 @@ def checked_constants(parser: Parser, constants: Constants) -> Constants:
     if np.ndim(constants.trials) == 0:
         trials = trials * len(sizes)
     check_sizes(parser, "the constant data_sizes =", sizes)
-    what = f"the constants data_sizes = {sizes} and trials = {trials}"
     if len(trials) != len(sizes):
+        what = f"the constants data_sizes = {sizes} and trials = {trials}"
         parser.error(f"{what}: give each size its trials")
     check_trials(parser, "the constant trials =", trials)
-    for name, least in (("test_size", 2), ("reference_size", 4)):
-        value = whole_numbers(parser, name, getattr(constants, name))
-        right = len(value) == 1 and value[0] >= least and value[0] % 2 == 0
-        parser.check(right, f"the constant {name} =", value, f"use an even number, {least} or more")
-    for name, least in (("seed", 0), ("sparsity_patterns", 1), ("pattern_draws", 1)):
-        value = whole_numbers(parser, name, getattr(constants, name))
-        right = len(value) == 1 and least <= value[0] < LARGEST_SEED
-        parser.check(right, f"the constant {name} =", value, f"use a whole number, {least} or more")
-    check_real_constants(parser, constants)
-    for network, classes in constants.selections.items():
-        name = f"the constant selections[{network!r}] ="
-        pair = whole_numbers(parser, f"selections[{network!r}]", classes)
-        right = len(pair) == 2 and pair[0] != pair[1] and min(pair) >= 0
-        parser.check(right, name, pair, "use two different classes")
+    for name, (least, step) in WHOLE_CONSTANTS.items():
+        value = getattr(constants, name)
+        right = is_whole(value) and least <= value < LARGEST_SEED and value % step == 0
+        kind = "a whole number" if step == 1 else f"a multiple of {step}"
+        remedy = f"use {kind}, {least} or more"
+        parser.check(right, f"the constant {name} =", value, remedy)
+    for name, (least, largest) in REAL_CONSTANTS.items():
+        value = getattr(constants, name)
+        right = is_number(value) and least <= value <= largest
+        remedy = f"use a number from {least} to {largest}"
+        parser.check(right, f"the constant {name} =", value, remedy)
+    check_lists(parser, constants)
     return replace(constants, data_sizes=sizes, trials=trials)
 
 
-def check_real_constants(parser: Parser, constants: Constants) -> None:
-    """Complain about the percentile and the depths."""
-    percentile, depth, factor = constants.percentile, constants.convolutional_depth, constants.depth_factor
-    right = is_number(percentile) and 0 <= percentile <= 100
-    parser.check(right, "the constant percentile =", percentile, "use a number from 0 to 100")
-    right = is_number(depth) and depth > 0 and depth % 3 == 0
-    parser.check(right, "the constant convolutional_depth =", depth, "use a positive multiple of 3")
-    right = is_number(factor) and 0 <= factor < 1000
-    parser.check(right, "the constant depth_factor =", factor, "use a number, 0 or more")
+def check_lists(parser: Parser, constants: Constants) -> None:
+    """Complain about constants that are not one number."""
+    precision, boost = constants.precision_above_limit, constants.diagonal_boost
+    remedy = "use float64 or float32"
+    right = precision in ("float64", "float32")
+    parser.check(right, "the constant precision_above_limit =", precision, remedy)
+    right = isinstance(boost, (list, tuple)) and len(boost) == 2 and all(map(is_number, boost))
+    parser.check(right, "the constant diagonal_boost =", boost, "use two numbers")
+    factors, depths = constants.sweep_factors, constants.sweep_depths
+    right = isinstance(factors, (list, tuple)) and len(factors) > 0 and all(map(is_number, factors))
+    parser.check(right, "the constant sweep_factors =", factors, "use a list of numbers")
+    right = isinstance(depths, (list, tuple)) and len(depths) > 0
+    right = right and all(is_whole(depth) and depth > 0 and depth % 3 == 0 for depth in depths)
+    parser.check(right, "the constant sweep_depths =", depths, "use a list of multiples of 3")
+    check_dictionaries(parser, constants)
+
+
+def check_dictionaries(parser: Parser, constants: Constants) -> None:
+    """Complain about constants that say something of each network, or of each size."""
+    for name in ("selections", "trials_without_accelerator", "sizes_to_verify"):
+        values = getattr(constants, name)
+        right = isinstance(values, dict)
+        parser.check(right, f"the constant {name} =", values, "use a dictionary, as it was")
+    for network, classes in constants.selections.items():
+        right = isinstance(classes, (list, tuple)) and len(classes) == 2
+        right = right and all(is_whole(label) and label >= 0 for label in classes)
+        right = right and classes[0] != classes[1]
+        name = f"the constant selections[{network!r}] ="
+        parser.check(right, name, classes, "use two different classes")
+    for n, count in constants.trials_without_accelerator.items():
+        right = is_whole(n) and is_whole(count) and 0 <= count <= MOST_TRIALS
+        name = f"the constant trials_without_accelerator[{n!r}] ="
+        parser.check(right, name, count, f"use 0 to {MOST_TRIALS:,} for a size")
+    for network, sizes in constants.sizes_to_verify.items():
+        whole_numbers(parser, f"sizes_to_verify[{network!r}]", sizes)
 
 
 def is_number(value: Any) -> bool:
     """Whether it is a finite number."""
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and bool(np.isfinite(value))
+    if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int beyond all floats
+        return False
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it is an int, of Python's or NumPy's."""
+    return isinstance(value, (int, np.integer)) and is_number(value)
 
 
 def whole_numbers(parser: Parser, name: str, values: Any) -> list[int]:
-    """A constant's number or numbers as ints, 16.0 and NumPy's among them; complains about others."""
-    numbers = []
-    try:
-        for value in np.ravel(np.asarray(values, dtype=object)):
-            if not is_number(value) or value != int(value):
-                raise ValueError
-            numbers.append(int(value))
-    except (ValueError, TypeError):
-        numbers = []
-    parser.check(bool(numbers), f"the constant {name} =", values, "use whole numbers")
-    return numbers
+    """A constant's number, or list of numbers, as ints; complains about others.
+
+    NumPy's numbers and arrays will do, and so does 16.0.
+    """
+    listed = values.tolist() if isinstance(values, np.ndarray) else values
+    listed = list(listed) if isinstance(listed, (list, tuple, range)) else [listed]
+    right = len(listed) > 0 and all(is_number(value) and value == int(value) for value in listed)
+    parser.check(right, f"the constant {name} =", values, "use whole numbers")
+    return [int(value) for value in listed]
 
 
 def check_sizes(parser: Parser, option: str, sizes: Sequence[int]) -> None:
@@ -293,7 +382,9 @@ def check_plan(parser: Parser, args: argparse.Namespace, constants: Constants) -
     args.data_sizes = args.data_sizes or constants.data_sizes
     check_sizes(parser, "data-sizes", args.data_sizes)
     for n in args.data_sizes:
-        remedy = f"no constant says how many trials; give --trials or sizes of {constants.data_sizes}"
+        remedy = (
+            f"no constant says how many trials; give --trials or sizes of {constants.data_sizes}"
+        )
         parser.check(n in known or args.trials_given, "data-sizes", n, remedy)
     args.trials = args.trials or [known[n] for n in args.data_sizes]
     remedy = f"use one number, 0 or more, for each of {len(args.data_sizes)} sizes"
@@ -309,7 +400,12 @@ def checked_classes(parser: Parser, args: argparse.Namespace) -> tuple[int, int]
     """The two classes that --classes names, by numbers or names; None where it is not given."""
     if not args.classes:
         return None
-    parser.check(not args.digit_pairs, "classes", args.classes, "--digit-pairs takes all; leave one of them out")
+    parser.check(
+        not args.digit_pairs,
+        "classes",
+        args.classes,
+        "--digit-pairs takes all; leave one of them out",
+    )
     dataset = MNIST if args.dataset == "auto" else find_dataset(args.dataset)
     try:
         return parse_classes(dataset, args.classes)
@@ -320,7 +416,11 @@ def checked_classes(parser: Parser, args: argparse.Namespace) -> tuple[int, int]
 
 def check_modes(parser: Parser, args: argparse.Namespace) -> None:
     """Complain about kinds of runs that exclude each other; fill in the kind of results."""
-    modes = [mode for mode in ("depth-sweep", "digit-pairs", "verify") if getattr(args, mode.replace("-", "_"))]
+    modes = [
+        mode
+        for mode in ("depth-sweep", "digit-pairs", "verify")
+        if getattr(args, mode.replace("-", "_"))
+    ]
     if len(modes) > 1:
         parser.error(f"--{' --'.join(modes)}: use one of them at a time")
     args.what = "results"
@@ -332,7 +432,11 @@ def check_modes(parser: Parser, args: argparse.Namespace) -> None:
 
 def check_processes(parser: Parser, args: argparse.Namespace) -> None:
     """Complain about --coordinator, --processes and --process-id that don't go together."""
-    team = {"coordinator": args.coordinator, "processes": args.processes, "process-id": args.process_id}
+    team = {
+        "coordinator": args.coordinator,
+        "processes": args.processes,
+        "process-id": args.process_id,
+    }
     for option, value in team.items():
         together = f"use {', '.join(f'--{name}' for name in team)} together"
         parser.check(value is None or None not in team.values(), option, value, together)
@@ -350,8 +454,8 @@ def check_processes(parser: Parser, args: argparse.Namespace) -> None:
 # --------------------------------------------------------------------------------------------------
 
 OPTIONS_OF_ARGUMENTS = {
-    "engine", "precision", "output", "input", "dataset", "data_dir", "mnist_dir", "classes", "coordinator",
-    "processes", "process_id", "test_size", "data_sizes",
+    "engine", "precision", "output", "input", "dataset", "data_dir", "mnist_dir", "classes",
+    "coordinator", "processes", "process_id", "test_size", "data_sizes",
 }  # fmt: skip
 
 
@@ -366,7 +470,7 @@ def explained(error: BadInput) -> str:
 
 
 def with_folder(output: Path, work: Callable[[], object]) -> int:
-    """Do `work` with the folder held against other runs. Returns the status, 2 after a bad input."""
+    """Do `work` with the folder held. Returns the exit status, 2 after a bad input."""
     try:
         with locked(output):
             work()
@@ -421,7 +525,8 @@ def start(args: argparse.Namespace, classes_of: Callable[[Dataset], Sequence[int
     classes = classes_of(images.dataset)
     for label in classes:
         if not (np.any(images.train.label == label) and np.any(images.test.label == label)):
-            remedy = f"{images.dataset.title} has no such class; use two of {list_classes(images.dataset)}"
+            known = list_classes(images.dataset)
+            remedy = f"{images.dataset.title} has no such class; use two of {known}"
             raise BadInput("classes", label, remedy)
     available = min(np.sum(images.test.label == label) for label in classes) * 2
     test_size = args.test_size

@@ -1,8 +1,9 @@
-"""The processes of one run: who is there, what they tell each other, and how they share out the pairs of images.
+"""The processes of one run: who is there, what they tell each other, and how they share out the
+pairs of images.
 
-One process is the usual case, and then nothing here imports JAX. Several are connected by `jax.distributed`. All of
-them run the same loop over the same trials, and share out the pairs of images of each kernel; process 0 alone reads,
-writes and prints.
+One process is the usual case, and then nothing here imports JAX. Several are connected by
+`jax.distributed`. All of them run the same loop over the same trials, and share out the pairs of
+images of each kernel; process 0 alone reads, writes and prints.
 """
 
 import contextlib
@@ -91,7 +92,8 @@ def pairs_at_once(pairs: ConvolutionalPairs) -> int:
 def evaluate_pairs(pairs: ConvolutionalPairs, i: NDArray, j: NDArray) -> NDArray[np.float64]:
     """The NTK of the pairs (i, j), shared out to all processes. [m], [m] -> [m]
 
-    An engine that computes on one mesh of all devices shares out by itself; otherwise each process takes a part.
+    An engine that computes on one mesh of all devices shares out by itself; otherwise each process
+    takes a part.
     """
     if pairs.on_mesh or process_count() == 1:
         return pairs.pairs(i, j)
@@ -109,13 +111,14 @@ def check_agreement(values: tuple) -> None:
     digests = gather(np.frombuffer(hashlib.sha256(repr(values).encode()).digest(), np.uint8))
     others = np.flatnonzero((digests != digests[0]).any(axis=1))
     if others.size:
-        remedy = "have other data, options or another version of this program than process 0; start all with the same"
+        what = "have other data, options or another version of this program than process 0"
+        remedy = f"{what}; start all with the same"
         raise BadInput("process_id", " ".join(map(str, others)), remedy)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Finding each other
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def join_processes(coordinator: str | None, processes: int | None, process_id: int | None) -> None:

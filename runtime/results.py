@@ -1,13 +1,14 @@
-"""Results as labelled arrays: one xarray Dataset, and one netCDF file, for each network and kind of run.
+"""Results as labelled arrays: one netCDF file for each network and kind of run.
 
-A trial's record is a small Dataset whose axes have names: approximation, threshold, convention, pattern, image. In the
-file every quantity has the axes n and trial before them, in a sweep n, setting and trial. Records are merged by label:
-a trial that is computed again replaces the earlier one, a quantity or a label that is new joins the file and is NaN
-elsewhere, and nothing is put aside for it. Only results of another origin, that is of other images, another seed or
-other constants, can't share a file.
+A trial's record is a small Dataset whose axes have names: approximation, threshold, convention,
+pattern, image. In the file every quantity has the axes n and trial before them, in a sweep n,
+setting and trial. Records are merged by label: a trial that is computed again replaces the earlier
+one, a quantity or a label that is new joins the file and is NaN elsewhere, and nothing is put aside
+for it. Only results of another origin, that is of other images, another seed or other constants,
+can't share a file.
 
     results = read_results(Path("kernel_output/fully-connected_results.nc"))
-    results.accuracy.sel(approximation="sparsified", convention="original", threshold="zero").mean("pattern")
+    accuracy = results.accuracy.sel(approximation="sparsified", threshold="zero").mean("pattern")
 """
 
 import ast
@@ -30,16 +31,20 @@ from runtime.processes import is_leader, share
 from runtime.trials import Network, Run
 
 OUTER_AXES = ("n", "setting", "trial")  # of a file, before a record's own; setting only in sweeps
-SAVING_SHARE = 0.05  # of a run's time at most is spent on writing results that will be written again
+SAVING_SHARE = (
+    0.05  # of a run's time at most is spent on writing results that will be written again
+)
 LARGEST_RESULTS = 2**31  # bytes; results are some megabytes
 
 Key = Mapping[str, Hashable]  # a trial's place: {"n": 16, "trial": 0}, in a sweep with its setting
+Records = list[tuple[Key, xr.Dataset]]  # trials' places and quantities
+Labels = dict[str, list[Any]]  # of each axis
 Origin = Mapping[str, Any]  # what all trials of a file have in common
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Reading and writing
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def checksum(results: xr.Dataset) -> str:
@@ -56,7 +61,10 @@ def checksum(results: xr.Dataset) -> str:
 
 
 def value_bytes(values: NDArray) -> bytes:
-    """The values as bytes that do not depend on how a file stores them: numbers as float64, texts as JSON."""
+    """The values as bytes that do not depend on how a file stores them.
+
+    Numbers as float64, texts as JSON.
+    """
     if values.dtype.kind in "biuf":
         return np.ascontiguousarray(values, "<f8").tobytes()
     return json.dumps([str(value) for value in values.ravel()]).encode()
@@ -80,13 +88,16 @@ def check_seal(content: bytes) -> None:
 
 
 def read_results(path: Path) -> xr.Dataset:
-    """The results in a file, all in memory. Raises BadInput where it can't be read, or is not what was written."""
+    """The results in a file, all in memory.
+
+    Raises BadInput where it can't be read, or is not what was written.
+    """
     remedy = "restore it with git checkout, or delete it and run again"
     try:
         content = read_small(path, LARGEST_RESULTS)
         check_seal(content)
         check_hdf5(path, LARGEST_RESULTS)
-        decode = dict(decode_times=False, decode_timedelta=False)
+        decode: dict[str, Any] = dict(decode_times=False, decode_timedelta=False)
         with xr.open_dataset(io.BytesIO(content), engine="h5netcdf", **decode) as file:
             results = file.load()
     except Exception as error:  # a damaged file can raise anything
@@ -124,14 +135,16 @@ def origin_of(results: xr.Dataset) -> dict[str, Any]:
     return json.loads(results.attrs["origin"])
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Merging by label
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def quantity(dims: tuple[str, ...], values: Any, long_name: str, units: str = "1") -> xr.DataArray:
-    """One quantity of a record: its axes by name, its values as numbers, what it is, and its unit."""
-    return xr.DataArray(np.asarray(values, float), dims=dims, attrs=dict(long_name=long_name, units=units))
+    """One quantity of a record: its axes by name, its values, what it is, and its unit."""
+    return xr.DataArray(
+        np.asarray(values, float), dims=dims, attrs=dict(long_name=long_name, units=units)
+    )
 
 
 def empty_results(origin: Origin) -> xr.Dataset:
@@ -139,65 +152,97 @@ def empty_results(origin: Origin) -> xr.Dataset:
     return xr.Dataset(attrs={"origin": json.dumps(origin)})
 
 
-def merged(earlier: xr.Dataset, records: list[tuple[Key, xr.Dataset]]) -> xr.Dataset:
-    """Earlier results, and records at their places in them; what a place held of a record's quantities is replaced."""
+def merged(earlier: xr.Dataset, records: Records) -> xr.Dataset:
+    """Earlier results, and records at their places in them.
+
+    What a place held of a record's quantities is replaced.
+    """
     if not records:
         return earlier
     results = enlarged(earlier, all_labels(earlier, records))
     for key, record in records:
-        for name, values in record.data_vars.items():
-            if name not in results:
-                add_variable(results, str(name), (*key, *map(str, values.dims)), values)
-            place = results[name].loc[dict(key)]
+        for name in map(str, record.data_vars):
+            values = record[name]
+            add_axes(results, name, [*key, *map(str, values.dims)], values)
             labels = {dim: results[dim] for dim in values.dims}
-            missing = "" if values.dtype.kind in "OU" else np.nan
-            place[...] = values.reindex(labels, fill_value=missing).transpose(*place.dims).values
+            larger = values.reindex(labels, fill_value=nothing_of(values))
+            place = results[name].loc[dict(key)]
+            place[...] = larger.broadcast_like(place).transpose(*place.dims).values
             results[name].attrs.update(values.attrs)
     return results
 
 
-def all_labels(earlier: xr.Dataset, records: list[tuple[Key, xr.Dataset]]) -> dict[str, list[Any]]:
+def all_labels(earlier: xr.Dataset, records: Records) -> Labels:
     """The labels of every axis, those of the earlier results first."""
-    labels = {str(dim): earlier[dim].values.tolist() for dim in earlier.dims}
+    labels: Labels = {}
+    add_labels(labels, earlier)
     for key, record in records:
-        axes = {dim: [label] for dim, label in key.items()}
-        axes |= {str(dim): record[dim].values.tolist() for dim in record.dims}
-        for dim, values in axes.items():
-            known = labels.setdefault(dim, [])
-            known += [value for value in values if value not in known]
+        for axis, label in key.items():
+            known = labels.setdefault(axis, [])
+            if label not in known:
+                known.append(label)
+        add_labels(labels, record)
     return labels
 
 
-def enlarged(results: xr.Dataset, labels: Mapping[str, list[Any]]) -> xr.Dataset:
-    """Results with these labels on their axes; NaN, or "" in texts, where there was nothing."""
-    texts = {str(name): "" for name, values in results.data_vars.items() if values.dtype.kind in "OU"}
-    fill = {str(name): texts.get(str(name), np.nan) for name in results.data_vars}
-    larger = results.reindex({dim: labels[dim] for dim in map(str, results.dims)}, fill_value=fill)
-    for name in texts:
-        larger[name] = larger[name].astype(object)
+def add_labels(labels: Labels, results: xr.Dataset) -> None:
+    """Add to `labels` those of the axes of `results` that are not among them."""
+    for axis in map(str, results.dims):
+        known = labels.setdefault(axis, [])
+        for label in results[axis].values.tolist():
+            if label not in known:
+                known.append(label)
+
+
+def nothing_of(values: xr.DataArray) -> Any:
+    """What stands where nothing is known: "" in texts, NaN in numbers."""
+    return "" if values.dtype.kind in "OU" else np.nan
+
+
+def enlarged(results: xr.Dataset, labels: Labels) -> xr.Dataset:
+    """Results with these labels on their axes; nothing where nothing was."""
+    own_labels = {}
+    for axis in map(str, results.dims):
+        own_labels[axis] = labels[axis]
+    fill = {}
+    for name, values in results.data_vars.items():
+        fill[name] = nothing_of(values)
+    larger = results.reindex(own_labels, fill_value=fill)
+    for name in fill:
+        if fill[name] == "":
+            larger[name] = larger[name].astype(object)  # so that longer texts fit
     return larger.assign_coords(labels)
 
 
-def add_variable(results: xr.Dataset, name: str, dims: tuple[str, ...], like: xr.DataArray) -> None:
-    """Add a quantity of which nothing is known yet, to be filled in."""
-    dims = tuple(dict.fromkeys([*(axis for axis in OUTER_AXES if axis in dims), *dims]))
-    shape = [results.sizes[dim] for dim in dims]
-    is_text = like.dtype.kind in "OU"
-    nothing = np.full(shape, "", object) if is_text else np.full(shape, np.nan)
-    results[name] = (dims, nothing, dict(like.attrs))
+def add_axes(results: xr.Dataset, name: str, axes: list[str], like: xr.DataArray) -> None:
+    """Let a quantity have these axes; one that is new holds nothing yet."""
+    if name not in results:
+        outer = [axis for axis in OUTER_AXES if axis in axes]
+        own = [axis for axis in axes if axis not in outer]
+        dims = (*outer, *own)
+        shape = [results.sizes[axis] for axis in dims]
+        dtype = object if nothing_of(like) == "" else float
+        values = np.full(shape, nothing_of(like), dtype)
+        results[name] = (dims, values, dict(like.attrs))
+        return
+    new = [axis for axis in axes if axis not in results[name].dims]
+    if new:
+        expanded = results[name].expand_dims({axis: results[axis] for axis in new})
+        results[name] = expanded.transpose(*results[name].dims, *new).copy()
 
 
 class ResultsFile:
-    """The results of one run, as a context: those that are in the file, and each trial's record as it is computed.
+    """The results of one run, as a context: those in the file, and each new trial's record.
 
-    The file is written now and then, and when the context is left, so that a run that is stopped loses little. Results
-    of another origin, or damaged ones, are put aside. Process 0 alone reads and writes.
+    The file is written now and then, and when the context is left, so that a run that is stopped
+    loses little. Results of another origin, or damaged ones, are put aside. Process 0 alone reads
+    and writes.
     """
 
     def __init__(self, path: Path, origin: Origin) -> None:
         self.path, self.origin = path, json.loads(json.dumps(origin))
         self.results = empty_results(origin)
-        self.new: list[tuple[Key, xr.Dataset]] = []
+        self.new: Records = []
         self.computed_now: list[xr.Dataset] = []
         self.next_save = 0.0
 
@@ -216,9 +261,9 @@ class ResultsFile:
         return self
 
     def holds(self, key: Key, about: Mapping[str, Any], name: str = "test_images") -> bool:
-        """Whether the file has that quantity at this place, computed as `about`, from `provenance`, says.
+        """Whether the file has that quantity at this place, computed as `about` says.
 
-        When it was computed does not matter. Process 0 answers for all.
+        That is from `provenance`. When it was computed does not matter. Process 0 answers for all.
         """
         return share(lambda: self._holds(key, about, name))
 
@@ -234,10 +279,14 @@ class ResultsFile:
             return False
         return True
 
-    def keep(self, key: Key, record: xr.Dataset) -> None:
-        """Add a trial's record, and write the file unless that has just been done."""
+    def add(self, key: Key, record: xr.Dataset) -> None:
+        """Add a record, to be written with the next one that is kept."""
         self.new.append((key, record))
         self.computed_now.append(record)
+
+    def keep(self, key: Key, record: xr.Dataset) -> None:
+        """Add a trial's record, and write the file unless that has just been done."""
+        self.add(key, record)
         if not is_leader():
             return
         start = time.monotonic()
@@ -256,15 +305,19 @@ class ResultsFile:
         return sum("test_images" in record for record in self.computed_now)
 
     def __exit__(self, *_: object) -> None:
-        if self.new and is_leader():
+        if not is_leader():
+            return
+        if self.new:
             self.save()
+        if self.computed_now:
             print(f"wrote {self.path}: {self.counted()} trials computed")
 
 
-def merge_into(path: Path, origin: Origin, records: list[tuple[Key, xr.Dataset]]) -> xr.Dataset:
+def merge_into(path: Path, origin: Origin, records: Records) -> xr.Dataset:
     """Merge records into the file at `path`. Returns all results there."""
     with ResultsFile(path, origin) as file:
-        file.new += records
+        for key, record in records:
+            file.add(key, record)
     return file.results
 
 
@@ -277,9 +330,9 @@ def other_origin(found: Origin, expected: Origin) -> str | None:
     return f"is of another origin ({', '.join(differing)})" if differing else None
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # What a trial's record says of its computation, and helpers for readers
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def provenance(run: Run, network: Network, code: str) -> dict[str, xr.DataArray]:
@@ -294,16 +347,25 @@ def provenance(run: Run, network: Network, code: str) -> dict[str, xr.DataArray]
 
 
 def code_version(*files: Path) -> str:
-    """Twelve hexadecimal digits of the functions in these files and of what they call in runtime/, without comments.
+    """Twelve hexadecimal digits of the formulas in these files and in linear_algebra.py.
 
-    So a record that other formulas computed is known, and is computed again.
+    Those are functions, classes, and tables such as `prediction_quantities`, without comments. So a
+    record that other formulas computed is known, and is computed again. Plain constants belong to
+    the origin, or to what `provenance` says.
     """
     digest = hashlib.sha256(str(FORMULAS).encode())
     for path in (*files, Path(__file__).parent / "linear_algebra.py"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            if is_formula(node):
                 digest.update(ast.dump(without_docstrings(node)).encode())
     return digest.hexdigest()[:12]
+
+
+def is_formula(statement: ast.stmt) -> bool:
+    """Whether a statement of a script defines a function, a class, or a table made by calls."""
+    if isinstance(statement, ast.Assign | ast.AnnAssign):
+        return any(isinstance(node, ast.Call) for node in ast.walk(statement))
+    return isinstance(statement, ast.FunctionDef | ast.ClassDef)
 
 
 def without_docstrings(node: ast.AST) -> ast.AST:
@@ -316,7 +378,9 @@ def without_docstrings(node: ast.AST) -> ast.AST:
 
 def note_flags(network: str, records: Sequence[xr.Dataset]) -> None:
     """Say how many of a network's K~ have numerical flags, if any has."""
-    flags = [record.numerical_flags.values.ravel() for record in records if "numerical_flags" in record]
+    flags = [
+        record.numerical_flags.values.ravel() for record in records if "numerical_flags" in record
+    ]
     flagged = int(sum(np.count_nonzero(each > 0) for each in flags))
     if flagged and is_leader():
         count = sum(each.size for each in flags)
@@ -341,7 +405,10 @@ def is_computed(results: xr.Dataset) -> xr.DataArray:
 
 
 def relative_difference(values: Any, expected: Any) -> float:
-    """Largest |values - expected|/|expected|; 0 where both are NaN or the same infinity, inf where only one is."""
+    """Largest |values - expected|/|expected|.
+
+    0 where both are NaN or the same infinity, inf where only one is.
+    """
     values, expected = np.broadcast_arrays(np.asarray(values, float), np.asarray(expected, float))
     same = (values == expected) | (np.isnan(values) & np.isnan(expected))
     with np.errstate(all="ignore"):

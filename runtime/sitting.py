@@ -52,7 +52,8 @@ def drop_unfillable_sizes(args: Namespace, run: Run, classes: Sequence[int]) -> 
     args.trials = kept
     if dropped and is_leader():
         sizes = " ".join(map(str, dropped))
-        print(f"note: {name} can't fill {dropped[0]} training images of two classes; skipped: {sizes}")
+        what = f"can't fill {dropped[0]} training images of two classes"
+        print(f"note: {name} {what}; skipped: {sizes}")
 
 
 def announce(run: Run, network: Network, needed: Needed, asked: int | None) -> None:
@@ -63,11 +64,9 @@ def announce(run: Run, network: Network, needed: Needed, asked: int | None) -> N
     """
     if not is_leader():
         return
-    counts = Counter(files.trial.size for files, _ in needed)
-    sizes = ", ".join(f"{count} of n = {size}" for size, count in counts.items())
     pairs = sum(trial_pairs(*each) for each in needed)
     missing = [missing_pairs(*each) for each in needed]
-    print(f"{network.name}: {pairs:,} pairs of images; trials: {sizes or 'none'}")
+    print(f"{network.name}: {pairs:,} pairs of images; trials: {count_by_size(needed)}")
     if asked is not None and len(needed) < asked:
         what = f"without an accelerator {len(needed)} of {asked} trials; --trials adds"
         print(f"note: {network.name}: {what}")
@@ -84,26 +83,35 @@ def announce(run: Run, network: Network, needed: Needed, asked: int | None) -> N
         )
     if sum(missing):
         say_compilation(run, network)
-    if not network.in_seconds and sum(missing) and process_count() == 1:
+    if sum(missing) > 0 and not network.in_seconds and process_count() == 1:
         seconds = layers_of(missing, needed) * seconds_per_layer(needed[-1][0].run)
         print(f"{network.name}: the other {sum(missing):,} pairs take about {in_words(seconds)}")
 
 
+def count_by_size(needed: Needed) -> str:
+    """How many trials there are of each size, in words."""
+    counts = Counter(files.trial.size for files, _ in needed)
+    return ", ".join(f"{count} of n = {size}" for size, count in counts.items()) or "none"
+
+
 def say_compilation(run: Run, network: Network) -> None:
     """Say that the engine has to be compiled, if it has."""
-    from ntk.numba_engine import is_compiled  # Numba takes a second to import; --help should not wait
+    # Numba takes a second to import; --help should not wait.
+    from ntk.numba_engine import (
+        is_compiled,
+    )
 
     if run.engine == "numba" and not is_compiled(network.name, run.precision):
         print("note: the engine is compiled first, once on this machine, which takes up to 20 s")
 
 
 def layers_of(pairs: Iterable[int], needed: Needed) -> int:
-    """Layers of so many pairs of each trial, to which a convolutional network's time is proportional."""
+    """Layers of so many pairs of each trial: a convolutional network's time is proportional."""
     return sum(count * files.depth for count, (files, _) in zip(pairs, needed, strict=True))
 
 
 def seconds_per_layer(run: Run) -> float:
-    """Seconds of a layer of the convolutional kernel of a pair of images, measured on a block of pairs."""
+    """Seconds of a layer of the convolutional kernel of one pair of images, measured on a block."""
     if run.engine == "neural-tangents":
         return 0.3 / 96  # to measure it would take a minute
     images = np.random.default_rng(0).normal(size=(2, 28, 28, 1))
@@ -175,19 +183,27 @@ class Sitting:
         self.done = 0
         there = self.planned - len(self.needed)
         if is_leader() and there:
-            print(f"{self.network.name}: {len(self.needed)} trials to compute, {there} are in the results")
+            count = len(self.needed)
+            print(f"{self.network.name}: {count} trials to compute, {there} are in the results")
         hidden = None if is_leader() else True
-        self.bar = tqdm(total=self.pairs, unit=" pairs", unit_scale=True, desc=self.network.name, disable=hidden)
+        self.bar = tqdm(
+            total=self.pairs, unit=" pairs", unit_scale=True, desc=self.network.name, disable=hidden
+        )
         return self
 
     def progress(self, pairs: int) -> None:
         """Count pairs of images; logs, which show no bar, get a line now and then."""
         self.bar.update(pairs)
         self.done += pairs
-        if is_leader() and not sys.stderr.isatty() and time.perf_counter() > self.said + line_seconds:
+        if (
+            is_leader()
+            and not sys.stderr.isatty()
+            and time.perf_counter() > self.said + line_seconds
+        ):
             self.said = time.perf_counter()
             elapsed = in_words(self.said - self.started)
-            print(f"{self.network.name}: {self.done:,} of {self.pairs:,} pairs after {elapsed}{self.rest()}")
+            counts = f"{self.done:,} of {self.pairs:,} pairs"
+            print(f"{self.network.name}: {counts} after {elapsed}{self.rest()}")
 
     def rest(self) -> str:
         """How long the rest takes, in words, where pairs of images decide that."""
@@ -249,7 +265,7 @@ def earlier_sittings(path: Path) -> list[dict[str, Any]]:
 
 
 def record_sitting(run: Run, what: dict[str, Any]) -> None:
-    """Add to run.json what one run did for one network: when, where, with which versions, how long."""
+    """Add to run.json what one run did for one network, when, where and for how long."""
     packages = ("numpy", "scipy", "numba", "jax", "jaxlib")
     versions = {"python": platform.python_version()}
     for package in packages:

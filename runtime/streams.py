@@ -29,9 +29,10 @@ from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # that end a run; not every system has all
+# Removed when a signal ends the process; see files.temporary_folder.
 temporary_folders: set[Path] = (
     set()
-)  # removed when a signal ends the process; see files.temporary_folder
+)
 
 
 def program() -> str:

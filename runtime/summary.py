@@ -32,13 +32,16 @@ def title_of(results: xr.Dataset) -> str:
 def summary(results: xr.Dataset, title: str) -> str:
     """The main quantities by size, means over trials, as a table for the terminal."""
     threshold = next(t for t in THRESHOLDS if t in results.threshold)
-    columns = [["n", *map(str, results.n.values)]]
-    columns.append(["trials", *map(str, is_computed(results).sum("trial").values)])
+    columns = [
+        ["n", *map(str, results.n.values)],
+        ["trials", *map(str, is_computed(results).sum("trial").values)],
+    ]
     for variable, quantity in COLUMNS.items():
         means_of_all = trial_means(results[variable], {**SHOWN, "threshold": threshold})
         places = 3 if variable == "accuracy" else 1
         for name, means in by_approximation(means_of_all, quantity).items():
-            columns.append([name, *(in_digits(mean, name, places) for mean in means.values)])
+            cells = [in_digits(mean, name, places) for mean in means.values]
+            columns.append([name, *cells])
     where = {"test median": "at the test median", "zero": "at zero"}.get(threshold, threshold)
     return f"{title}; threshold {where}; accuracy, then costs; means\n{aligned(columns)}"
 
@@ -49,7 +52,9 @@ def trial_means(values: xr.DataArray, shown: dict[str, str]) -> xr.DataArray:
     A trial's value is the mean over its patterns, of counts of measurements the median over its
     patterns and test images.
     """
-    values = values.sel({axis: label for axis, label in shown.items() if axis in values.dims})
+    for axis, label in shown.items():
+        if axis in values.dims:
+            values = values.sel({axis: label})
     inner = [dim for dim in values.dims if dim not in ("n", "trial", "approximation")]
     is_count = "measurements" in str(values.name)
     return (values.median(inner) if is_count else values.mean(inner)).mean("trial")

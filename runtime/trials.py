@@ -19,14 +19,15 @@ Classes = tuple[int, int]  # two labels of the dataset, of which the second one 
 class Network:
     """What differs between the networks. training.py has one object for each, side by side.
 
-    name: in files and options; title: in headings; classes: the paper's own pair. flat: whether images are rows of
-    pixels [n, h * w], or stay [n, h, w, 1]. depth(size, separability, setting): hidden layers or convolutions, by
-    the depth sweep's setting or, where that is None, by the plan. depth_rule: the plan's constant, and sweep: the
-    sweep's settings. compute_kernels: fills in a trial's matrices (runtime/kernels.py). thresholds and sparsify:
-    as described where they are defined. reference_size: of the training set whose kernel decides the thresholds; None
-    where none does. exact_limit: of larger kernels only the entries that K~ needs are computed; None: never. constants:
-    that a results file depends on. in_seconds: whether kernels take seconds, so that precision and accelerators do
-    not matter, and the depth is known only when the images are.
+    name: in files and options; title: in headings; classes: the paper's own pair. flat: whether
+    images are rows of pixels [n, h * w], or stay [n, h, w, 1]. depth(size, separability, setting):
+    hidden layers or convolutions, by the depth sweep's setting or, where that is None, by the plan.
+    depth_rule: the plan's constant, and sweep: the sweep's settings. compute_kernels: fills in a
+    trial's matrices (runtime/kernels.py). thresholds and sparsify: as described where they are
+    defined. reference_size: of the training set whose kernel decides the thresholds; None where
+    none does. exact_limit: of larger kernels only the entries that K~ needs are computed; None:
+    never. constants: that a results file depends on. in_seconds: whether kernels take seconds, so
+    that precision and accelerators do not matter, and the depth is known only when the images are.
     """
 
     name: str
@@ -65,7 +66,10 @@ class Run:
         return self.images.dataset.prefix + network.name
 
     def origin(self, network: Network, classes: Classes | None) -> dict[str, Any]:
-        """What all trials of a results file have in common; classes: None where they are what is varied."""
+        """What all trials of a results file have in common.
+
+        classes: None where they are what is varied.
+        """
         common: dict[str, Any] = dict(self.images.origin)
         common |= {"network": network.name, "seed": self.seed, "formulas": FORMULAS}
         if classes:
@@ -77,7 +81,8 @@ class Run:
 class Trial:
     """One training set and the test set beside it.
 
-    depth_setting: of the depth sweep, a factor of L_conv (fully connected) or a depth (convolutional); None elsewhere.
+    depth_setting: of the depth sweep, a factor of L_conv (fully connected) or a depth
+    (convolutional); None elsewhere.
     """
 
     network: Network
@@ -88,18 +93,22 @@ class Trial:
 
     @property
     def variant(self) -> str:
-        """What the files' names add to the network's where the classes are not the paper's, as in "-3v5"."""
+        """What names add to the network's where the classes are not the paper's, as in "-3v5"."""
         if self.classes == self.network.classes:
             return ""
         return f"-{self.classes[0]}v{self.classes[1]}"
 
     def random(self, seed: int, purpose: str) -> np.random.Generator:
         """The generator of one of this trial's draws."""
-        return random_generator(seed, self.network.name + self.variant, self.size, self.number, purpose)
+        return random_generator(
+            seed, self.network.name + self.variant, self.size, self.number, purpose
+        )
 
 
-def random_generator(seed: int, network: str, size: int, trial: int, purpose: str) -> np.random.Generator:
-    """The generator of one draw, seeded by what the draw is for and not by what was drawn before it.
+def random_generator(
+    seed: int, network: str, size: int, trial: int, purpose: str
+) -> np.random.Generator:
+    """The generator of one draw, seeded by what it is for and not by what was drawn before.
 
     So a trial is the same whichever other trials, sizes and networks run beside it.
     """

@@ -1,8 +1,9 @@
-"""What the tests share: datasets, the script in this process and in processes of its own, and what a folder holds."""
+"""What the tests share: datasets, the script in this process and in others, and what it wrote."""
 
 import contextlib
 import functools
 import io
+import json
 import os
 import socket
 import subprocess
@@ -19,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tests"))
 
 import training  # noqa: E402
-from runtime import datasets, options, results, sitting  # noqa: E402
+from runtime import checkpoints, datasets, options, results, sitting  # noqa: E402
 
 SHALLOW = 3  # convolutions, where the depth is not what is tested
 TINY = ("--dataset", "digits", "--data-sizes", "4", "16", "--trials", "2", "1", "--test-size", "4")
@@ -62,17 +63,27 @@ def images(digits):
 # ---- the script in this process ----
 
 
-def call(*arguments, depth=SHALLOW):
-    """training.main in this process, with a convolutional network of `depth`: its status and what it printed."""
+def call(*arguments, depth=SHALLOW, script=training):
+    """training.main in this process: its status and what it printed.
+
+    depth: of the convolutional network; None leaves all constants as they are. script: training.py,
+    or a changed copy of it.
+    """
     out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setattr(training, "convolutional_depth", depth)
-        patch.setattr(training, "sweep_depths", [depth, 2 * depth])
-        patch.setattr(sitting, "seconds_per_layer", lambda run: 1e-4)  # to measure it takes longer than all the rest
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        if depth is not None:
+            patch.setattr(script, "convolutional_depth", depth)
+            patch.setattr(script, "sweep_depths", [depth, 2 * depth])
+        # To measure it takes longer than all the rest.
+        patch.setattr(sitting, "seconds_per_layer", lambda run: 1e-4)
         patch.setattr(options, "load_images", load_once)
         patch.setattr(sys, "argv", ["training.py", *map(str, arguments)])
         try:
-            status = training.main(sys.argv[1:])
+            status = script.main(sys.argv[1:])
         except SystemExit as error:
             status = error.code
     return Ended(status, out.getvalue(), err.getvalue())
@@ -104,29 +115,57 @@ def undisturbed(tmp_path_factory):
 
 
 def contents(folder):
-    """Everything that has its final name, times left out: bytes, of results their checksum, by name."""
+    """Everything that has its final name, by name: bytes, of results a checksum without times."""
     found = {path.name: path.read_bytes() for path in folder.glob("*.npy")}
     for path in folder.glob("*.nc"):
-        found[path.name] = results.checksum(results.read_results(path).drop_vars("finished", errors="ignore"))
+        timeless = results.read_results(path).drop_vars("finished", errors="ignore")
+        found[path.name] = results.checksum(timeless)
     return found
+
+
+def check_what_is_there(folder, undisturbed):
+    """What has its final name is what an undisturbed run wrote; results may lack some trials."""
+    for path in folder.glob("*.npy"):
+        assert path.read_bytes() == (undisturbed / path.name).read_bytes(), path.name
+    for path in folder.glob("*.nc"):
+        found = results.read_results(path).drop_vars("finished", errors="ignore")
+        expected = results.read_results(undisturbed / path.name)
+        assert found.attrs["origin"] == expected.attrs["origin"]
+        for name, values in found.data_vars.items():
+            known = values.notnull() & (values != "")
+            same = values == expected[name].reindex_like(values)
+            assert known.any() and same.where(known, True).all(), (path.name, name)
 
 
 # ---- the script in processes of its own ----
 
 
 def start(*arguments, prelude="", environment=None, depth=SHALLOW):
-    """training.py as a process of its own, after `prelude`, with a convolutional network of `depth`.
+    """training.py as a process of its own, after `prelude`.
 
-    environment: added to the environment, None values removed from it.
+    depth: of the convolutional network. environment: added to this process's; what is None in it
+    is removed.
     """
     variables = {k: v for k, v in os.environ.items() if k != "MNIST_DIR"} | (environment or {})
     variables = {k: v for k, v in variables.items() if v is not None}
-    lines = ["import sys, training", "from runtime import options, sitting, streams", "sys.argv[0] = 'training.py'"]
-    lines += [f"training.convolutional_depth = {depth}", "sitting.seconds_per_layer = lambda run: 1e-4", prelude]
-    lines += ["streams.run_script(training.main)"]
-    command = [sys.executable, "-c", "\n".join(lines), *map(str, arguments)]
-    pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    return subprocess.Popen(command, env=variables, cwd=ROOT, **pipes)
+    lines = [
+        "import sys, training",
+        "from runtime import options, sitting, streams",
+        "sys.argv[0] = 'training.py'",
+        f"training.convolutional_depth = {depth}",
+        "sitting.seconds_per_layer = lambda run: 1e-4",
+        prelude,
+        "streams.run_script(training.main)",
+    ]
+    return subprocess.Popen(
+        [sys.executable, "-c", "\n".join(lines), *map(str, arguments)],
+        env=variables,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def end(process, seconds=120):
@@ -169,7 +208,21 @@ def free_port():
         return server.getsockname()[1]
 
 
-# ---- kernels ----
+# ---- files that are changed ----
+
+
+def flip(path, position, bit):
+    """Flip one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1 << bit
+    path.write_bytes(content)
+
+
+def relabel(path, **changes):
+    """Change what a kernel file says that it was computed from, the checksum with it."""
+    label = json.loads(path.read_bytes().splitlines()[-1]) | changes
+    del label["sha256"]
+    checkpoints.write_kernel(path, np.load(path), label)
 
 
 def swap_trials(folder, first, second):
