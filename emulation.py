@@ -84,7 +84,7 @@ MEDIAN = list(LEVELS).index("test median")
 LABELS: dict[str, list[Any]] = {  # of the axes, beside n, trial, pattern and image
     "approximation": ["sparsified", "diagonal"],
     "threshold": list(LEVELS),
-    "divisor": training.divisors,
+    "divisor": list(training.divisors),
     "solver": list(SOLVERS),
     "encoding": list(ENCODINGS),
     "readout": list(READOUTS),
@@ -242,8 +242,8 @@ class Held(NamedTuple):
 
 def held_by_qram(kernels: TrialKernels) -> Held:
     """The test images of a trial, by all of training.py's divisors."""
-    by_divisor = zip(training.divisors, training.scaled_k(kernels), strict=True)
-    return Held(dict(by_divisor), kernels.test_label)
+    by_divisor = {name: scale(kernels) for name, scale in training.divisors.items()}
+    return Held(by_divisor, kernels.test_label)
 
 
 # --------------------------------------------------------------------------------------------------

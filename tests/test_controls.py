@@ -87,7 +87,7 @@ def test_constants_reach_the_matrices():
     kernel = np.cov(rng.normal(size=(16, 40)))
     trial, y = trial_of("convolutional", 16, 0), np.repeat([1, -1], 8)
     kernels = training.TrialKernels(
-        trial, 3, np.nan, kernel, kernel, y, y, training.Thresholds(1.0)
+        trial, 3, np.nan, kernel, kernel, y, y, training.KernelScale(1.0)
     )
 
     def matrix(percentile, boost, density, reference=kernel):
@@ -159,8 +159,8 @@ def test_the_diagonal_approximation_is_the_class_mean_of_the_kernel(run):
     assert 0 < varying.diagonal_spread < 0.25
     train = kernels.train.copy()
     np.fill_diagonal(train, 3.0)
-    thresholds = kernels.thresholds._replace(k_thresh=10.0)  # nothing is clipped
-    constant = controls.baseline_record(run, replace(kernels, train=train, thresholds=thresholds))
+    thresholds = kernels.scale._replace(k_thresh=10.0)  # nothing is clipped
+    constant = controls.baseline_record(run, replace(kernels, train=train, scale=thresholds))
     assert (
         constant.diagonal_spread == 0
         and (constant.agreement == 1).all()

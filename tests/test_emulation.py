@@ -27,7 +27,7 @@ COSTS = tuple(emulation.shape_of(emulation.COSTS))
 def made_up_kernels(train, test, k_thresh, y, label):
     """A trial's kernels."""
     trial = training.Trial(training.make_networks()["fully-connected"], (8, 9), len(train), 0)
-    thresholds = training.Thresholds(k_thresh)
+    thresholds = training.KernelScale(k_thresh)
     return training.TrialKernels(trial, 3, np.nan, train, test, y, label, thresholds)
 
 
@@ -43,7 +43,7 @@ def test_post_selection_by_hand():
     # divided by the largest entry 0.5; clipped at the training matrix's 2; as it is
     expected = [[[1, 0], [0.2, -0.2]], [[1, 0], [0.5, -0.5]], [[0.5, 0], [0.1, -0.1]]]
     np.testing.assert_allclose(list(held.k.values()), expected)
-    assert list(held.k) == training.divisors
+    assert list(held.k) == list(training.divisors)
     np.testing.assert_allclose(held.probabilities, [[0.5, 0.04], [0.5, 0.25], [0.125, 0.01]])
     held = emulation.held_by_qram(made_up_kernels(np.eye(2), test, 10, label, label))
     assert held.k["training set"].tolist() == [
