@@ -218,10 +218,11 @@ def prediction_circuit(
     |k_i| <= 1; weights: (p, P), the success probabilities that the superposition is balanced for.
     """
     bits = qubits_for(len(y))
-    j, flag, test = range(bits), 2 * bits, 2 * bits + 2
+    j = range(bits)
+    flag, test = 2 * bits, 2 * bits + 2
     circuit = QuantumCircuit(2 * bits + 3)
-    p, post = weights
-    half_angle = np.arctan2(np.sqrt(p), np.sqrt(post))
+    root_p, root_post = np.sqrt(weights)
+    half_angle = np.arctan2(root_p, root_post)
     circuit.ry(2 * half_angle, test)  # a^2 = P/(p + P) for |w>, at test = 0
     circuit.h(j)
     circuit.append(labels_gate(y), [*j, test])
@@ -308,8 +309,9 @@ def measure(circuit: QuantumCircuit, bits: int, weights: tuple[float, float]) ->
     amplitudes = Statevector(circuit).data
     state = amplitudes.reshape(2, 2, 2, 2**bits, 2**bits)  # [test, angle, flag, k, j]
     kept = state[:, 0, 0, 0, :]
-    probability = float(np.sum(np.abs(kept) ** 2))
-    zero = float(np.sum(np.abs(kept[0]) ** 2)) / probability
+    weight = np.sum(np.abs(kept) ** 2, axis=1)  # of each value of the test qubit
+    probability = float(weight.sum())
+    zero = float(weight[0]) / probability
     sums = kept[0] + kept[1], kept[0] - kept[1]
     before = np.array(sums) / np.sqrt(2)  # the last Hadamard gate undone
     shares = np.array(weights[::-1]) / sum(weights)
@@ -427,21 +429,28 @@ def summary(prefix: str, record: xr.Dataset) -> str:
     )
 
 
-def run_network(args: argparse.Namespace, network: Network) -> None:
-    """Run both algorithms on one network's trial, merge what came out, and print it.
-
-    A trial that the results hold, of the same inputs and the same code, is not run again.
-    """
+def chosen_trials(args: argparse.Namespace, network: Network) -> StoredTrials:
+    """The trials of a network. Raises BadInput where the one that is run is not there."""
     classes = args.classes or training.selections[network.name]
     trials = stored.stored_trials(args.input, args.dataset, network, classes, args.seed)
     if trials is None or TRIAL not in trials.numbers.get(SIZE, []):
         remedy = f"has no {network.name} trial {TRIAL} of n = {SIZE}; run training.py first"
         raise BadInput("input", args.input, remedy)
+    return trials
+
+
+def run_network(args: argparse.Namespace, network: Network) -> None:
+    """Run both algorithms on one network's trial, merge what came out, and print it.
+
+    A trial that the results hold, of the same inputs and the same code, is not run again.
+    """
+    trials = chosen_trials(args, network)
     trials.say_note()
     path = args.output / f"{trials.prefix}_circuit.nc"
     key = {"n": SIZE, "trial": TRIAL}
     inputs, fingerprint = inputs_of(trials)
-    known_by = stored.inputs_of(fingerprint, code_version(*emulation.code_files(), Path(__file__)))
+    code = code_version(*emulation.code_files(), Path(__file__))
+    known_by = stored.inputs_of(fingerprint, code)
     with ResultsFile(path, trials.origin | {"circuit": VERSION, "image": IMAGE}) as results:
         if results.holds(key, known_by):
             print(f"{path} has this trial")

@@ -43,7 +43,7 @@ from runtime.linear_algebra import Array, Matrix
 from runtime.results import ResultsFile, code_version, medians_over_images, quantity
 from runtime.stored import StoredTrials
 from runtime.trials import Network, Run
-from training import Approximation, Pattern, Thresholds, TrialKernels
+from training import Approximation, KernelScale, Pattern, TrialKernels
 
 # --------------------------------------------------------------------------------------------------
 # Constants
@@ -126,7 +126,7 @@ BASELINES = {  # their axes, and what they are
     "clipped_share": ((), "share of the entries of k*/k_thresh at 1 or -1"),
     "diagonal_spread": ((), "largest over smallest K_ii, minus 1"),
 }
-FIXED = training.divisors.index("fixed constant")
+FIXED = list(training.divisors).index("fixed constant")
 
 pixel_classifiers = {
     "ink": ink,
@@ -166,8 +166,8 @@ def kernel_outputs(kernels: TrialKernels) -> dict[str, Array]:
 
 
 def levels_of(outputs: Array) -> dict[str, float]:
-    """The thresholds of outputs [x]."""
-    return {"test median": float(np.median(outputs)), "zero": 0.0}
+    """The thresholds of outputs [x], by name."""
+    return {name: float(t(outputs)) for name, t in training.decision_thresholds.items()}
 
 
 def accuracies(outputs: Array, label: NDArray) -> list[float]:
@@ -198,7 +198,9 @@ def baseline_record(run: Run, kernels: TrialKernels) -> xr.Dataset:
         "clipped_share": training.clipped_shares(kernels)[FIXED],
         "diagonal_spread": entries.max() / entries.min() - 1,
     }
-    record = xr.Dataset(coords={"classifier": list(outputs), "threshold": training.thresholds})
+    record = xr.Dataset(
+        coords={"classifier": list(outputs), "threshold": list(training.decision_thresholds)}
+    )
     for name, (axes, long_name) in BASELINES.items():
         record[name] = quantity(axes, values[name], long_name)
     return record
@@ -252,7 +254,7 @@ def with_constants(setting: Setting, reference: Array) -> Approximation:
 
     def make(kernels: TrialKernels, pattern: Pattern | None) -> Matrix:
         assert pattern is not None
-        thresholds = Thresholds(kernels.thresholds.k_thresh, by_convention)
+        thresholds = KernelScale(kernels.scale.k_thresh, by_convention)
         return training.keep_large_entries(kernels.train, pattern, thresholds, boost)
 
     return Approximation("sparsified", make, random=True)

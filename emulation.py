@@ -31,6 +31,7 @@ import scipy.sparse
 import xarray as xr
 from numpy.random import Generator
 from numpy.typing import NDArray
+from scipy.sparse.linalg import cg
 from threadpoolctl import threadpool_limits
 
 import training
@@ -55,6 +56,8 @@ VERSION = 5  # of the constants here and in quantum/; functions that change are 
 SHARE = 0.99  # of the noiseless accuracy, that a readout has to reach
 EPSILON_SHARE = 0.1  # error of |w>, which moves o by that at most, over the shot noise 1/sqrt(M)
 LARGEST_EPSILON = 0.1
+CG_ERROR = 1e-13  # relative residual of the conjugate gradients that solve large matrices
+FOLLOWED = 256  # weights that stand for all in the local solver's mean costs, of large matrices
 QRAM_QUERIES_PER_STATE = 2  # |k*>: load, rotate an ancilla, load again to uncompute
 SHOTS = [int(m) for m in np.unique(np.geomspace(1, 10**6, 31).round())]  # five a decade
 
@@ -81,7 +84,7 @@ MEDIAN = list(LEVELS).index("test median")
 LABELS: dict[str, list[Any]] = {  # of the axes, beside n, trial, pattern and image
     "approximation": ["sparsified", "diagonal"],
     "threshold": list(LEVELS),
-    "divisor": training.divisors,
+    "divisor": list(training.divisors),
     "solver": list(SOLVERS),
     "encoding": list(ENCODINGS),
     "readout": list(READOUTS),
@@ -239,8 +242,8 @@ class Held(NamedTuple):
 
 def held_by_qram(kernels: TrialKernels) -> Held:
     """The test images of a trial, by all of training.py's divisors."""
-    by_divisor = zip(training.divisors, training.scaled_k(kernels), strict=True)
-    return Held(dict(by_divisor), kernels.test_label)
+    by_divisor = {name: scale(kernels) for name, scale in training.divisors.items()}
+    return Held(by_divisor, kernels.test_label)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -368,7 +371,8 @@ def solver_costs(
     """
     n, sparse = len(y), scipy.sparse.csr_array(matrix)
     error = solvers.relative_error(epsilon)
-    weights, entries, operations, length = classical.local_solve(matrix, y, error, radius)
+    followed = None if n <= training.dense_limit else np.linspace(0, n - 1, FOLLOWED).astype(int)
+    weights, entries, operations, length = classical.local_solve(matrix, y, error, radius, followed)
     series = classical.series_operations(sparse, length)
     iterations = classical.conjugate_gradient_iterations(sparse, y, exact, epsilon)
     return {
@@ -467,6 +471,21 @@ def without_assumptions(
     return {"cost_kappa_doubled": doubled, "error_kappa_halved": halved, **unknown}
 
 
+def solution(matrix: Matrix, y: NDArray) -> Array:
+    """K~^-1 y, of unit norm [n]; NaN if K~ is singular.
+
+    A sparse K~ is solved by conjugate gradients: the factors of a random pattern are not sparse,
+    and are computed only where those don't converge.
+    """
+    if not isinstance(matrix, np.ndarray):
+        start = y.astype(float)
+        with np.errstate(all="ignore"):  # a matrix that is singular is told below
+            weights, _ = cg(matrix, start, rtol=CG_ERROR, maxiter=2000)
+        if np.linalg.norm(matrix @ weights - y) <= 10 * CG_ERROR * np.linalg.norm(y):
+            return weights / np.linalg.norm(weights)
+    return solve(matrix, y)
+
+
 def bits_needed(matrix: Matrix, y: NDArray, exact: Array, held: Held) -> Values:
     """Bits of the entries of K~ = matrix and of k* for 99 % of the accuracy at the median."""
     k, label = held.normalised, held.label
@@ -476,8 +495,12 @@ def bits_needed(matrix: Matrix, y: NDArray, exact: Array, held: Held) -> Values:
     bits_test = []
     for scaled in held.k.values():
         bits_test.append(assumptions.bits_of_test(scaled, 1, exact, label, t, goal))
-    of_matrix = assumptions.bits_of_matrix(matrix, lambda rough: solve(rough, y), k, label, t, goal)
-    return {"bits_test": bits_test, "bits_matrix": of_matrix}
+
+    def solved(rough: Matrix) -> Array:
+        return solution(rough, y)
+
+    bits_matrix = assumptions.bits_of_matrix(matrix, solved, k, label, t, goal)
+    return {"bits_test": bits_test, "bits_matrix": bits_matrix}
 
 
 def emulate_pattern(matrix: Matrix, y: NDArray, held: Held, random: Random) -> xr.Dataset:
@@ -485,7 +508,7 @@ def emulate_pattern(matrix: Matrix, y: NDArray, held: Held, random: Random) -> x
 
     Shots are those of the exact |w>. random: generators by purpose.
     """
-    exact = solve(matrix, y)
+    exact = solution(matrix, y)
     if np.isnan(exact).any():
         return of_singular_matrix(len(held.label))
     read = read_out(held, exact, random("readout"))

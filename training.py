@@ -74,11 +74,13 @@ data_sizes = [16, 32, 64, 128, 256, 512]  # training images of a trial, half of 
 trials = [16, 8, 4, 4, 4, 4]  # trials of each size
 trials_without_accelerator = {16: 3, 32: 1}  # convolutional, beside those that are in the folder
 
-selections = {  # classes, of which the second one is +1
+selections = {  # two classes of images; the first one's label is -1, the second one's +1
     "fully-connected": (8, 9),
     "convolutional": (1, 0),
 }
-depth_factor = 0.1  # depth of the fully-connected network in units of L_conv
+# The fully-connected network's depth is in units of L_conv, from which on, by the paper's theorem,
+# its kernel is close to diagonal ("conv" as in convergence).
+depth_factor = 0.1
 convolutional_depth = 96  # convolutions of the other one, a third in each of its three stages
 sweep_factors = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]  # of --depth-sweep, fully connected
 sweep_depths = [6, 12, 24, 48, 96, 192]  # the same, convolutional
@@ -91,20 +93,29 @@ diagonal_boost = (0.76, 0.9)  # convolutional: 0.76 ln(n)^0.9 times the diagonal
 sparsity_patterns = 3  # random sparsity patterns tried on each trial's kernel
 pattern_draws = 100  # patterns drawn for each size to plot their sparsity alone
 dense_limit = 512  # larger sparsified matrices are kept sparse, with solvers for sparse matrices
-exact_limit = 512  # convolutional: of larger kernels only the entries that K~ needs are computed,
-test_size_above_limit = 64  # for so many test images,
-precision_above_limit = "float32"  # in this precision
+
+# Convolutional kernels take hours: of those of more training images than this only the entries that
+# the sparsified matrices need are computed, with fewer test images and less precision.
+whole_kernel_limit = 512
+test_size_above_limit = 64
+precision_above_limit = "float32"
+
 sizes_to_verify = {  # by --verify, one trial of each
     "fully-connected": data_sizes,
     "convolutional": [16, 32],
 }
 
-conventions = {  # of random patterns and thresholds, and what ends the names of their random draws
+# Conventions for random patterns and for the size of entries that are kept, and what ends the names
+# of their random draws; the names are never changed, so that the draws stay what they are.
+conventions = {
     "original": "",
     "corrected": "_sound",
 }
-thresholds = ["test median", "zero"]  # t: the median of all test outputs, or 0
-divisors = ["test set", "training set", "fixed constant"]  # what k* is scaled by, see `scaled_k`
+# The threshold t that an output is compared with, as a function of all test outputs.
+decision_thresholds = {
+    "test median": np.median,
+    "zero": lambda outputs: 0.0,
+}
 
 # --------------------------------------------------------------------------------------------------
 # Images
@@ -124,15 +135,14 @@ def draw_images(
     Returns (images, labels): float64 [n, h * w] if `flatten`, else [n, h, w, 1]; +1 and -1 [n].
     Raises BadInput, a ValueError, where there is no image or only one colour.
     """
-    first = np.flatnonzero(split.label == classes[1])
-    second = np.flatnonzero(split.label == classes[0])
-    count = min(class_size, len(first), len(second))
+    negative, positive = (np.flatnonzero(split.label == label) for label in classes)
+    count = min(class_size, len(positive), len(negative))
     if count < 1:
         remedy = f"no {class_size} images of each to choose from; use others"
         raise BadInput("classes", classes, remedy)
     if count < class_size and is_leader():
         print(f"note: only {count} images of each of the classes {classes}, not {class_size}")
-    chosen = np.concatenate([rng.permutation(first)[:count], rng.permutation(second)[:count]])
+    chosen = np.concatenate([rng.permutation(positive)[:count], rng.permutation(negative)[:count]])
     images = split.image[chosen].astype(np.float64)
     if images.std() == 0:
         raise BadInput("classes", classes, "the images are all of one colour; use others")
@@ -153,7 +163,7 @@ class TrialImages(NamedTuple):
 
 def trial_images(run: Run, trial: Trial) -> TrialImages:
     """Draw the images of a trial, the same in every process and every run."""
-    run = run_of(run, trial)
+    run = run_for_trial(run, trial)
     flat = trial.network.flat
     train_rng, test_rng = trial.random(run.seed, "train"), trial.random(run.seed, "test")
     train = draw_images(run.images.train, trial.classes, trial.size // 2, flat, train_rng)
@@ -166,9 +176,9 @@ def separability(x: Array) -> float:
     x = x.reshape(len(x), -1)
     largest = 0.0
     for start in range(0, len(x), 1024):  # some rows at a time, so that memory stays small
-        overlap = np.abs(x[start : start + 1024] @ x.T)
-        np.fill_diagonal(overlap[:, start:], 0)
-        largest = max(largest, float(overlap.max()))
+        inner_products = np.abs(x[start : start + 1024] @ x.T)
+        np.fill_diagonal(inner_products[:, start:], 0)
+        largest = max(largest, float(inner_products.max()))
     return 1 - largest
 
 
@@ -177,10 +187,10 @@ def separability(x: Array) -> float:
 # --------------------------------------------------------------------------------------------------
 
 
-class Thresholds(NamedTuple):
-    """What k* is divided by, and below what entries of a class's block are dropped.
+class KernelScale(NamedTuple):
+    """What k* is divided by, and the size below which entries of a class's block are dropped.
 
-    by_convention: {convention: (of the first class, of the second)}; None where none are dropped.
+    by_convention: {convention: (of class +1, of class -1)}; None where no entries are dropped.
     """
 
     k_thresh: float
@@ -188,7 +198,10 @@ class Thresholds(NamedTuple):
 
 
 def make_networks() -> dict[str, Network]:
-    """The paper's two networks by name, made of the constants above."""
+    """The paper's two networks by name, made of the constants above.
+
+    classes: the paper's own; files of these carry no classes in their names.
+    """
     fully_connected = Network(
         name="fully-connected",
         title="Fully connected",
@@ -198,10 +211,10 @@ def make_networks() -> dict[str, Network]:
         depth_rule=depth_factor,
         sweep=tuple(sweep_factors),
         compute_kernels=whole_kernels,
-        thresholds=fully_connected_thresholds,
+        kernel_scale=fully_connected_scale,
         sparsify=keep_pattern,
         reference_size=None,
-        exact_limit=None,
+        whole_kernel_limit=None,
         constants={"depth_rule": depth_factor, "k_thresh_margin": k_thresh_margin},
         in_seconds=True,
     )
@@ -214,10 +227,10 @@ def make_networks() -> dict[str, Network]:
         depth_rule=convolutional_depth,
         sweep=tuple(sweep_depths),
         compute_kernels=kernels_by_pairs,
-        thresholds=convolutional_thresholds,
+        kernel_scale=convolutional_scale,
         sparsify=keep_large_entries,
         reference_size=reference_size,
-        exact_limit=exact_limit,
+        whole_kernel_limit=whole_kernel_limit,
         constants={
             "depth_rule": convolutional_depth,
             "reference_size": reference_size,
@@ -241,27 +254,27 @@ def fully_connected_depth(n: int, delta: float, factor: float | None = None) -> 
 
 
 def fixed_depth(n: int, delta: float, depth: float | None = None) -> int:
-    """The depth of the sweep or else the plan's, whatever the images."""
+    """The depth of the sweep's setting, or else `convolutional_depth`, whatever the images."""
     return convolutional_depth if depth is None else int(depth)
 
 
-def fully_connected_thresholds(depth: int, reference: Array | None) -> Thresholds:
+def fully_connected_scale(depth: int, reference: Array | None) -> KernelScale:
     """k_thresh = k(1 - 1e-5): the NTK of two unit vectors of that inner product."""
     inner_product = 1 - k_thresh_margin
     x1, x2 = np.zeros((2, 1, 28 * 28))
     x1[0, 0] = 1
     x2[0, :2] = inner_product, np.sqrt(1 - inner_product**2)
-    return Thresholds(float(fully_connected_ntk(x1, x2, depth=depth)[0, 0]))
+    return KernelScale(float(fully_connected_ntk(x1, x2, depth=depth)[0, 0]))
 
 
-def convolutional_thresholds(depth: int, reference: Array) -> Thresholds:
+def convolutional_scale(depth: int, reference: Array) -> KernelScale:
     """From the reference's [16, 16] entries: the largest |off-diagonal| one, and percentiles."""
     off_diagonal = reference - np.diag(np.diag(reference))
     by_convention = {
         convention: class_thresholds(reference, percentile, zeros=convention == "original")
         for convention in conventions
     }
-    return Thresholds(np.abs(off_diagonal).max(), by_convention)
+    return KernelScale(np.abs(off_diagonal).max(), by_convention)
 
 
 def class_thresholds(kernel: Array, percentile: float, zeros: bool = True) -> tuple[float, float]:
@@ -302,12 +315,12 @@ class TrialKernels:
     test: Array
     train_label: NDArray
     test_label: NDArray
-    thresholds: Thresholds
+    scale: KernelScale
 
     @functools.cached_property
     def test_normalised(self) -> Array:
         """k*/k_thresh, clipped to [-1, 1]. [x, n]"""
-        return np.clip(self.test / self.thresholds.k_thresh, -1, 1)
+        return np.clip(self.test / self.scale.k_thresh, -1, 1)
 
     @property
     def is_whole(self) -> bool:
@@ -323,15 +336,15 @@ class TrialKernels:
         return float(np.abs(entries.data[entries.row != entries.col]).max(initial=0))
 
 
-def has_parts(trial: Trial) -> bool:
+def is_partial(trial: Trial) -> bool:
     """Whether only some entries of the trial's kernel are computed."""
-    limit = trial.network.exact_limit
+    limit = trial.network.whole_kernel_limit
     return limit is not None and trial.size > limit
 
 
-def run_of(run: Run, trial: Trial) -> Run:
+def run_for_trial(run: Run, trial: Trial) -> Run:
     """The run with the test images and the precision of this trial."""
-    if not has_parts(trial):
+    if not is_partial(trial):
         return run
     few = min(run.test_size, test_size_above_limit)
     return replace(run, test_size=few, precision=precision_above_limit)
@@ -339,7 +352,7 @@ def run_of(run: Run, trial: Trial) -> Run:
 
 def need_of(run: Run, trial: Trial) -> Need:
     """Which part of its kernels a trial needs: all, or the entries that its patterns have."""
-    if not has_parts(trial):
+    if not is_partial(trial):
         return Need()
     n, count = trial.size, sparsity_patterns
     expected = n + len(conventions) * count * n * np.log(n) / 2
@@ -351,7 +364,7 @@ def need_of(run: Run, trial: Trial) -> Need:
 def trial_files(run: Run, trial: Trial, delta: float = 1) -> TrialFiles:
     """Where the trial's arrays are; delta: its separability, which decides some networks' depth."""
     depth = trial.network.depth(trial.size, delta, trial.depth_setting)
-    return TrialFiles(run_of(run, trial), trial, depth)
+    return TrialFiles(run_for_trial(run, trial), trial, depth)
 
 
 def trial_kernels(
@@ -374,7 +387,7 @@ def trial_kernels(
         test=matrices["kernel_test"],
         train_label=images.train_label,
         test_label=images.test_label,
-        thresholds=trial.network.thresholds(files.depth, reference_kernel(run, trial)),
+        scale=trial.network.kernel_scale(files.depth, reference_kernel(run, trial)),
     )
     if is_leader():
         save_unless_there(files.path("train_label"), kernels.train_label)
@@ -417,7 +430,7 @@ def stored_kernels(folder: Path, prefix: str, size: int, number: int, seed: int)
         test=test,
         train_label=np.repeat([1, -1], size // 2),
         test_label=np.repeat([1, -1], len(test) // 2),
-        thresholds=network.thresholds(label["depth"], reference),
+        scale=network.kernel_scale(label["depth"], reference),
     )
 
 
@@ -508,7 +521,7 @@ def entries_of_patterns(run: Run, trial: Trial) -> tuple[NDArray[np.intp], NDArr
 # --------------------------------------------------------------------------------------------------
 
 
-def keep_pattern(kernel: Matrix, pattern: Pattern, limits: Thresholds) -> Matrix:
+def keep_pattern(kernel: Matrix, pattern: Pattern, limits: KernelScale) -> Matrix:
     """K o pattern, K~ of the fully-connected network."""
     i, j = pattern.matrix.nonzero()
     return matrix_of(kernel.shape[0], i, j, entries_at(kernel, i, j))
@@ -517,7 +530,7 @@ def keep_pattern(kernel: Matrix, pattern: Pattern, limits: Thresholds) -> Matrix
 def keep_large_entries(
     kernel: Matrix,
     pattern: Pattern,
-    limits: Thresholds,
+    limits: KernelScale,
     boost: tuple[float, float] | None = None,
 ) -> Matrix:
     """K~ of the convolutional network: the large entries of K o pattern, and a larger diagonal.
@@ -532,8 +545,8 @@ def keep_large_entries(
     on_diagonal = i == j
     entries[on_diagonal] *= 1 + factor * np.log(n) ** power
     assert limits.by_convention is not None
-    first, second = limits.by_convention[pattern.convention]
-    kept = on_diagonal | (np.abs(entries) > np.where(i < n // 2, first, second))
+    positive, negative = limits.by_convention[pattern.convention]
+    kept = on_diagonal | (np.abs(entries) > np.where(i < n // 2, positive, negative))
     return matrix_of(n, i[kept], j[kept], entries[kept])
 
 
@@ -548,17 +561,18 @@ def matrix_of(n: int, i: NDArray, j: NDArray, entries: Array) -> Matrix:
 class Approximation:
     """What is inverted in K's place.
 
-    make(kernels, pattern): its matrix; random: whether it depends on a pattern, or is one for all;
-    needs_all: whether it needs all entries of K; exact_test: whether k* is taken as it is, not over
-    k_thresh; reads_labels: whether the state |w> that is read out is that of y, not of matrix^-1 y.
+    make(kernels, pattern): its matrix. random: whether it depends on a pattern, or is one for all.
+    needs_all: whether it needs all entries of K. unclipped_test: whether k* is taken as it is, not
+    over k_thresh and clipped. reads_out_y: whether |w> is |y> and not matrix^-1 |y>, as the paper
+    has it for the diagonal, whose entries are nearly equal.
     """
 
     name: str
     make: Callable[[TrialKernels, Pattern | None], Matrix]
     random: bool = False
     needs_all: bool = False
-    exact_test: bool = False
-    reads_labels: bool = False
+    unclipped_test: bool = False
+    reads_out_y: bool = False
 
 
 def exact(kernels: TrialKernels, pattern: Pattern | None) -> Matrix:
@@ -568,7 +582,7 @@ def exact(kernels: TrialKernels, pattern: Pattern | None) -> Matrix:
 
 def sparsified(kernels: TrialKernels, pattern: Pattern | None) -> Matrix:
     """K~: some entries of K, as the network chooses them."""
-    return kernels.trial.network.sparsify(kernels.train, pattern, kernels.thresholds)
+    return kernels.trial.network.sparsify(kernels.train, pattern, kernels.scale)
 
 
 def diagonal(kernels: TrialKernels, pattern: Pattern | None) -> Matrix:
@@ -577,9 +591,9 @@ def diagonal(kernels: TrialKernels, pattern: Pattern | None) -> Matrix:
 
 
 approximations = (
-    Approximation("exact", exact, needs_all=True, exact_test=True),
+    Approximation("exact", exact, needs_all=True, unclipped_test=True),
     Approximation("sparsified", sparsified, random=True),
-    Approximation("diagonal", diagonal, reads_labels=True),
+    Approximation("diagonal", diagonal, reads_out_y=True),
 )
 
 # --------------------------------------------------------------------------------------------------
@@ -624,15 +638,15 @@ def readout_measurements(overlap: Array, threshold: float = 0) -> Array:
 class Prediction:
     """What a matrix in K's place predicts for a trial's test images.
 
-    matrix [n, n]; k: k* [x, n]; y [n] and test_label [x]. Its weights are matrix^-1 y, of unit
-    norm, and state is |w>, which is read out.
+    matrix [n, n]; k: k* [x, n]; y [n] and test_label [x], +1 and -1. reads_out_y: of the
+    `Approximation`.
     """
 
     matrix: Matrix
     k: Array
     y: NDArray
     test_label: NDArray
-    reads_labels: bool = False
+    reads_out_y: bool = False
 
     @functools.cached_property
     def eigenvalues(self) -> tuple[float, float, float]:
@@ -641,8 +655,13 @@ class Prediction:
 
     @functools.cached_property
     def weights(self) -> Array:
-        """matrix^-1 y, of unit norm. [n]"""
+        """matrix^-1 y, scaled to unit norm. [n]"""
         return solve(self.matrix, self.y)
+
+    @property
+    def state(self) -> Array:
+        """|w>, whose overlap with |k*> is read out; not scaled. [n]"""
+        return self.y if self.reads_out_y else self.weights
 
     @functools.cached_property
     def outputs(self) -> Array:
@@ -652,41 +671,59 @@ class Prediction:
     @functools.cached_property
     def overlap(self) -> Array:
         """<k*|w> of every test image. [x]"""
-        return overlaps(self.k, self.y if self.reads_labels else self.weights)
+        return overlaps(self.k, self.state)
 
 
 def accuracies(prediction: Prediction) -> list[float]:
-    """Accuracy at each of the `thresholds`."""
+    """Accuracy at each of the `decision_thresholds`."""
     outputs, label = prediction.outputs, prediction.test_label
-    return [accuracy(outputs, label, threshold) for threshold in (np.median(outputs), 0)]
+    return [accuracy(outputs, label, t(outputs)) for t in decision_thresholds.values()]
 
 
 def readouts(prediction: Prediction) -> list[Array]:
-    """Measurements to read out each test image, at each of the `thresholds`. [2, x]"""
+    """Measurements to read out each test image, at each of the `decision_thresholds`. [2, x]"""
     overlap = prediction.overlap
-    return [readout_measurements(overlap, threshold) for threshold in (np.median(overlap), 0)]
+    return [readout_measurements(overlap, t(overlap)) for t in decision_thresholds.values()]
 
 
-def scaled_k(kernels: TrialKernels) -> list[Array]:
-    """k* as QRAM holds it, |k_i| <= 1, by each of the `divisors`. [3, x, n]
+def over_test_set(kernels: TrialKernels) -> Array:
+    """k*/k_thresh, clipped, over the largest entry of all test images, as the original has it.
 
-    "fixed constant": k*/k_thresh, clipped. "test set": as the original does, divided once more by
-    the largest entry of all test images, which no algorithm knows beforehand. "training set": k*
-    over the largest off-diagonal entry of K, which is known, clipped.
+    No algorithm knows that number beforehand.
     """
-    fixed, largest = kernels.test_normalised, kernels.largest_off_diagonal
-    training = np.clip(kernels.test / largest, -1, 1) if largest > 0 else np.sign(kernels.test)
-    return [fixed / np.abs(fixed).max(), training, fixed]
+    return kernels.test_normalised / np.abs(kernels.test_normalised).max()
+
+
+def over_training_set(kernels: TrialKernels) -> Array:
+    """k* over the largest off-diagonal entry of K, which is known, clipped.
+
+    Of a kernel that is computed in parts: the largest entry that was computed.
+    """
+    largest = kernels.largest_off_diagonal
+    return np.clip(kernels.test / largest, -1, 1) if largest > 0 else np.sign(kernels.test)
+
+
+def over_constant(kernels: TrialKernels) -> Array:
+    """k*/k_thresh, clipped."""
+    return kernels.test_normalised
+
+
+# What k* is divided by, so that QRAM can hold it, |k_i| <= 1. [x, n]
+divisors = {
+    "test set": over_test_set,
+    "training set": over_training_set,
+    "fixed constant": over_constant,
+}
 
 
 def post_selections(kernels: TrialKernels) -> list[Array]:
     """Measurements until |k*> is prepared, of each test image, by each of the `divisors`. [3, x]"""
-    return [1 / post_selection_probability(k) for k in scaled_k(kernels)]
+    return [1 / post_selection_probability(scale(kernels)) for scale in divisors.values()]
 
 
 def clipped_shares(kernels: TrialKernels) -> list[float]:
     """Share of the entries of k* that are 1 or -1, by each of the `divisors`."""
-    return [float(np.mean(np.abs(k) == 1)) for k in scaled_k(kernels)]
+    return [float(np.mean(np.abs(scale(kernels)) == 1)) for scale in divisors.values()]
 
 
 def off_diagonal_ratio(kernels: TrialKernels) -> float:
@@ -705,7 +742,8 @@ class Quantity(NamedTuple):
     units: str = "1"
 
 
-# A new quantity is a function and an entry: of a prediction, for each approximation and pattern,
+# A new quantity is a function and an entry here. These are of a prediction, one for each
+# approximation and pattern.
 prediction_quantities = {
     "sparsity": Quantity(
         lambda p: sparsity(p.matrix), "largest number of non-zero entries in a column"
@@ -727,7 +765,7 @@ prediction_quantities = {
         "measurements",
     ),
 }
-# or of a trial's kernels.
+# These are of a trial's kernels.
 kernel_quantities = {
     "depth": Quantity(lambda k: k.depth, "hidden layers, or convolutions", units="layers"),
     "separability": Quantity(lambda k: k.separability, "delta = min 1 - |x_i . x_j|"),
@@ -749,7 +787,7 @@ def computed(quantities: dict[str, Quantity], subject: Any) -> xr.Dataset:
     record = xr.Dataset()
     for name, (compute, long_name, axes, units) in quantities.items():
         record[name] = quantity(axes, compute(subject), long_name, units)
-    labels = {"threshold": thresholds, "divisor": divisors}
+    labels = {"threshold": list(decision_thresholds), "divisor": list(divisors)}
     for axis in record.dims:
         record = record.assign_coords({axis: labels.get(str(axis), range(record.sizes[axis]))})
     return record
@@ -760,9 +798,9 @@ def predict(
 ) -> Prediction:
     """The prediction of an approximation, made with this pattern if it is random."""
     matrix = approximation.make(kernels, pattern)
-    k = kernels.test if approximation.exact_test else kernels.test_normalised
+    k = kernels.test if approximation.unclipped_test else kernels.test_normalised
     y, test_label = kernels.train_label, kernels.test_label
-    return Prediction(matrix, k, y, test_label, approximation.reads_labels)
+    return Prediction(matrix, k, y, test_label, approximation.reads_out_y)
 
 
 def approximation_record(
@@ -863,20 +901,26 @@ def planned_trials(
 
 
 def is_wanted(args: argparse.Namespace, run: Run, trial: Trial) -> bool:
-    """Whether a trial is among those that are verified, or computed without an accelerator."""
+    """Whether a trial is computed: with --verify some are, without an accelerator not all."""
+    if args.verify:
+        return is_verified(args, trial)
     network = trial.network
     without_accelerator = run.engine != "jax" or not has_accelerator()
-    slow = not network.in_seconds and without_accelerator
-    if args.verify and has_parts(trial):
-        return False  # see `samples`
-    if args.trials_given or not (slow or args.verify):
+    if args.trials_given or network.in_seconds or not without_accelerator:
         return True
-    if args.verify:
-        sizes = args.data_sizes if args.sizes_given else sizes_to_verify[network.name]
-        return trial.number < 1 and trial.size in sizes
     if trial.number < trials_without_accelerator.get(trial.size, 0):
         return True
     return not missing_pairs(trial_files(run, trial), need_of(run, trial))
+
+
+def is_verified(args: argparse.Namespace, trial: Trial) -> bool:
+    """Whether --verify computes a whole trial again; `samples` has those that take too long."""
+    if is_partial(trial):
+        return False
+    if args.trials_given:
+        return True
+    sizes = args.data_sizes if args.sizes_given else sizes_to_verify[trial.network.name]
+    return trial.number < 1 and trial.size in sizes
 
 
 def run_network(
@@ -918,7 +962,7 @@ def about_trial(run: Run, trial: Trial, code: str) -> dict[str, xr.DataArray]:
     When it was finished does not matter.
     """
     patterns = quantity((), sparsity_patterns, "number of random patterns of each convention")
-    return provenance(run_of(run, trial), trial.network, code) | {"patterns": patterns}
+    return provenance(run_for_trial(run, trial), trial.network, code) | {"patterns": patterns}
 
 
 def key_of(setting: Setting, trial: Trial) -> dict[str, Any]:
@@ -970,7 +1014,7 @@ def samples(args: argparse.Namespace, run: Run) -> list[Comparison]:
         for n, count in zip(args.data_sizes, args.trials, strict=True):
             classes = tuple(args.classes or selections[network.name])
             trial = Trial(network, classes, n, 0)
-            if count and args.sizes_given and has_parts(trial):
+            if count and args.sizes_given and is_partial(trial):
                 images = trial_images(run, trial)
                 files = trial_files(run, trial)
                 both = np.concatenate([images.train, images.test])
@@ -1000,7 +1044,7 @@ def constants() -> options.Constants:
         sparsity_patterns=sparsity_patterns,
         pattern_draws=pattern_draws,
         dense_limit=dense_limit,
-        exact_limit=exact_limit,
+        whole_kernel_limit=whole_kernel_limit,
         test_size_above_limit=test_size_above_limit,
         precision_above_limit=precision_above_limit,
     )

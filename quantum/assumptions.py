@@ -3,13 +3,16 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
+import scipy.sparse
 from numpy.typing import NDArray
 
 from quantum import readout, solvers
 
 Array = NDArray[np.float64]
+Matrix: TypeAlias = "NDArray[np.float64] | scipy.sparse.csr_array"
 
 MOST_BITS = 60
 
@@ -78,14 +81,18 @@ def bits_needed(accuracy_at: Callable[[int], float], goal: float, most: int) -> 
     return math.inf
 
 
-def rounded(values: Array, bits: int, scale: float) -> Array:
+def rounded(values: Matrix, bits: int, scale: float) -> Matrix:
     """Fixed point: multiples of scale / 2^bits."""
+    if not isinstance(values, np.ndarray):
+        same = values.copy()
+        same.data = rounded(values.data, bits, scale)
+        return same
     return np.round(values * (2.0**bits / scale)) * (scale / 2.0**bits)
 
 
 def bits_of_matrix(
-    matrix: Array,
-    solve: Callable[[Array], Array],
+    matrix: Matrix,
+    solve: Callable[[Matrix], Array],
     kernel_test: Array,
     label: Array,
     t: float,
@@ -98,7 +105,7 @@ def bits_of_matrix(
     """
 
     def accuracy(b: int) -> float:
-        state = solve(rounded(matrix, b, float(np.abs(matrix).max())))
+        state = solve(rounded(matrix, b, float(abs(matrix).max())))
         return readout.noiseless_accuracy(cosines(kernel_test, state), label, t)
 
     return bits_needed(accuracy, goal, MOST_BITS)

@@ -9,15 +9,18 @@ Ann. Stat. 2, 39 (1974), on sums without replacement. Yao, Rosasco, Caponnetto, 
 
 import math
 from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 import scipy.linalg
 import scipy.sparse
+import scipy.sparse.linalg
 from numpy.typing import NDArray
 
 from quantum import sequential
 
 Array = NDArray[np.float64]
+Matrix: TypeAlias = "NDArray[np.float64] | scipy.sparse.csr_array"
 
 PERMUTATIONS = 20  # random orders in which the sampler reads k*
 SEQUENTIAL_ORDERS = 6  # the same, where every image stops by itself
@@ -180,23 +183,29 @@ def series_operations(matrix: scipy.sparse.csr_array, length: float) -> float:
     return n + length * (2 * (matrix.nnz - n) + n)
 
 
-def dominance(matrix: NDArray[np.float64]) -> Array:
+def dominance(matrix: Matrix) -> Array:
     """Sum of the magnitudes off the diagonal over the diagonal's, by row: below 1 where it
     dominates. [n]
     """
-    magnitude = np.abs(matrix)
-    diagonal = np.diag(magnitude)
+    magnitude = abs(matrix)
+    diagonal = magnitude.diagonal()
     with np.errstate(divide="ignore"):
         return (magnitude.sum(axis=1) - diagonal) / diagonal
 
 
-def jacobi_radius(matrix: NDArray[np.float64]) -> float:
+def jacobi_radius(matrix: Matrix) -> float:
     """Spectral radius of E = D^-1 K~ - 1, D the diagonal of K~; inf where D is not positive."""
-    diagonal = np.diag(matrix)
+    diagonal = matrix.diagonal()
     if not np.all(diagonal > 0):
         return math.inf
     root = np.sqrt(diagonal)
-    return float(np.abs(np.linalg.eigvalsh(matrix / root / root[:, None]) - 1).max())
+    if isinstance(matrix, np.ndarray):
+        return float(np.abs(np.linalg.eigvalsh(matrix / root / root[:, None]) - 1).max())
+    scale = scipy.sparse.diags_array(1 / root)
+    rest = scale @ matrix @ scale - scipy.sparse.eye_array(len(root))
+    start = np.random.default_rng(0).random(len(root))
+    farthest = scipy.sparse.linalg.eigsh(rest, k=1, which="LM", return_eigenvectors=False, v0=start)
+    return float(abs(farthest[0]))
 
 
 def series_length(diagonal: Array, error: float, radius: float) -> int:
@@ -208,7 +217,11 @@ def series_length(diagonal: Array, error: float, radius: float) -> int:
 
 
 def local_solve(
-    matrix: NDArray[np.float64], y: Array, error: float, radius: float
+    matrix: Matrix,
+    y: Array,
+    error: float,
+    radius: float,
+    followed: NDArray[np.intp] | None = None,
 ) -> tuple[Array, Array, Array, float]:
     """All weights as the local solver finds each alone, what it reads for each, and the length of
     its series.
@@ -217,28 +230,57 @@ def local_solve(
     `jacobi_radius`, given as kappa is to the quantum solvers. D^1/2 E D^-1/2 is symmetric: |rest|
     <= radius^(L+1) sqrt(max D/min D) |w|, and L is the smallest for which that is `error` times
     |w|. (-E)^l y at i needs the rows of the neighbourhood of i up to distance l - 1, so that the
-    cut series is exact there. Returns (weights [n], distinct entries of K~ read for each i [n],
-    operations for each i [n], L), NaN where radius >= 1, for which the series diverges.
+    cut series is exact there. followed: the i [m] whose neighbourhoods are followed, by default
+    all. Returns (weights [n], distinct entries of K~ read for each i [m], operations for each i
+    [m], L), NaN where radius >= 1, for which the series diverges.
     """
-    diagonal = np.diag(matrix)
+    n, diagonal = len(y), matrix.diagonal()
+    followed = np.arange(n) if followed is None else followed
     if not radius < 1:
-        return np.full(len(y), np.nan), np.full(len(y), np.nan), np.full(len(y), np.nan), np.nan
+        unknown = np.full(len(followed), np.nan)
+        return np.full(n, np.nan), unknown, unknown, np.nan
     length = series_length(diagonal, error, radius)
-    rest = scipy.sparse.csr_array((matrix / diagonal[:, None]) * ~np.eye(len(y), dtype=bool))
-    per_row = np.diff(rest.indptr) + 1.0  # with the diagonal
+    rest = off_diagonal(matrix, diagonal)
     start = weights = y / diagonal
-    reach = np.eye(len(y), dtype=bool)  # [i, rows within the distance of i]
-    entries = np.ones(len(y))  # of length 0: the own diagonal entry
-    operations = np.ones(len(y))  # and one division
-    linked = (rest != 0).astype(float)
     for _ in range(length):
         weights = start - rest @ weights
+    return weights, *neighbourhoods(rest, followed, length), float(length)
+
+
+def neighbourhoods(
+    rest: scipy.sparse.csr_array, followed: NDArray[np.intp], length: int
+) -> tuple[Array, Array]:
+    """What a series of this length reads for each i in followed [m].
+
+    rest: E [n, n]. Returns (entries of K~ [m], operations [m]).
+    """
+    per_row = np.diff(rest.indptr) + 1.0  # with the diagonal
+    reach = np.zeros((len(followed), rest.shape[0]), bool)  # [i, rows within the distance of i]
+    reach[np.arange(len(followed)), followed] = True
+    entries = np.ones(len(followed))  # of length 0: the own diagonal entry
+    operations = np.ones(len(followed))  # and one division
+    linked = (rest != 0).astype(float)
+    is_growing = True
+    for _ in range(length):
         entries = reach @ per_row
         operations += 2 * entries
-        if not reach.all():
+        if is_growing:
             before, reach = reach, reach | (reach.astype(float) @ linked > 0)
-            entries = entries + np.count_nonzero(reach & ~before, axis=1)  # the diagonal at the rim
-    return weights, entries, operations + np.count_nonzero(reach, axis=1) - 1, float(length)
+            rim = np.count_nonzero(reach & ~before, axis=1)
+            entries = entries + rim  # the diagonal at the rim
+            is_growing = bool(rim.any())
+    return entries, operations + np.count_nonzero(reach, axis=1) - 1
+
+
+def off_diagonal(matrix: Matrix, diagonal: Array) -> scipy.sparse.csr_array:
+    """E = D^-1 K~ - 1 of K~ = matrix [n, n] with the diagonal D [n]."""
+    if isinstance(matrix, np.ndarray):
+        n = len(diagonal)
+        return scipy.sparse.csr_array((matrix / diagonal[:, None]) * ~np.eye(n, dtype=bool))
+    rows = matrix.tocoo()
+    off = rows.row != rows.col
+    values = rows.data[off] / diagonal[rows.row[off]]
+    return scipy.sparse.csr_array((values, (rows.row[off], rows.col[off])), shape=matrix.shape)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -4,7 +4,8 @@ costs.
 A solver sees K~ through a block encoding: a unitary with H = K~/alpha in its corner. Every solver
 here but the kernel reflection prepares f(H)|y>/|f(H) y| for a polynomial f, so that one
 eigendecomposition of K~ gives its exact output, with the error of its truncation and its success
-probability. kappa is always that of H: 1 / smallest |eigenvalue|.
+probability. Of a large sparse K~ only that part is decomposed which polynomials of K~ can reach
+from |y> (`reached_from`). kappa is always that of H: 1 / smallest |eigenvalue|.
 
 Sources: [CKS] Childs, Kothari, Somma, arXiv:1511.02306. [GSLW] Gilyen, Su, Low, Wiebe,
 arXiv:1806.01838. [Dalzell] arXiv:2406.12086. [Costa] Costa, An, Babbush, Berry, arXiv:2312.07690.
@@ -13,16 +14,19 @@ arXiv:1806.01838. [Dalzell] arXiv:2406.12086. [Costa] Costa, An, Babbush, Berry,
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import scipy.linalg
 import scipy.optimize
 import scipy.sparse
+import scipy.sparse.linalg
 import scipy.stats
 from numpy.typing import NDArray
 
 Vector = NDArray[np.float64]
+Matrix: TypeAlias = "NDArray[np.float64] | scipy.sparse.csr_array"
 
 SOLVERS = (
     "CKS series",
@@ -46,16 +50,18 @@ QUERIES_PER_USE = (
 HEADROOM = 1e-3  # phases of the QSVT are found for polynomials a little below 1
 LEAST_KAPPA = 1 + 1e-6  # kappa of the identity: the formulas divide by 1 - 1/kappa^2
 LARGEST_DEGREE = 10**5  # polynomials of a higher degree are counted, but not applied
+RESIDUAL = 1e-12  # of K~^-1|y> in what is decomposed of a sparse K~; then as much again is added
+MOST_VECTORS = 2000  # that are kept for that
 
 
 @dataclass(frozen=True)
 class Encoding:
     """A block encoding of K~ = V diag(eigenvalues) V': H = K~/norm.
 
-    eigenvalues: of H [n]; labels: V'y/|y| [n]; vectors: V [n, n]; matrix: H, sparse [n, n]. kappa:
-    of H. For "I + E", H = (I + E)/(1 + beta) with d the mean diagonal of K~, E = K~/d - I and beta
-    = s_E max|E|, `perturbation` holds E's eigenvalues [n] and `beta` its norm in E's own block
-    encoding.
+    eigenvalues: of H [m]; labels: V'y/|y| [m]; vectors: V [n, m]; matrix: H, sparse [n, n]. m = n,
+    or of a sparse K~ as many as |y> needs. kappa: of H. For "I + E", H = (I + E)/(1 + beta) with d
+    the mean diagonal of K~, E = K~/d - I and beta = s_E max|E|, `perturbation` holds E's
+    eigenvalues [m], `radius` its norm |E|, and `beta` its norm in E's own block encoding.
     """
 
     name: str
@@ -66,6 +72,12 @@ class Encoding:
     kappa: float
     perturbation: Vector | None = None
     beta: float = 0.0
+    radius: float = 0.0
+
+    @property
+    def no_state(self) -> Vector:
+        """What stands for a state that is not emulated: NaN. [n]"""
+        return np.full(len(self.vectors), np.nan)
 
 
 @dataclass(frozen=True)
@@ -98,7 +110,7 @@ def relative_error(epsilon: float) -> float:
     return math.sin(2 * math.asin(min(epsilon, math.sqrt(2)) / 2))
 
 
-def block_encodings(matrix: NDArray[np.float64], y: Vector) -> dict[str, Encoding]:
+def block_encodings(matrix: Matrix, y: Vector) -> dict[str, Encoding]:
     """Both block encodings of K~ = matrix, symmetric [n, n], for labels y [n]; {} where K~ is
     singular to rounding.
 
@@ -106,43 +118,159 @@ def block_encodings(matrix: NDArray[np.float64], y: Vector) -> dict[str, Encodin
     linear combination of the identity, which needs no query, and of E by the same oracle, of norm d
     (1 + beta); d > 0 is assumed known.
     """
-    n = len(y)
-    eigenvalues, vectors = scipy.linalg.eigh(matrix)
-    smallest = np.abs(eigenvalues).min()
-    if not smallest > n * np.finfo(float).eps * np.abs(eigenvalues).max():
+    is_dense = isinstance(matrix, np.ndarray)
+    spectrum = whole_spectrum(matrix, y) if is_dense else reached_from(matrix, y)
+    if spectrum is None or spectrum.ends.is_singular(len(y)):
         return {}
-    labels = vectors.T @ (y / np.linalg.norm(y))
-    sparse = scipy.sparse.csr_array(matrix)
-    norm = row_entries(matrix) * np.abs(matrix).max()
-    found = {
-        "sparse oracle": Encoding(
-            "sparse oracle",
-            eigenvalues / norm,
-            labels,
-            vectors,
-            sparse / norm,
-            max(norm / smallest, LEAST_KAPPA),
-        )
-    }
-    d = np.mean(np.diag(matrix))
+    encodings = [block_encoding("sparse oracle", matrix, spectrum, norm_of_oracle(matrix))]
+    d = float(np.mean(matrix.diagonal()))
     if d > 0:
+        beta = norm_of_oracle(perturbation(matrix, d))
+        of_identity = block_encoding("I + E", matrix, spectrum, d * (1 + beta))
+        values = spectrum.eigenvalues / d - 1
+        radius = max(abs(spectrum.ends.lowest / d - 1), abs(spectrum.ends.highest / d - 1))
+        encodings.append(replace(of_identity, perturbation=values, beta=beta, radius=radius))
+    return {each.name: each for each in encodings}
+
+
+def block_encoding(name: str, matrix: Matrix, spectrum: "Spectrum", norm: float) -> Encoding:
+    """The block encoding of K~ = matrix [n, n] with H = K~/norm."""
+    return Encoding(
+        name,
+        spectrum.eigenvalues / norm,
+        spectrum.labels,
+        spectrum.vectors,
+        scipy.sparse.csr_array(matrix) / norm,
+        max(norm / spectrum.ends.smallest, LEAST_KAPPA),
+    )
+
+
+def perturbation(matrix: Matrix, d: float) -> Matrix:
+    """E = K~/d - I of K~ = matrix [n, n], without a diagonal that is constant up to rounding."""
+    n = matrix.shape[0]
+    if isinstance(matrix, np.ndarray):
         rest = matrix / d - np.eye(n)
-        rest[np.abs(rest) < n * np.finfo(float).eps] = (
-            0  # a diagonal that is constant up to rounding
-        )
-        beta = row_entries(rest) * np.abs(rest).max()
-        norm = d * (1 + beta)
-        found["I + E"] = Encoding(
-            "I + E", eigenvalues / norm, labels, vectors, sparse / norm,
-            max(norm / smallest, LEAST_KAPPA),
-            eigenvalues / d - 1, beta,
-        )  # fmt: skip
-    return found
+        rest[np.abs(rest) < n * np.finfo(float).eps] = 0
+        return rest
+    rest = scipy.sparse.csr_array(matrix / d - scipy.sparse.eye_array(n))
+    rest.data[np.abs(rest.data) < n * np.finfo(float).eps] = 0
+    rest.eliminate_zeros()
+    return rest
 
 
-def row_entries(matrix: NDArray[np.float64]) -> int:
+def norm_of_oracle(matrix: Matrix) -> float:
+    """The norm s max|M| of the sparse oracle's block encoding of a matrix M [n, n]."""
+    return row_entries(matrix) * float(abs(matrix).max())
+
+
+def row_entries(matrix: Matrix) -> int:
     """Largest number of non-zero entries in a row, s."""
-    return int(np.count_nonzero(matrix, axis=1).max())
+    occupied = abs(matrix) > 0
+    return int(occupied.sum(axis=1).max())
+
+
+# --------------------------------------------------------------------------------------------------
+# Eigendecompositions, as far as |y> needs them
+# --------------------------------------------------------------------------------------------------
+
+
+class Ends(NamedTuple):
+    """The lowest eigenvalue of K~, the smallest magnitude of one, and the highest one."""
+
+    lowest: float
+    smallest: float
+    highest: float
+
+    def is_singular(self, n: int) -> bool:
+        """Whether K~ [n, n] is singular to rounding, or its eigenvalues were not found, NaN."""
+        largest = max(abs(self.lowest), abs(self.highest))
+        return not self.smallest > n * np.finfo(float).eps * largest
+
+
+class Spectrum(NamedTuple):
+    """Eigenvalues [m] and vectors V [n, m] of K~, labels V'y/|y| [m], and all of K~'s ends."""
+
+    eigenvalues: Vector
+    labels: Vector
+    vectors: NDArray[np.float64]
+    ends: Ends
+
+
+def whole_spectrum(matrix: NDArray[np.float64], y: Vector) -> Spectrum:
+    """All of K~ = matrix, symmetric [n, n]."""
+    eigenvalues, vectors = scipy.linalg.eigh(matrix)
+    ends = Ends(eigenvalues[0], np.abs(eigenvalues).min(), eigenvalues[-1])
+    return Spectrum(eigenvalues, vectors.T @ (y / np.linalg.norm(y)), vectors, ends)
+
+
+def reached_from(matrix: scipy.sparse.csr_array, y: Vector) -> Spectrum | None:
+    """The part of a sparse K~ that its polynomials reach from |y>, by the Lanczos process; None
+    where it finds no end.
+
+    After m steps, V'K~V = T is tridiagonal and f(K~)|y> = V f(T) V'|y> for every polynomial f of a
+    degree below m; for others it is as wrong as the best of those. For 1/x that is seen from the
+    residual of K~^-1|y>. The solvers' polynomials are close to 1/x on the spectrum: as many steps
+    again leave nothing of their difference. Saad, Iterative Methods, section 6.6; all vectors are
+    kept orthogonal.
+    """
+    most = min(len(y), MOST_VECTORS)
+    vectors = np.zeros((most, len(y)))
+    diagonal, beside = np.zeros(most), np.zeros(most)
+    vectors[0] = y / np.linalg.norm(y)
+    enough = most
+    for m in range(1, most + 1):
+        image = matrix @ vectors[m - 1]
+        diagonal[m - 1] = vectors[m - 1] @ image
+        image = orthogonal_part(image, vectors[:m])
+        beside[m - 1] = np.linalg.norm(image)
+        if enough == most and m % 8 == 0 and residual(diagonal[:m], beside[:m]) < RESIDUAL:
+            enough = min(2 * m, most)
+        is_whole = beside[m - 1] <= len(y) * np.finfo(float).eps * np.abs(diagonal[:m]).max()
+        if is_whole or m == enough:
+            break
+        vectors[m] = image / beside[m - 1]
+    if not is_whole and residual(diagonal[:m], beside[:m]) >= RESIDUAL:
+        return None
+    eigenvalues, small = scipy.linalg.eigh_tridiagonal(diagonal[:m], beside[: m - 1])
+    ends = ends_of_spectrum(matrix, eigenvalues)
+    return Spectrum(eigenvalues, small[0], vectors[:m].T @ small, ends)
+
+
+def orthogonal_part(vector: Vector, others: NDArray[np.float64]) -> Vector:
+    """What remains of a vector [n] without its parts along others [m, n], of unit norm each."""
+    for _ in range(2):  # once leaves rounding errors, which would grow
+        vector = vector - others.T @ (others @ vector)
+    return vector
+
+
+def residual(diagonal: Vector, beside: Vector) -> float:
+    """|K~ w - |y>| of the solution w of m steps of `reached_from`, from T's diagonals [m]."""
+    eigenvalues, vectors = scipy.linalg.eigh_tridiagonal(diagonal, beside[:-1])
+    with np.errstate(all="ignore"):
+        last = np.sum(vectors[-1] * vectors[0] / eigenvalues)
+    return float(np.nan_to_num(abs(beside[-1] * last), nan=np.inf))
+
+
+def ends_of_spectrum(matrix: scipy.sparse.csr_array, known: Vector) -> Ends:
+    """Those of a sparse symmetric matrix; NaN where they aren't found.
+
+    known: what lies between the ends.
+    """
+    start = np.random.default_rng(0).random(matrix.shape[0])
+
+    def lanczos(**which: Any) -> float:
+        how = dict(k=1, return_eigenvectors=False, v0=start, **which)
+        try:
+            return float(scipy.sparse.linalg.eigsh(matrix, **how)[0])
+        except scipy.sparse.linalg.ArpackNoConvergence:
+            return math.nan
+        except RuntimeError:  # exactly singular: it has no inverse
+            return 0.0
+
+    lowest = np.minimum(lanczos(which="SA"), known.min())
+    highest = np.maximum(lanczos(which="LA"), known.max())
+    smallest = abs(lanczos(sigma=0)) if lowest <= 0 else lowest
+    return Ends(lowest, smallest, highest)
 
 
 def prepare(solver: str, encoding: Encoding, epsilon: float) -> Prepared:
@@ -160,7 +288,7 @@ def prepare(solver: str, encoding: Encoding, epsilon: float) -> Prepared:
         return series_in_perturbation(encoding, epsilon)
     if solver == "kernel reflection":
         return kernel_reflection(encoding, epsilon)
-    nothing, kappa = np.full(len(encoding.labels), np.nan), encoding.kappa
+    nothing, kappa = encoding.no_state, encoding.kappa
     if solver == "kernel reflection, norm unknown":
         # [Dalzell], abstract: 56 kappa + 1.05 kappa ln(1/eps) + o(kappa), in expectation, without
         # the o(kappa).
@@ -231,7 +359,7 @@ def series_of_walks(encoding: Encoding, epsilon: float) -> Prepared:
     b, j0 = series_length(encoding.kappa, relative_error(epsilon) / 2)
     degree = 2 * j0 + 1
     if degree > LARGEST_DEGREE:
-        return Prepared(np.full(len(encoding.labels), np.nan), degree, np.nan)
+        return Prepared(encoding.no_state, degree, np.nan)
     series = np.zeros(degree + 1)
     series[1::2] = series_coefficients(b, j0)
     values = np.asarray(np.polynomial.chebyshev.chebval(encoding.eigenvalues, series), np.float64)
@@ -299,7 +427,7 @@ def singular_value_transformation(encoding: Encoding, epsilon: float) -> Prepare
     """
     n = inverse_steps(encoding.kappa, relative_error(epsilon))
     if 2 * n - 1 > LARGEST_DEGREE:
-        return Prepared(np.full(len(encoding.labels), np.nan), 2 * n - 1, np.nan)
+        return Prepared(encoding.no_state, 2 * n - 1, np.nan)
     values = inverse_polynomial(n, encoding.kappa, encoding.eigenvalues)
     return transformed(encoding, values, inverse_bound(n, encoding.kappa), 2 * n - 1)
 
@@ -340,7 +468,7 @@ def kernel_reflection(encoding: Encoding, epsilon: float) -> Prepared:
     """
     steps = reflection_steps(encoding.kappa, epsilon)
     if 2 * steps > LARGEST_DEGREE:
-        return Prepared(np.full(len(encoding.labels), np.nan), 2 * steps, np.nan, 2 * steps)
+        return Prepared(encoding.no_state, 2 * steps, np.nan, 2 * steps)
     d = encoding.kappa**-2
     t = np.linalg.norm(encoding.labels / encoding.eigenvalues)
     b = np.append(encoding.vectors @ encoding.labels, 1) / math.sqrt(2)
@@ -397,10 +525,10 @@ def series_in_perturbation(encoding: Encoding, epsilon: float) -> Prepared:
     |e| <= beta. |E| is assumed known, as kappa is for the others. Only for the encoding "I + E",
     and beta < 1, where 1/(1 + e) is bounded; elsewhere NaN.
     """
-    nothing = Prepared(np.full(len(encoding.labels), np.nan), np.nan, np.nan, np.nan)
+    nothing = Prepared(encoding.no_state, np.nan, np.nan, np.nan)
     if encoding.perturbation is None or not encoding.beta < 1:
         return nothing
-    least = max(float(np.abs(encoding.perturbation).max()), np.finfo(float).eps)
+    least = max(encoding.radius, np.finfo(float).eps)
     grid = encoding.beta * np.linspace(0, 1, 500)
     best = nothing
     for radius in np.geomspace(least, max(encoding.beta, least), 8):

@@ -129,7 +129,7 @@ class Constants:
     sparsity_patterns: int
     pattern_draws: int
     dense_limit: int
-    exact_limit: int
+    whole_kernel_limit: int
     test_size_above_limit: int
     precision_above_limit: str
 
@@ -261,7 +261,7 @@ WHOLE_CONSTANTS = {  # least value, and what they are multiples of
     "sparsity_patterns": (1, 1),
     "pattern_draws": (1, 1),
     "dense_limit": (0, 1),
-    "exact_limit": (0, 1),
+    "whole_kernel_limit": (0, 1),
 }
 REAL_CONSTANTS = {"percentile": (0, 100), "depth_factor": (0, 1000), "k_thresh_margin": (0, 1)}
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from ntk import BadInput
 from runtime import options
 from runtime.checkpoints import finished_trials, label_of
 from runtime.datasets import (
@@ -137,20 +136,8 @@ def stored_trials(
             size = min(numbers)
             path = kernel_test(folder, prefix, seed, size, numbers[size][0])
             label = label_of(path)
-            check_label(path, label, candidate, network, classes)
             return StoredTrials(folder, candidate, prefix, seed, numbers, label)
     return None
-
-
-def check_label(
-    path: Path, label: Label, dataset: Dataset, network: Network, classes: Classes
-) -> None:
-    """Raise BadInput unless a kernel is of this dataset, this network and these classes."""
-    named = {"dataset": dataset.name, "network": network.name, "digits": list(classes)}
-    for key, value in named.items():
-        if label.get(key) != value:
-            what = f"holds a kernel of {key} {label.get(key)}, not {value} as its name says"
-            raise BadInput("output", path, f"{what}; delete it and run training.py again")
 
 
 # --------------------------------------------------------------------------------------------------

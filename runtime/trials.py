@@ -23,9 +23,9 @@ class Network:
     images are rows of pixels [n, h * w], or stay [n, h, w, 1]. depth(size, separability, setting):
     hidden layers or convolutions, by the depth sweep's setting or, where that is None, by the plan.
     depth_rule: the plan's constant, and sweep: the sweep's settings. compute_kernels: fills in a
-    trial's matrices (runtime/kernels.py). thresholds and sparsify: as described where they are
+    trial's matrices (runtime/kernels.py). kernel_scale and sparsify: as described where they are
     defined. reference_size: of the training set whose kernel decides the thresholds; None where
-    none does. exact_limit: of larger kernels only the entries that K~ needs are computed; None:
+    none does. whole_kernel_limit: of larger kernels only the entries that K~ needs are computed; None:
     never. constants: that a results file depends on. in_seconds: whether kernels take seconds, so
     that precision and accelerators do not matter, and the depth is known only when the images are.
     """
@@ -38,10 +38,10 @@ class Network:
     depth_rule: float
     sweep: tuple[float, ...]
     compute_kernels: Callable[..., Any]
-    thresholds: Callable[..., Any]
+    kernel_scale: Callable[..., Any]
     sparsify: Callable[..., Any]
     reference_size: int | None
-    exact_limit: int | None
+    whole_kernel_limit: int | None
     constants: dict[str, Any]
     in_seconds: bool
 

@@ -260,7 +260,7 @@ def test_results_of_the_script(folder, diagonal_alone, capsys, monkeypatch):
     }  # fmt: skip
     first = results.sel(n=16, trial=0)
     kernels = training.stored_kernels(folder, "fully-connected", 16, 0, 0)
-    k = training.scaled_k(kernels)[training.divisors.index("test set")]
+    k = training.over_test_set(kernels)
     expected = training.post_selection_probability(k)[0]
     np.testing.assert_allclose(first.post_selection_probability, expected)
     assert 0 < first.epsilon <= emulation.LARGEST_EPSILON and first.test_images == 6

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import swap_trials
+from scipy.sparse import csr_array
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
 import controls
@@ -86,7 +87,7 @@ def test_constants_reach_the_matrices():
     kernel = np.cov(rng.normal(size=(16, 40)))
     trial, y = trial_of("convolutional", 16, 0), np.repeat([1, -1], 8)
     kernels = training.TrialKernels(
-        trial, 3, np.nan, kernel, kernel, y, y, training.Thresholds(1.0)
+        trial, 3, np.nan, kernel, kernel, y, y, training.KernelScale(1.0)
     )
 
     def matrix(percentile, boost, density, reference=kernel):
@@ -158,8 +159,8 @@ def test_the_diagonal_approximation_is_the_class_mean_of_the_kernel(run):
     assert 0 < varying.diagonal_spread < 0.25
     train = kernels.train.copy()
     np.fill_diagonal(train, 3.0)
-    thresholds = kernels.thresholds._replace(k_thresh=10.0)  # nothing is clipped
-    constant = controls.baseline_record(run, replace(kernels, train=train, thresholds=thresholds))
+    thresholds = kernels.scale._replace(k_thresh=10.0)  # nothing is clipped
+    constant = controls.baseline_record(run, replace(kernels, train=train, scale=thresholds))
     assert (
         constant.diagonal_spread == 0
         and (constant.agreement == 1).all()
@@ -266,6 +267,23 @@ def test_without_images_the_sensitivity_is_computed(run, tmp_path, monkeypatch, 
     assert [path.name for path in tmp_path.glob("*.nc")] == ["digits-convolutional_sensitivity.nc"]
     said = capsys.readouterr().out
     assert said.startswith("note: no baselines, which need the images: no connection")
+
+
+def test_some_entries_of_a_kernel(run, tmp_path, monkeypatch, quick, capsys):
+    """Everything but the exact NTK has its accuracy; other patterns would need other entries."""
+    copy_trial(run, tmp_path)
+    whole = training.stored_kernels
+    monkeypatch.setattr(
+        training,
+        "stored_kernels",
+        lambda *of: replace(whole(*of), train=csr_array(whole(*of).train)),
+    )
+    assert controls.main(["--dataset", "digits", "--output", str(tmp_path)]) == 0
+    assert "no sensitivity at n = 16" in capsys.readouterr().out
+    results = read_results(tmp_path / "digits-convolutional_baselines.nc")
+    known = results.accuracy.sel(n=16, trial=0).notnull().all("threshold")
+    assert known.classifier[~known].values.tolist() == ["exact"]
+    assert results.diagonal_spread.notnull().all()
 
 
 def refused(capsys, *arguments):

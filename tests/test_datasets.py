@@ -619,7 +619,7 @@ def test_without_network_auto_takes_the_digits(tmp_path, home, monkeypatch):
     assert ended.out.startswith("THESE ARE SCIKIT-LEARN'S 8x8 DIGITS, NOT MNIST")
     assert ended.out.splitlines()[-1].startswith("THESE ARE")
     assert ended.out.count("skipped: 256 512") == 1
-    assert (tmp_path / "digits-fully-connected_results.npz").exists()
+    assert (tmp_path / "digits-fully-connected_results.nc").exists()
     assert not (tmp_path / "fully-connected_results.npz").exists()
 
 

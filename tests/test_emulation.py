@@ -4,6 +4,7 @@ import dataclasses
 import math
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import emulation
 import training
 from quantum import assumptions, readout, solvers
 from runtime import options, stored
-from runtime.checkpoints import write_kernel
+from runtime.checkpoints import ENTRY, read_kernel, write_kernel
 from runtime.linear_algebra import solve
 from runtime.results import origin_of, read_results
 
@@ -26,7 +27,7 @@ COSTS = tuple(emulation.shape_of(emulation.COSTS))
 def made_up_kernels(train, test, k_thresh, y, label):
     """A trial's kernels."""
     trial = training.Trial(training.make_networks()["fully-connected"], (8, 9), len(train), 0)
-    thresholds = training.Thresholds(k_thresh)
+    thresholds = training.KernelScale(k_thresh)
     return training.TrialKernels(trial, 3, np.nan, train, test, y, label, thresholds)
 
 
@@ -42,7 +43,7 @@ def test_post_selection_by_hand():
     # divided by the largest entry 0.5; clipped at the training matrix's 2; as it is
     expected = [[[1, 0], [0.2, -0.2]], [[1, 0], [0.5, -0.5]], [[0.5, 0], [0.1, -0.1]]]
     np.testing.assert_allclose(list(held.k.values()), expected)
-    assert list(held.k) == training.divisors
+    assert list(held.k) == list(training.divisors)
     np.testing.assert_allclose(held.probabilities, [[0.5, 0.04], [0.5, 0.25], [0.125, 0.01]])
     held = emulation.held_by_qram(made_up_kernels(np.eye(2), test, 10, label, label))
     assert held.k["training set"].tolist() == [
@@ -374,6 +375,39 @@ def test_draws_are_those_of_the_trial(folder):
     assert trial.random("x").random() == expected
 
 
+def only_entries(path, kernels):
+    """Keep of kernel_train's file the entries of the trial's patterns, in kernel_entries."""
+    array, label = read_kernel(path)
+    rows, columns = training.entries_of_patterns(SimpleNamespace(seed=0), kernels.trial)
+    entries = np.zeros(len(rows), ENTRY)
+    entries["row"], entries["column"], entries["value"] = rows, columns, array[rows, columns]
+    del label["sha256"]
+    write_kernel(path.with_name(path.name.replace("train", "entries")), entries, label)
+    path.unlink()
+
+
+def test_some_entries_of_a_kernel_are_enough(tmp_path, monkeypatch):
+    """A K of which only some entries are known, and a sparse K~, give what all of it gives."""
+    write_trial(tmp_path, "fully-connected", 64, 0, np.random.default_rng(2))
+    whole = emulation.stored_trial(stored_trials(tmp_path), 64, 0)
+    path = tmp_path / "fully-connected_seed0_data64_trial0_kernel_train.npy"
+    expected = emulation.emulate_trial(whole.kernels, whole.matrices[:1], whole.random)
+    only_entries(path, whole.kernels)
+    monkeypatch.setattr(training, "dense_limit", 16)
+    part = emulation.stored_trial(stored_trials(tmp_path), 64, 0)
+    assert not part.kernels.is_whole and part.matrices[0].nnz < 64**2 / 2
+    for matrix, other in zip(part.matrices, whole.matrices, strict=True):
+        np.testing.assert_array_equal(matrix.toarray(), other)
+    record = emulation.emulate_trial(part.kernels, part.matrices[:1], part.random)
+    # what the training set's largest known entry divides is another matter
+    others = ["accuracy_clipped", "post_selection_probability", "bits_test"]
+    others += [name for name in record if "divisor" in record[name].dims]
+    for name in set(record) - set(others):
+        np.testing.assert_allclose(record[name], expected[name], rtol=1e-6, atol=1e-9, err_msg=name)
+    fixed = record.sel(divisor="fixed constant"), expected.sel(divisor="fixed constant")
+    np.testing.assert_allclose(fixed[0].cost, fixed[1].cost, rtol=1e-6)
+
+
 def test_resume_computes_nothing_again(folder, quick, monkeypatch, capsys):
     assert emulate(folder) == 0 and len(quick) == 6
     path = folder / "fully-connected_emulation.nc"
@@ -465,6 +499,10 @@ def test_kernels_of_another_name_are_refused(folder, capsys, quick):
     assert "digits" in complaint(capsys, folder, "--networks", "convolutional")
     write_trial(folder, "convolutional", 16, 0, np.random.default_rng(0), dataset_sha256="1" * 64)
     assert "dataset_sha256" in complaint(capsys, folder, "--networks", "convolutional")
+    for path in folder.glob("*.npy"):
+        path.unlink()
+    write_trial(folder, "digits-fully-connected", 4, 0, np.random.default_rng(0), dataset="kmnist")
+    assert "of kmnist, not what its name says" in complaint(capsys, folder)
 
 
 @pytest.mark.parametrize("option", [("--trials", "0"), ("--networks", "quantum"), ("--seed", "x")])

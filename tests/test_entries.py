@@ -17,7 +17,7 @@ STEM = "digits-convolutional_seed0_data64_trial0_kernel_"
 def limited(monkeypatch):
     """A limit below 64 images."""
     monkeypatch.setattr(training, "convolutional_depth", SHALLOW)
-    monkeypatch.setattr(training, "exact_limit", 32)
+    monkeypatch.setattr(training, "whole_kernel_limit", 32)
     monkeypatch.setattr(training, "test_size_above_limit", 4)
 
 
@@ -37,7 +37,7 @@ def test_the_file_holds_the_entries_of_the_patterns_and_says_what_it_is(limited,
     before = {path: path.read_bytes() for path in run.output.glob("*data16*")}
     found = training.trial_kernels(run, trial)
     assert before and before == {path: path.read_bytes() for path in before}
-    assert found.thresholds == training.convolutional_thresholds(SHALLOW, reference)
+    assert found.scale == training.convolutional_scale(SHALLOW, reference)
     stored, label = checkpoints.read_kernel(run.output / f"{STEM}entries.npy")
     needed = np.eye(64, dtype=bool)
     for pattern in training.trial_patterns(0, trial):

@@ -144,7 +144,7 @@ def test_edited_constants_are_checked_like_flags(monkeypatch, tmp_path, name, va
 @pytest.mark.parametrize("name", [
     "data_sizes", "trials", "test_size", "seed", "percentile", "sparsity_patterns", "pattern_draws",
     "reference_size", "depth_factor", "convolutional_depth", "k_thresh_margin", "diagonal_boost",
-    "sweep_factors", "dense_limit", "exact_limit", "test_size_above_limit",
+    "sweep_factors", "dense_limit", "whole_kernel_limit", "test_size_above_limit",
 ])  # fmt: skip
 def test_constants_that_are_no_numbers_are_named(monkeypatch, tmp_path, name):
     for value in WRONG_LISTS:

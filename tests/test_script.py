@@ -418,8 +418,8 @@ APPROXIMATION = [
         "approximations = (\n",
     ),
     (
-        '    Approximation("diagonal", diagonal, reads_labels=True),\n',
-        '    Approximation("diagonal", diagonal, reads_labels=True),\n'
+        '    Approximation("diagonal", diagonal, reads_out_y=True),\n',
+        '    Approximation("diagonal", diagonal, reads_out_y=True),\n'
         '    Approximation("banded", banded, needs_all=True),\n',
     ),
 ]

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 import training
 from quantum import solvers
@@ -24,9 +25,9 @@ def encoding(matrix, y, name="sparse oracle"):
     return solvers.block_encodings(np.asarray(matrix, float), np.asarray(y, float))[name]
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Polynomials
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("error", [0.1, 1e-3, 1e-6, 1e-10])
@@ -110,9 +111,9 @@ def test_relative_error_is_the_angle():
         assert math.dist((1, 0), (math.cos(angle), math.sin(angle))) == pytest.approx(epsilon)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # States
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("solver", solvers.EMULATED)
@@ -228,9 +229,9 @@ def test_what_is_too_long_is_counted():
         assert np.isnan(found.state).all() and found.uses > 1e6 and np.isnan(found.success_probability)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The same with explicit unitaries, and their uses counted
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 class Counted:
@@ -420,3 +421,35 @@ def test_combination_as_one_unitary():
     amplitudes = isometry.T @ (unitary @ np.kron(np.eye(terms)[0], isometry @ y)).reshape(terms, size)[0]
     np.testing.assert_allclose(np.linalg.norm(amplitudes) ** 2, found.success_probability, rtol=1e-12)
     np.testing.assert_allclose(amplitudes / np.linalg.norm(amplitudes), found.state, atol=1e-12)
+
+
+# --------------------------------------------------------------------------------------------------
+# Sparse matrices, of which only a part is decomposed
+# --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("negative", [False, True])
+def test_sparse_and_dense_matrices_give_the_same_runs(negative):
+    rng = np.random.default_rng(7)
+    matrix, y = random_kernel(120, rng, negative), rng.choice([-1.0, 1.0], 120)
+    matrix[0, :] = matrix[:, 0] = 0
+    matrix[0, 0] = 0.7  # a row of its own
+    dense = solvers.block_encodings(matrix, y)
+    sparse = solvers.block_encodings(scipy.sparse.csr_array(matrix), y)
+    assert list(sparse) == list(dense)
+    assert negative or len(sparse["I + E"].eigenvalues) < 120
+    epsilons = [0.1, 1e-5]
+    runs = dict(solvers.prepare_all(sparse, epsilons))
+    for place, expected in solvers.prepare_all(dense, epsilons):
+        run = runs[place]
+        np.testing.assert_allclose(run.uses, expected.uses)
+        np.testing.assert_allclose(run.success_probability, expected.success_probability, rtol=1e-6)
+        np.testing.assert_allclose(run.state, expected.state, atol=1e-8)
+
+
+def test_sparse_matrices_without_encodings():
+    singular = scipy.sparse.csr_array(np.diag(np.append(np.zeros(1), np.ones(30))))
+    assert solvers.block_encodings(singular, np.ones(31)) == {}
+    scaled = solvers.block_encodings(scipy.sparse.csr_array(3 * np.eye(30)), np.ones(30))
+    assert [len(encoding.eigenvalues) for encoding in scaled.values()] == [1, 1]
+    assert scaled["I + E"].beta == 0

@@ -147,7 +147,7 @@ def test_the_fully_connected_kernel_is_multiplied_by_the_pattern():
     pattern[0, 1] = pattern[1, 0] = True
     expected = np.zeros((4, 4))
     expected[[0, 0, 1, 1, 2, 3], [0, 1, 0, 1, 2, 3]] = [0, 1, 4, 5, 10, 15]
-    found = training.keep_pattern(kernel, pattern_of(pattern), training.Thresholds(1))
+    found = training.keep_pattern(kernel, pattern_of(pattern), training.KernelScale(1))
     assert np.array_equal(found, expected)
 
 
@@ -163,7 +163,7 @@ def test_the_convolutional_kernel_is_thresholded_and_its_diagonal_raised(monkeyp
     kernel[3, 5] = kernel[5, 3] = -7.0
     pattern = same_class(6)
     pattern[1, 2] = pattern[2, 1] = pattern[4, 5] = pattern[5, 4] = False
-    limits = training.Thresholds(1, {"original": (2.0, 5.0)})
+    limits = training.KernelScale(1, {"original": (2.0, 5.0)})
     if is_sparse:
         kernel = scipy.sparse.csr_array(kernel * pattern)
     found = training.keep_large_entries(kernel, pattern_of(pattern), limits)
@@ -178,7 +178,7 @@ def test_the_convolutional_kernel_is_thresholded_and_its_diagonal_raised(monkeyp
 def test_an_entry_that_was_not_computed_is_no_zero():
     kernel = scipy.sparse.csr_array(np.eye(3))
     with pytest.raises(KeyError, match="2 entries of the kernel were not computed"):
-        training.keep_pattern(kernel, pattern_of(np.eye(3) + np.eye(3, k=1)), training.Thresholds(1))
+        training.keep_pattern(kernel, pattern_of(np.eye(3) + np.eye(3, k=1)), training.KernelScale(1))
 
 
 def test_class_thresholds_count_the_zeros_outside():
@@ -205,9 +205,9 @@ def test_corrected_class_thresholds_are_of_the_block_alone():
     assert training.class_thresholds(kernel, 50) == (0, 0)
 
 
-def test_the_convolutional_thresholds_come_from_the_reference_kernel():
+def test_the_convolutional_scale_come_from_the_reference_kernel():
     reference = np.array([[9.0, 3, 0, -4], [3, 9, 0, 0], [0, 0, 9, 5], [-4, 0, 5, 9]])
-    found = training.convolutional_thresholds(96, reference)
+    found = training.convolutional_scale(96, reference)
     assert found.k_thresh == 5
     assert found.by_convention["corrected"] == (3, 5)
     assert found.by_convention["original"] == training.class_thresholds(reference, 90, zeros=True)
@@ -216,7 +216,7 @@ def test_the_convolutional_thresholds_come_from_the_reference_kernel():
 def test_the_fully_connected_threshold_is_the_kernel_at_a_small_angle():
     x = np.array([[1.0, 0], [1 - 1e-5, np.sqrt(1 - (1 - 1e-5) ** 2)]])
     x = np.pad(x, [(0, 0), (0, 782)])
-    found = training.fully_connected_thresholds(36, None)
+    found = training.fully_connected_scale(36, None)
     assert found.by_convention is None
     assert found.k_thresh == training.fully_connected_ntk(x, depth=36)[0, 1]
 
@@ -355,7 +355,7 @@ def kernels_of(train, test, k_thresh=1.0, network="fully-connected", limits=None
         test=test,
         train_label=np.repeat([1, -1], n // 2),
         test_label=np.repeat([1, -1], x // 2),
-        thresholds=training.Thresholds(k_thresh, limits),
+        scale=training.KernelScale(k_thresh, limits),
     )
 
 
@@ -498,7 +498,7 @@ def test_a_trial_by_entries_equals_the_whole_one(digits, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "precision_above_limit", "float64")
     records, kernels = {}, {}
     for name, limit in (("whole", 512), ("entries", 32)):
-        monkeypatch.setattr(training, "exact_limit", limit)
+        monkeypatch.setattr(training, "whole_kernel_limit", limit)
         (tmp_path / name).mkdir()
         run = Run(0, 4, tmp_path / name, "numba", "float64", digits)
         trial = Trial(training.make_networks()["convolutional"], (1, 0), 64, 0)
