@@ -20,7 +20,6 @@ from ntk import BadInput, has_accelerator
 from ntk.convolutional import ConvolutionalPairs
 from runtime.files import output_files, put_aside, read_small, save_text
 from runtime.kernels import Need, foreign_files, missing_pairs, trial_pairs
-from runtime.linear_algebra import extreme_eigenvalues
 from runtime.processes import is_leader, process_count
 from runtime.trials import Network, Run, TrialFiles
 
@@ -122,22 +121,6 @@ def seconds_per_layer(run: Run) -> float:
         pairs.pairs(np.zeros(pairs.block, int), np.ones(pairs.block, int))
         seconds = time.perf_counter() - start
     return seconds / pairs.block / 96
-
-
-def seconds_of_trials(sizes: Sequence[int], dense_limit: int) -> float:
-    """Seconds of the quantities of trials, measured on one matrix: eigenvalues take most of them.
-
-    A trial takes about 0.1 s, and the eigenvalues of its kernel and of six sparsified matrices; if
-    these are sparse, they take as long as one dense one.
-    """
-    matrix = np.random.default_rng(0).normal(size=(512, 512))
-    start = time.perf_counter()
-    extreme_eigenvalues(matrix + matrix.T)
-    seconds = time.perf_counter() - start
-    total = 0.0
-    for n in sizes:
-        total += 0.1 + seconds * (n / 512) ** 3 * (8 if n <= dense_limit else 2)
-    return total
 
 
 def in_words(seconds: float) -> str:

@@ -25,9 +25,10 @@ class Network:
     depth_rule: the plan's constant, and sweep: the sweep's settings. compute_kernels: fills in a
     trial's matrices (runtime/kernels.py). kernel_scale and sparsify: as described where they are
     defined. reference_size: of the training set whose kernel decides the thresholds; None where
-    none does. whole_kernel_limit: of larger kernels only the entries that K~ needs are computed; None:
-    never. constants: that a results file depends on. in_seconds: whether kernels take seconds, so
-    that precision and accelerators do not matter, and the depth is known only when the images are.
+    none does. whole_kernel_limit: of larger kernels only the entries that K~ needs are computed;
+    None: never. constants: that a results file depends on. in_seconds: whether kernels take
+    seconds, so that precision and accelerators do not matter, and the depth is known only when the
+    images are.
     """
 
     name: str
