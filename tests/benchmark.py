@@ -1,12 +1,14 @@
-"""Benchmark of the kernels, by hand: every engine against neural-tangents, in one run on one machine.
+"""Benchmark of the kernels, by hand: every engine against neural-tangents, in one run on one
+machine.
 
     python tests/benchmark.py                      # all parts, under ten minutes on two cores
     python tests/benchmark.py --parts convolutional fully-connected
 
-Writes tests/BENCHMARK.md, of which a run replaces the parts that it made. Run it on an idle machine. Everything is
-compiled before it is timed; what is compared runs in turn, several times over, and the shortest time of each counts.
-Ratios within one run are the claim; times depend on the machine. Images are MNIST where MNIST_DIR is set, else
-scikit-learn's digits; speed does not depend on them.
+Writes tests/BENCHMARK.md, of which a run replaces the parts that it made. Run it on an idle
+machine. Everything is compiled before it is timed; what is compared runs in turn, several times
+over, and the shortest time of each counts. Ratios within one run are the claim; times depend on the
+machine. Images are MNIST where MNIST_DIR is set, else scikit-learn's digits; speed does not depend
+on them.
 """
 
 import argparse
@@ -24,11 +26,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import gpu_plan
+from runtime.mnist import load_data
 
 import training
 from ntk import convolutional_ntk, fully_connected_ntk, has_accelerator
 from ntk.convolutional import ConvolutionalPairs
-from runtime.mnist import load_data
 
 REPORT = Path(__file__).with_name("BENCHMARK.md")
 CONVOLUTIONAL_DEPTH = 96
@@ -62,7 +64,10 @@ def shortest(functions, rounds=3):
 
 
 def nt_batch(layers, x1, x2, size):
-    """nt.batch of the network of stax `layers`, warm once it was called: a function without arguments."""
+    """nt.batch of the network of stax `layers`, warm once it was called.
+
+    A function without arguments.
+    """
     import jax
 
     from ntk.oracle import import_neural_tangents
@@ -88,15 +93,22 @@ def convolutional():
     functions, pairs = {}, {}
     for size in (2, 4):
         name = (f"neural-tangents, nt.batch of {size}", "float64")
-        functions[name], pairs[name] = nt_batch(layers, images[:size], images[-size:], size), size**2
+        functions[name], pairs[name] = (
+            nt_batch(layers, images[:size], images[-size:], size),
+            size**2,
+        )
     for name in itertools.product(("numba", "jax"), ("float64", "float32")):
         n1, n2 = (32, 64) if name[0] == "numba" or has_accelerator() else (4, 4)
         arguments = dict(depth=CONVOLUTIONAL_DEPTH, engine=name[0], precision=name[1])
-        functions[name] = lambda x1=images[:n1], x2=images[-n2:], a=arguments: convolutional_ntk(x1, x2, **a)
+        functions[name] = lambda x1=images[:n1], x2=images[-n2:], a=arguments: convolutional_ntk(
+            x1, x2, **a
+        )
         pairs[name] = n1 * n2
     found = {name: seconds / pairs[name] for name, seconds in shortest(functions).items()}
     reference = min(seconds for (engine, _), seconds in found.items() if "nt.batch" in engine)
-    rows = [(*name, pairs[name], f"{1e3 * s:.2f}", f"{reference / s:.1f}") for name, s in found.items()]
+    rows = [
+        (*name, pairs[name], f"{1e3 * s:.2f}", f"{reference / s:.1f}") for name, s in found.items()
+    ]
     head = ("engine", "precision", "pairs", "ms a pair", "times the faster nt.batch")
     return "Convolutional NTK, 28x28, depth 96", "", head, rows
 
@@ -108,13 +120,21 @@ def fully_connected():
     rows = []
     for n in (512, 4096):
         x = draw(n, (8, 9), flatten=True)[0]
-        functions = {e: lambda x=x, e=e: fully_connected_ntk(x, depth=DENSE_DEPTH, engine=e) for e in ("numba", "jax")}
+        functions = {
+            e: lambda x=x, e=e: fully_connected_ntk(x, depth=DENSE_DEPTH, engine=e)
+            for e in ("numba", "jax")
+        }
         if n == 512:
-            functions["neural-tangents, nt.batch of 128"] = nt_batch(fully_connected_layers(DENSE_DEPTH), x, None, 128)
+            functions["neural-tangents, nt.batch of 128"] = nt_batch(
+                fully_connected_layers(DENSE_DEPTH), x, None, 128
+            )
         found = shortest(functions, rounds=3 if n == 512 else 1)
         if n == 512:
             reference = found["neural-tangents, nt.batch of 128"] / n**2
-        rows += [(n, e, f"{s:.3f}", f"{1e9 * s / n**2:.0f}", f"{reference * n**2 / s:.1f}") for e, s in found.items()]
+        rows += [
+            (n, e, f"{s:.3f}", f"{1e9 * s / n**2:.0f}", f"{reference * n**2 / s:.1f}")
+            for e, s in found.items()
+        ]
     note = "The last column compares times an entry, at both n with nt.batch at n = 512."
     head = ("n", "engine", "seconds", "ns an entry", "times nt.batch")
     return f"Fully-connected NTK, Gram matrix, depth {DENSE_DEPTH}", note, head, rows
@@ -135,7 +155,14 @@ def sizes():
         block = shortest({"": lambda i=i, j=j, pairs=pairs: pairs.pairs(i, j)})[""] / m
         rows.append((n, count, own, block, own / count + block))
     note = f"Engine {'jax' if has_accelerator() else 'numba'}, float64, with 256 test images."
-    head = ("n", "pairs of a trial", "own passes, s", "ms a pair beside them", "ms a pair of all", "against n = 256")
+    head = (
+        "n",
+        "pairs of a trial",
+        "own passes, s",
+        "ms a pair beside them",
+        "ms a pair of all",
+        "against n = 256",
+    )
     table = []
     for n, count, own, block, whole in rows:
         each = [f"{1e3 * seconds:.2f}" for seconds in (block, whole)]
@@ -170,8 +197,12 @@ def start():
     for engine, precision in itertools.product(("numba", "jax"), ("float64", "float32")):
         with tempfile.TemporaryDirectory() as cache:
             code = f"print(benchmark.compilation_seconds({engine!r}, {precision!r}))"
-            times = [in_process(code, NUMBA_CACHE_DIR=cache) for _ in range(2 if engine == "numba" else 1)]
-        first, again = (f"{seconds:.1f}" for seconds in [*times, times[0]][:2])  # JAX keeps nothing between processes
+            times = [
+                in_process(code, NUMBA_CACHE_DIR=cache)
+                for _ in range(2 if engine == "numba" else 1)
+            ]
+        # JAX keeps nothing between processes.
+        first, again = (f"{seconds:.1f}" for seconds in [*times, times[0]][:2])
         rows.append((engine, precision, first, again))
     note = "The first call of a process less its second, of the convolutional NTK at depth 6."
     return "Compilation", note, ("engine", "precision", "first process, s", "next process, s"), rows
@@ -190,7 +221,10 @@ def pair_seconds(engine, threads=None):
 
 
 def devices():
-    """The same pairs on one and on two cores: threads of the Numba engine, CPU devices of the JAX engine."""
+    """The same pairs on one and on two cores.
+
+    Threads of the Numba engine, CPU devices of the JAX engine.
+    """
     rows = []
     for engine, count in itertools.product(("numba, threads", "jax, CPU devices"), (1, 2)):
         name = engine.split(",")[0]
@@ -209,10 +243,17 @@ def float32():
     first = np.r_[:8, n // 2 : n // 2 + 8]  # of each class
     found, kernels = {}, {}
     for precision in ("float64", "float32"):
-        kernel, cross = (convolutional_ntk(*x, precision=precision) for x in ([train], [test, train]))
+        kernel, cross = (
+            convolutional_ntk(*x, precision=precision) for x in ([train], [test, train])
+        )
         kernels[precision] = np.concatenate([kernel, cross])
         trial = training.make_trial("convolutional", training.selections["convolutional"], n, 0)
-        record = {"kernel_train": kernel, "kernel_test": cross, "train_label": train_label, "test_label": test_label}
+        record = {
+            "kernel_train": kernel,
+            "kernel_test": cross,
+            "train_label": train_label,
+            "test_label": test_label,
+        }
         record |= training.kernel_thresholds(CONVOLUTIONAL_DEPTH, kernel[np.ix_(first, first)])
         record |= {"depth": CONVOLUTIONAL_DEPTH, "separability": training.separability(train)}
         record["kernel_test_normalized"] = training.normalise(cross, record["k_thresh"])
@@ -224,12 +265,19 @@ def float32():
         if np.array_equal(values, others, equal_nan=True):
             unchanged.append(name)
         else:
-            rows.append((name, relative(others, values), relative(np.median(others), np.median(values))))
+            rows.append(
+                (name, relative(others, values), relative(np.median(others), np.median(values)))
+            )
     note = (
         f"Largest relative change from float64 on one trial of n = {n}, {n} test images, and that of the median. "
         f"Not changed at all: {', '.join(unchanged)}."
     )
-    return "float32 in place of float64", note, ("quantity", "largest change", "of the median"), rows
+    return (
+        "float32 in place of float64",
+        note,
+        ("quantity", "largest change", "of the median"),
+        rows,
+    )
 
 
 def relative(found, expected):
@@ -242,21 +290,33 @@ def plan_of_a_gpu():
     heading = "The jax engine on an H200: compiled, not run"
     if not gpu_plan.available():
         return heading, "Skipped: JAX's CUDA plugin is not installed, see gpu_plan.py.", (), []
-    names = [("convolutional", "float64"), ("convolutional", "float32"), ("neural-tangents", "float64")]
+    names = [
+        ("convolutional", "float64"),
+        ("convolutional", "float32"),
+        ("neural-tangents", "float64"),
+    ]
     plans = {name: gpu_plan.in_process(*name) for name in names}
     reference, rows = plans[names[-1]]["bytes"], []
     for (program, precision), plan in plans.items():
         name, kernel = "neural-tangents, 4 x 4 pairs", ("", "", "")
         if program == "convolutional":
             name = f"engine jax, {gpu_plan.pairs} pairs"
-            kernel = [plan["large_kernels"], *(f"{plan[key]:.0f}" for key in ("instructions", "divisions", "roots"))]
+            kernel = [
+                plan["large_kernels"],
+                *(f"{plan[key]:.0f}" for key in ("instructions", "divisions", "roots")),
+            ]
             kernel = kernel[0], kernel[1], f"{kernel[2]}, {kernel[3]}"
         megabytes, milliseconds = f"{plan['memory'] / 1e6:.1f}", f"{1e3 * plan['seconds']:.3f}"
         ratio = f"{reference / plan['bytes']:.1f}"
         gigabytes = f"{plan['bytes'] / 1e9:.3f}"
-        rows.append((name, precision, gigabytes, plan["launches"], *kernel, megabytes, milliseconds, ratio))
+        rows.append(
+            (name, precision, gigabytes, plan["launches"], *kernel, megabytes, milliseconds, ratio)
+        )
     dense = gpu_plan.in_process("fully-connected")
-    each = [f"{dense[key] / gpu_plan.layers_of_a_kernel:.0f}" for key in ("instructions", "divisions", "roots")]
+    each = [
+        f"{dense[key] / gpu_plan.layers_of_a_kernel:.0f}"
+        for key in ("instructions", "divisions", "roots")
+    ]
     note = (
         "Compiled by XLA for an H200, not run: the bytes that kernels read and write, and what moving them takes at "
         f"{gpu_plan.bandwidth / 1e12} TB/s at least. The last column is a ratio of plans, not of times. Instructions, "
@@ -277,10 +337,16 @@ def gpu():
         return heading, "Skipped: JAX finds no GPU or TPU.", (), []
     rows = []
     for precision in ("float64", "float32"):
-        pairs = ConvolutionalPairs(draw(64)[0], depth=CONVOLUTIONAL_DEPTH, engine="jax", precision=precision)
+        pairs = ConvolutionalPairs(
+            draw(64)[0], depth=CONVOLUTIONAL_DEPTH, engine="jax", precision=precision
+        )
         i, j = (np.resize(index, 4 * pairs.block) for index in np.tril_indices(64, -1))
         seconds = shortest({"": lambda i=i, j=j, pairs=pairs: pairs.pairs(i, j)})[""] / len(i)
-        planned = gpu_plan.in_process("convolutional", precision)["seconds"] if gpu_plan.available() else np.nan
+        planned = (
+            gpu_plan.in_process("convolutional", precision)["seconds"]
+            if gpu_plan.available()
+            else np.nan
+        )
         rows.append((precision, pairs.block, f"{1e3 * seconds:.3f}", f"{1e3 * planned:.3f}"))
     head = ("precision", "pairs of a block", "ms a pair", "at least, by the plan for an H200")
     return heading, "Convolutional NTK, depth 96.", head, rows
@@ -311,25 +377,37 @@ def machine():
 
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    facts = dict(reversed([[part.strip() for part in line.split(":", 1)] for line in lines if ":" in line]))
+    facts = dict(
+        reversed([[part.strip() for part in line.split(":", 1)] for line in lines if ":" in line])
+    )
     flags = [flag for flag in FEATURES.split() if flag in facts.get("flags", "").split()]
     name = f"{facts.get('model name', 'CPU')} ({llvmlite.binding.get_host_cpu_name()}), {os.cpu_count()} cores"
     return ", ".join([name, " ".join(flags) or "features unknown"])
 
 
 def write(part, seconds, heading, note, head, rows):
-    """Put a part into the report, in its place; one that was skipped leaves what an earlier run found."""
+    """Put a part into the report, in its place.
+
+    One that was skipped leaves what an earlier run found.
+    """
     packages = ("jax", "numba", "numpy", "neural-tangents")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     lines = [f"<!-- {part} -->", f"## {heading}", ""]
-    lines += [f"`--parts {part}`, {time.strftime('%Y-%m-%d')}, {seconds:.0f} s; {machine()}; {versions}.", ""]
+    lines += [
+        f"`--parts {part}`, {time.strftime('%Y-%m-%d')}, {seconds:.0f} s; {machine()}; {versions}.",
+        "",
+    ]
     lines += [note, ""] if note else []
     if rows:
-        lines += ["| " + " | ".join(map(str, row)) + " |" for row in (head, ["---"] * len(head), *rows)]
+        lines += [
+            "| " + " | ".join(map(str, row)) + " |" for row in (head, ["---"] * len(head), *rows)
+        ]
     section = "\n".join(lines).rstrip() + "\n"
     print(f"\n{section}", flush=True)
     text = REPORT.read_text() if REPORT.exists() else ""
-    sections = {s.split()[1]: s.rstrip() + "\n" for s in re.split(r"^(?=<!-- )", text, flags=re.M)[1:]}
+    sections = {
+        s.split()[1]: s.rstrip() + "\n" for s in re.split(r"^(?=<!-- )", text, flags=re.M)[1:]
+    }
     if rows or part not in sections:
         sections[part] = section
     title = "# What the kernels take\n\nWritten by `tests/benchmark.py`, part by part; nothing here is typed by hand.\n"
@@ -339,7 +417,9 @@ def write(part, seconds, heading, note, head, rows):
 def main():
     """Run the parts asked for, and write what they found."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default: all")
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default: all"
+    )
     for part in parser.parse_args().parts:
         begin = time.perf_counter()
         found = PARTS[part]()

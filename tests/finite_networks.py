@@ -1,4 +1,7 @@
-"""The empirical NTK of finite networks, averaged over initialisations: an oracle without anybody's formulas."""
+"""The empirical NTK of finite networks, averaged over initialisations.
+
+An oracle without anybody's formulas.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -6,9 +9,11 @@ import numpy as np
 
 
 def empirical_ntk(forward, shapes, x, initialisations):
-    """Mean and standard error over initialisations of d f(x)/d theta . d f(x')/d theta, [n, n] each.
+    """Mean and standard error over initialisations of d f(x)/d theta . d f(x')/d theta, [n, n]
+    each.
 
-    forward(weights, image) is the network's output, the weights standard normal of `shapes`; x [n, ...].
+    forward(weights, image) is the network's output, the weights standard normal of `shapes`; x [n,
+    ...].
     """
 
     def one(key):

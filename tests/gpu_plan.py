@@ -1,12 +1,14 @@
-"""What XLA makes of the jax engine on an NVIDIA H200, compiled for one without having one: nothing is run.
+"""What XLA makes of the jax engine on an NVIDIA H200, compiled for one without having one: nothing
+is run.
 
 Needs JAX's CUDA plugin, but neither a GPU nor a driver:
 
-    pip install -r requirements-gpu.txt  # or, to what is there: jax-cuda13-plugin jax-cuda13-pjrt nvidia-cuda-nvcc
-    python tests/benchmark.py --parts gpu-plan
+    pip install -r requirements-gpu.txt  # or, to what is there: jax-cuda13-plugin jax-cuda13-pjrt
+    nvidia-cuda-nvcc python tests/benchmark.py --parts gpu-plan
 
-A plan counts the kernels of a block and the bytes that each reads and writes, operands and results in full: caches can
-only make reads of neighbours cheaper, not the rest. That bounds the time from below by memory alone.
+A plan counts the kernels of a block and the bytes that each reads and writes, operands and results
+in full: caches can only make reads of neighbours cheaper, not the rest. That bounds the time from
+below by memory alone.
 """
 
 import importlib.util
@@ -34,11 +36,35 @@ runtime_version { major: 12 minor: 8 patch: 0 }
 device_description_str: "NVIDIA H200"
 """
 bandwidth = 4.3e12  # bytes a second that a copy reaches there, read and written
-widths = {"f64": 8, "f32": 4, "c128": 16, "c64": 8, "s64": 8, "s32": 4, "u32": 4, "pred": 1, "u8": 1}
-KERNELS = ("fusion", "copy", "reduce-window", "reduce", "gather", "transpose", "convolution", "custom-call")
+widths = {
+    "f64": 8,
+    "f32": 4,
+    "c128": 16,
+    "c64": 8,
+    "s64": 8,
+    "s32": 4,
+    "u32": 4,
+    "pred": 1,
+    "u8": 1,
+}
+KERNELS = (
+    "fusion",
+    "copy",
+    "reduce-window",
+    "reduce",
+    "gather",
+    "transpose",
+    "convolution",
+    "custom-call",
+)
 
 pairs = 63  # of images, in a plan of the convolutional engine
-rows, columns, dense_depth = 2048, 8192, 83  # of a block of the fully-connected engine, and its layers
+# Of a block of the fully-connected engine, and its layers.
+rows, columns, dense_depth = (
+    2048,
+    8192,
+    83,
+)
 layers_of_a_kernel = 8  # in its large kernels
 
 
@@ -71,10 +97,14 @@ def compiled(program, precision):
     import jax
     from jax.experimental import topologies
 
-    described = topologies.get_topology_desc("h200", platform="cuda", topology="1x1x1", target_config=H200)
+    described = topologies.get_topology_desc(
+        "h200", platform="cuda", topology="1x1x1", target_config=H200
+    )
     devices = list(described.devices)
     jax.devices = lambda *_: devices
-    everywhere = jax.sharding.NamedSharding(jax.sharding.Mesh(np.array(devices), ("devices",)), jax.P())
+    everywhere = jax.sharding.NamedSharding(
+        jax.sharding.Mesh(np.array(devices), ("devices",)), jax.P()
+    )
     array = lambda *shape: jax.ShapeDtypeStruct(shape, "float64", sharding=everywhere)  # noqa: E731
     if program == "neural-tangents":
         from ntk.oracle import convolutional_layers, import_neural_tangents
@@ -82,7 +112,11 @@ def compiled(program, precision):
         kernel_fn = import_neural_tangents()[1].serial(*convolutional_layers(96))[2]
         with jax.enable_x64(True):
             images = array(4, 28, 28, 1)
-            return jax.jit(lambda x1, x2: kernel_fn(x1, x2, "ntk")).lower(images, images).compile(), [], 16
+            return (
+                jax.jit(lambda x1, x2: kernel_fn(x1, x2, "ntk")).lower(images, images).compile(),
+                [],
+                16,
+            )
     from ntk import jax_engine
 
     if program == "convolutional":
@@ -101,13 +135,21 @@ def compiled(program, precision):
 def size(shape):
     """Bytes of an HLO shape, tuples included."""
     found = re.findall(r"(\w+)\[([\d,]*)\]", shape)
-    return sum(widths.get(t, 0) * int(np.prod([int(n) for n in dims.split(",") if n])) for t, dims in found)
+    return sum(
+        widths.get(t, 0) * int(np.prod([int(n) for n in dims.split(",") if n])) for t, dims in found
+    )
 
 
 def computations(text):
-    """{name: (whether it is the entry, [(result, shape, operation, operands and attributes)])} of an HLO module."""
+    """{name.
+
+    (whether it is the entry, [(result, shape, operation, operands and attributes)])} of an HLO
+    module.
+    """
     found = {}
-    for entry, name, body in re.findall(r"^(ENTRY )?%?([\w.\-]+) \(.*?\) -> .*?\{\n(.*?)^\}", text, re.S | re.M):
+    for entry, name, body in re.findall(
+        r"^(ENTRY )?%?([\w.\-]+) \(.*?\) -> .*?\{\n(.*?)^\}", text, re.S | re.M
+    ):
         pattern = r"^\s*(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$"
         found[name] = (bool(entry), re.findall(pattern, body, re.M))
     return found
@@ -116,7 +158,8 @@ def computations(text):
 def kernels(instructions, others):
     """[(name, bytes read, bytes written)] of the kernels of one computation.
 
-    A fusion that ends in dynamic-update-slice writes the slice alone, in place, and does not read what is around it.
+    A fusion that ends in dynamic-update-slice writes the slice alone, in place, and does not read
+    what is around it.
     """
     shapes, found = {}, []
     for name, shape, operation, rest in instructions:
@@ -137,7 +180,10 @@ def kernels(instructions, others):
 
 
 def instructions(dump, kernel, bytes_an_entry):
-    """[all, divisions, roots] an entry, of a kernel's PTX; the stores say how many entries a thread computes."""
+    """[all, divisions, roots] an entry, of a kernel's PTX.
+
+    The stores say how many entries a thread computes.
+    """
     entry = kernel.replace(".", "_").replace("-", "_")
     for path in Path(dump).glob("*.ptx"):
         match = re.search(rf"\.entry {entry}\(.*?^\{{(.*?)^\}}", path.read_text(), re.S | re.M)
@@ -146,25 +192,46 @@ def instructions(dump, kernel, bytes_an_entry):
             stores = [re.fullmatch(r"st\.global(?:\.v(\d))?\.[a-z](\d+)", name) for name in code]
             stored = sum(int(s[1] or 1) * int(s[2]) // 8 for s in stores if s)
             patterns = ("", r"div\.\w*\.?f|rcp\.", r"r?sqrt\.")
-            return [sum(bool(re.match(p, name)) for name in code) * bytes_an_entry / stored for p in patterns]
+            return [
+                sum(bool(re.match(p, name)) for name in code) * bytes_an_entry / stored
+                for p in patterns
+            ]
     return [None] * 3
 
 
 def plan(program, precision, dump):
-    """A dict of what is compiled: kernels by loop, bytes and seconds a pair (or entry), launches a block."""
+    """A dict of what is compiled.
+
+    Kernels by loop, bytes and seconds a pair (or entry), launches a block.
+    """
     executable, repetitions, units = compiled(program, precision)
     parts = computations(executable.as_text())
     entry = next(instructions for is_entry, instructions in parts.values() if is_entry)
-    loops = [re.search(r"body=%?([\w.\-]+)", rest)[1] for _, _, operation, rest in entry if operation == "while"]
+    loops = [
+        re.search(r"body=%?([\w.\-]+)", rest)[1]
+        for _, _, operation, rest in entry
+        if operation == "while"
+    ]
     groups = [(kernels(entry, parts), 1)]
-    groups += [(kernels(parts[name][1], parts), times) for name, times in zip(loops, repetitions, strict=True)]
+    groups += [
+        (kernels(parts[name][1], parts), times)
+        for name, times in zip(loops, repetitions, strict=True)
+    ]
     moved = sum(times * (read + written) for group, times in groups for _, read, written in group)
-    name, *_ = max((kernel for group, _ in groups[1:] or groups for kernel in group), key=lambda k: k[1] + k[2])
+    name, *_ = max(
+        (kernel for group, _ in groups[1:] or groups for kernel in group), key=lambda k: k[1] + k[2]
+    )
     entry_bytes = 8 if precision == "float32" else 16
     every, divisions, roots = instructions(dump, name, entry_bytes)
     # A loop's large kernels: those that move more than a tenth of what the whole loop does.
-    shares = [[(read + written) / sum(r + w for _, r, w in group) for _, read, written in group] for group, _ in groups]
-    large = sum(times * sum(s > 0.1 for s in part) for part, (_, times) in list(zip(shares, groups, strict=True))[1:])
+    shares = [
+        [(read + written) / sum(r + w for _, r, w in group) for _, read, written in group]
+        for group, _ in groups
+    ]
+    large = sum(
+        times * sum(s > 0.1 for s in part)
+        for part, (_, times) in list(zip(shares, groups, strict=True))[1:]
+    )
     memory = executable.memory_analysis()
     return {
         "bytes": moved / units, "seconds": moved / units / bandwidth,

@@ -1,8 +1,10 @@
-"""Make frozen_kernels.npz: depth-96 convolutional NTKs by neural-tangents, of images kept beside them.
+"""Make frozen_kernels.npz: depth-96 convolutional NTKs by neural-tangents, of images kept beside
+them.
 
     MNIST_DIR=... python tests/make_frozen_values.py
 
-Two minutes on two cores. The images are a handful of standardised ones, so that the test needs no dataset.
+Two minutes on two cores. The images are a handful of standardised ones, so that the test needs no
+dataset.
 """
 
 import importlib.metadata
@@ -15,13 +17,21 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import training
 
 if __name__ == "__main__":
-    arrays = {"made_with": " ".join(f"{p} {importlib.metadata.version(p)}" for p in ("neural-tangents", "jax"))}
+    arrays = {
+        "made_with": " ".join(
+            f"{p} {importlib.metadata.version(p)}" for p in ("neural-tangents", "jax")
+        )
+    }
     for dataset in ("mnist", "digits"):
         data = training.load_data(dataset)
         rng = np.random.default_rng(2107_09200)
         train, _ = training.process_data(data["train"], (1, 0), 2, False, rng)
         test, _ = training.process_data(data["test"], (1, 0), 1, False, rng)
         arrays |= {f"{dataset}_train": train, f"{dataset}_test": test}
-        arrays[f"{dataset}_kernel_train"] = training.convolutional_ntk(train, engine="neural-tangents")
-        arrays[f"{dataset}_kernel_test"] = training.convolutional_ntk(test, train, engine="neural-tangents")
+        arrays[f"{dataset}_kernel_train"] = training.convolutional_ntk(
+            train, engine="neural-tangents"
+        )
+        arrays[f"{dataset}_kernel_test"] = training.convolutional_ntk(
+            test, train, engine="neural-tangents"
+        )
     np.savez_compressed(Path(__file__).with_name("frozen_kernels.npz"), **arrays)

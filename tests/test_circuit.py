@@ -88,9 +88,8 @@ def test_phases_agree_with_pyqsp():
 @pytest.mark.parametrize("controlled", [False, True])
 def test_block_encoding_holds_the_matrix(inverse, controlled):
     """Where test = 0, and where test = 1 too, or nothing; by four queries."""
-    matrix = np.array(
-        [[2.0, 0, 0.5, 0], [0, 1.5, 0, 0], [0.5, 0, 2, -0.7], [0, 0, -0.7, 1]]
-    )  # s = 3
+    # S = 3.
+    matrix = np.array([[2.0, 0, 0.5, 0], [0, 1.5, 0, 0], [0.5, 0, 2, -0.7], [0, 0, -0.7, 1]])
     built = QuantumCircuit(7)
     circuit.encode(built, circuit.encoding_gates(matrix), 2, inverse, controlled)
     unitary = Operator(built).data.reshape(2, 64, 2, 64)  # test is the highest qubit
@@ -138,7 +137,10 @@ def check_prediction(matrix, y, k, epsilon):
 
 
 def check_sequential_shots(overlap, draws=2000):
-    """Shots drawn with the state's probability of 0, until Wald's test stops: as many as its formula says."""
+    """Shots drawn with the state's probability of 0, until Wald's test stops.
+
+    As many as its formula says.
+    """
     test = sequential.wald_test(t=0.03, distance=0.1, error=0.02)
     expected = sequential.exact_walk(np.array([overlap]), test)[1][0]
     zeros = np.random.default_rng(2).random((draws, test.most)) < (1 + overlap) / 2
@@ -169,9 +171,8 @@ def test_sparsified_prediction(inputs):
     assert gates.qubits == 9
     exact = training.overlaps(k[None], np.linalg.solve(matrix, y))[0]
     assert abs(gates.overlap - exact) <= 0.05
-    assert (
-        abs(exact - training.overlaps(k[None], y)[0]) > 0.05
-    )  # which the diagonal algorithm would miss
+    # Which the diagonal algorithm would miss.
+    assert abs(exact - training.overlaps(k[None], y)[0]) > 0.05
 
 
 @pytest.mark.slow

@@ -36,7 +36,8 @@ def test_agrees_with_frozen_values_at_depth_96(dataset, engine):
 @needs_oracle
 @pytest.mark.slow
 def test_agrees_with_neural_tangents_live():
-    """At depth 24. neural-tangents itself is off by up to 5e-10 at depth 6, where one layer weighs more.
+    """At depth 24. neural-tangents itself is off by up to 5e-10 at depth 6, where one layer weighs
+    more.
 
     At 28x28: of 16x16 images XLA's CPU code of neural-tangents has ended in a segmentation fault.
     """
@@ -52,14 +53,19 @@ def test_agrees_with_neural_tangents_live():
 def twins():
     """{(i, j): NTK of two real images at depth 6}, by the twin in extended precision."""
     x = real_images()[..., 0]
-    return {(i, j): convolutional_ntk_twin(x[i], x[j], 6) for i, j in [(0, 0), (0, 1), (0, 4), (2, 5)]}
+    return {
+        (i, j): convolutional_ntk_twin(x[i], x[j], 6) for i, j in [(0, 0), (0, 1), (0, 4), (2, 5)]
+    }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("precision, tolerance", [("float64", 5e-11), ("float32", 2e-6)])
 def test_agrees_with_twin(twins, engine, precision, tolerance):
-    """Against extended precision at depth 6: background that is the same in both images must not cost digits."""
+    """Against extended precision at depth 6.
+
+    Background that is the same in both images must not cost digits.
+    """
     found = convolutional_ntk(real_images(), depth=6, engine=engine, precision=precision)
     tolerance += 1e7 * np.finfo(np.longdouble).eps  # arccos of the twin loses half of its digits
     for (i, j), expected in twins.items():
@@ -72,7 +78,9 @@ def test_reference_agrees_with_twin(twins):
     x = real_images()[..., 0]
     for (i, j), expected in twins.items():
         tolerance = 1e-7 if i == j else 1e-9
-        assert abs(float(convolutional_ntk_reference(x[i], x[j], depth=6) / expected) - 1) < tolerance, (i, j)
+        assert (
+            abs(float(convolutional_ntk_reference(x[i], x[j], depth=6) / expected) - 1) < tolerance
+        ), (i, j)
 
 
 @pytest.mark.slow
@@ -93,10 +101,23 @@ def test_pairs_do_not_depend_on_their_neighbours(engine, precision):
     """A pair's kernel has the same bits whatever its block, its place in it and the other pairs there."""
     x1, x2 = small_images(3), small_images(33, seed=1)
     whole = convolutional_ntk(x1, x2, depth=3, engine=engine, precision=precision)
-    for n1, n2 in [(1, 1), (1, 7), (1, 8), (1, 9), (2, 15), (1, 16), (1, 17), (3, 11), (1, 32), (1, 33)]:
+    for n1, n2 in [
+        (1, 1),
+        (1, 7),
+        (1, 8),
+        (1, 9),
+        (2, 15),
+        (1, 16),
+        (1, 17),
+        (3, 11),
+        (1, 32),
+        (1, 33),
+    ]:
         part = convolutional_ntk(x1[:n1], x2[:n2], depth=3, engine=engine, precision=precision)
         assert np.array_equal(part, whole[:n1, :n2])
-    pairs = ConvolutionalPairs(np.concatenate([x1, x2]), depth=3, engine=engine, precision=precision)
+    pairs = ConvolutionalPairs(
+        np.concatenate([x1, x2]), depth=3, engine=engine, precision=precision
+    )
     order = np.random.default_rng(0).permutation(33)
     assert np.array_equal(pairs.pairs(np.full(33, 1), 3 + order), whole[1, order])
 
@@ -114,7 +135,9 @@ def test_symmetric_half_equals_full(engine):
         assert relative_error(np.diag(half), np.diag(full)[:n]) < 1e-6
 
 
-@pytest.mark.parametrize("engine", [*QUICK, pytest.param("neural-tangents", marks=[needs_oracle, pytest.mark.slow])])
+@pytest.mark.parametrize(
+    "engine", [*QUICK, pytest.param("neural-tangents", marks=[needs_oracle, pytest.mark.slow])]
+)
 def test_blocks_hold_every_pair_once(engine):
     pairs = ConvolutionalPairs(small_images(19), depth=3, engine=engine)
     i, j = np.tril_indices(19)
@@ -195,7 +218,10 @@ def test_images_of_all_sizes(engine):
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("precision, tolerance", [("float64", 5e-7), ("float32", 2e-3)])
 def test_images_alike(engine, precision, tolerance):
-    """Duplicates, negated, scaled and nearly equal images: no NaN, and the digits that the twin has."""
+    """Duplicates, negated, scaled and nearly equal images.
+
+    No NaN, and the digits that the twin has.
+    """
     x = small_images(2)
     others = [x[0], -x[0], 3 * x[0], 1e-3 * x[0], x[0] + 1e-9 * x[1], x[0] * (1 + 1e-15)]
     found = convolutional_ntk(np.stack(others), depth=6, engine=engine, precision=precision)
@@ -207,7 +233,10 @@ def test_images_alike(engine, precision, tolerance):
 
 @pytest.mark.slow
 def test_cone_is_exact():
-    """NaN outside the cone changes nothing; a cone smaller by one pixel in any stage would lose something."""
+    """NaN outside the cone changes nothing.
+
+    A cone smaller by one pixel in any stage would lose something.
+    """
     x1, x2 = real_images()[[0, 4], ..., 0]
     expected = convolutional_ntk_twin(x1, x2, 3)
     cone = [reach(28 >> stage, stage) for stage in range(3)]  # what the engines compute
@@ -225,7 +254,11 @@ def test_against_finite_networks():
     from jax.scipy.special import erf
 
     x, channels = small_images(3), 96
-    shapes = [(3, 3, 1, channels)] + [(3, 3, channels, channels)] * 2 + [(channels, channels), (channels, 1)]
+    shapes = (
+        [(3, 3, 1, channels)]
+        + [(3, 3, channels, channels)] * 2
+        + [(channels, channels), (channels, 1)]
+    )
 
     def forward(weights, image):
         a = image[None]

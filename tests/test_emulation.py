@@ -46,10 +46,11 @@ def test_post_selection_by_hand():
     assert list(held.k) == list(training.divisors)
     np.testing.assert_allclose(held.probabilities, [[0.5, 0.04], [0.5, 0.25], [0.125, 0.01]])
     held = emulation.held_by_qram(made_up_kernels(np.eye(2), test, 10, label, label))
+    # No such entry: the sign is what is left.
     assert held.k["training set"].tolist() == [
         [1, 0],
         [1, -1],
-    ]  # no such entry: the sign is what is left
+    ]
 
 
 def test_cost_by_hand():
@@ -94,9 +95,8 @@ def test_cost_is_a_mean_over_test_images():
     probabilities = np.array([[0.5] * 19 + [0.001], [1.0] * 20, [1.0] * 20])
     found = emulation.cost(solvers.Prepared(np.ones(2), 0, 1.0), probabilities, 1, 2)[0, 0, 1]
     runs = (1 + 1 / probabilities[0]) / 2
-    np.testing.assert_allclose(
-        found, 2 * np.array([runs.mean(), 1.5, 1.5, 1.5])
-    )  # to |k*>, in every run
+    # To |k*>, in every run.
+    np.testing.assert_allclose(found, 2 * np.array([runs.mean(), 1.5, 1.5, 1.5]))
     assert found[0] > 15 * found[2]  # a median would hide the image that costs most
 
 

@@ -1,4 +1,7 @@
-"""Trials above the limit: of the kernel only the entries that their patterns need, in files that survive."""
+"""Trials above the limit.
+
+Of the kernel only the entries that their patterns need, in files that survive.
+"""
 
 import numpy as np
 import pytest
@@ -31,7 +34,10 @@ def trial_of(number=0):
 
 
 def test_the_file_holds_the_entries_of_the_patterns_and_says_what_it_is(limited, run):
-    """Of all patterns, drawn anew; fewer test images; less precision, but for the reference kernel."""
+    """Of all patterns, drawn anew.
+
+    Fewer test images; less precision, but for the reference kernel.
+    """
     trial = trial_of()
     reference = training.reference_kernel(run, trial)
     before = {path: path.read_bytes() for path in run.output.glob("*data16*")}
@@ -52,7 +58,9 @@ def test_the_file_holds_the_entries_of_the_patterns_and_says_what_it_is(limited,
     assert checkpoints.finished_trials(run.output, "digits-convolutional", 0) == {64: [0]}
 
 
-def test_what_is_kept_is_read_and_what_was_stopped_goes_on_to_the_same_bytes(limited, run, tmp_path):
+def test_what_is_kept_is_read_and_what_was_stopped_goes_on_to_the_same_bytes(
+    limited, run, tmp_path
+):
     """Stopped after the second block of pairs, as its values had been written."""
     seen = []
 
@@ -87,7 +95,10 @@ def test_entries_of_other_patterns_are_put_aside(limited, run, capsys):
     del label["sha256"]
     checkpoints.write_kernel(path, entries[:-1], label)
     training.trial_kernels(run, trial_of())
-    assert f"note: {path.name} holds other entries than those of this trial's patterns" in capsys.readouterr().out
+    assert (
+        f"note: {path.name} holds other entries than those of this trial's patterns"
+        in capsys.readouterr().out
+    )
     assert path.read_bytes() == right
     checkpoints.write_kernel(path, entries, label | {"entries": {"original": 30, "corrected": 3}})
     training.trial_kernels(run, trial_of())
@@ -108,7 +119,9 @@ def test_a_sample_is_verified(limited, run, name):
     values *= 1.5
     del label["sha256"]
     checkpoints.write_kernel(path, kernel, label)
-    assert verification.compare_sample(files, both, f"kernel_{name}").difference == pytest.approx(1 / 3, rel=1e-3)
+    assert verification.compare_sample(files, both, f"kernel_{name}").difference == pytest.approx(
+        1 / 3, rel=1e-3
+    )
     path.unlink()
     with pytest.raises(BadInput, match="can't be read"):
         verification.compare_sample(files, both, f"kernel_{name}")

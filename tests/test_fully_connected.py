@@ -40,11 +40,19 @@ def test_agrees_with_neural_tangents(depth):
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("depth, tolerance", [(1, 1e-14), (30, 1e-13), (840, 2e-13)])
 def test_agrees_with_twin(depth, tolerance, engine):
-    """Against extended precision, for images of all norms: correlations of every size, far from the fixed point too."""
-    x1, x2 = flat_images(7) * 10.0 ** np.arange(-3, 4)[:, None], np.abs(flat_images(70, seed=1)) * 20
+    """Against extended precision, for images of all norms.
+
+    Correlations of every size, far from the fixed point too.
+    """
+    x1, x2 = (
+        flat_images(7) * 10.0 ** np.arange(-3, 4)[:, None],
+        np.abs(flat_images(70, seed=1)) * 20,
+    )
     found = fully_connected_ntk(x1, x2, depth=depth, engine=engine)
     size = np.abs(x1) @ np.abs(x2.T) / np.abs(x1 @ x2.T)  # of the rounding errors in x.x'
-    assert (np.abs(found / fully_connected_ntk_twin(x1, x2, depth) - 1) < tolerance + 1e-15 * size).all()
+    assert (
+        np.abs(found / fully_connected_ntk_twin(x1, x2, depth) - 1) < tolerance + 1e-15 * size
+    ).all()
     assert relative_error(fully_connected_ntk_reference(x1, x2, depth=depth), found) < 1e-11
 
 
@@ -62,7 +70,9 @@ def test_tiny_entries(engine):
     """Entries as small as 1e-300 keep their relative accuracy."""
     x1, x2 = np.eye(1, 5), np.array([[10.0**-m, 1, 0, 0, 0] for m in (3, 10, 100, 300)])
     expected = fully_connected_ntk_twin(x1, x2, 40)
-    assert np.max(np.abs(fully_connected_ntk(x1, x2, depth=40, engine=engine) / expected - 1)) < 1e-14
+    assert (
+        np.max(np.abs(fully_connected_ntk(x1, x2, depth=40, engine=engine) / expected - 1)) < 1e-14
+    )
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -137,7 +147,10 @@ def test_layers_beyond_the_largest_number():
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_depth_840(engine):
-    """The full L_conv at n = 512 and beyond: finite, positive, symmetric; the diagonal follows its own recursion."""
+    """The full L_conv at n = 512 and beyond: finite, positive, symmetric.
+
+    The diagonal follows its own recursion.
+    """
     kernel = fully_connected_ntk(np.abs(flat_images(40)), depth=840, engine=engine)
     assert np.isfinite(kernel).all() and (kernel > 0).all()
     assert np.array_equal(kernel, kernel.T)
@@ -157,13 +170,18 @@ def test_blocks_leave_out_what_is_not_wanted(engine):
     assert len(some) == min(2, len(whole)) and len(whole) == (3 if engine == "numba" else 1)
     matrix = fully_connected_ntk(x, depth=5, engine=engine)
     for rows, values in some:
-        assert np.array_equal(np.tril(values, rows.start), np.tril(matrix[rows, : rows.stop], rows.start))
+        assert np.array_equal(
+            np.tril(values, rows.start), np.tril(matrix[rows, : rows.stop], rows.start)
+        )
     assert not list(fully_connected_rows(x, None, depth=5, engine=engine, rows=[]))
 
 
 @pytest.mark.slow
 def test_against_finite_networks():
-    """Width 1024, depth 3; the kernel is within its error bars plus a finite-width bias of order depth/width."""
+    """Width 1024, depth 3.
+
+    The kernel is within its error bars plus a finite-width bias of order depth/width.
+    """
     import jax.numpy as jnp
     from jax.scipy.special import erf
 
@@ -186,7 +204,10 @@ def test_closed_form_constants():
     """erf_scale and mu against quadrature of their definitions."""
     z, weight = np.polynomial.hermite_e.hermegauss(200)
     weight = weight / weight.sum()
-    assert relative_error(1 / np.sum(weight * scipy.special.erf(z) ** 2), fully_connected.erf_scale) < 1e-12
+    assert (
+        relative_error(1 / np.sum(weight * scipy.special.erf(z) ** 2), fully_connected.erf_scale)
+        < 1e-12
+    )
     sigma = np.sqrt(fully_connected.erf_scale) * scipy.special.erf(z)
     assert relative_error(1 - np.sum(weight * z * sigma) ** 2, fully_connected.nonlinearity) < 1e-10
     assert abs(fully_connected.nonlinearity - 0.0864172) < 1e-7

@@ -91,9 +91,10 @@ def test_spread_that_changes_with_n_is_followed():
     errors, freedom = growth.relative_errors(n, np.ones(8), np.append(spread[:-1], 0), trials)
     assert np.allclose(errors * np.sqrt(trials), spread, rtol=0.12)
     assert 11 <= freedom.min() < freedom.max() <= 77
+    # No power of n: each size's own spread counts for more.
     wild = spread * np.array(
         [1, 5, 1, 5, 1, 5, 1, 1]
-    )  # no power of n: each size's own spread counts for more
+    )
     errors, freedom = growth.relative_errors(n, np.ones(8), np.append(wild[:-1], 0), trials)
     assert np.all(np.abs(np.log(errors * np.sqrt(trials) / wild))[:-1] < 0.5) and freedom[-1] < 5
 

@@ -1,4 +1,7 @@
-"""The jax engine: its layers against library functions, devices and processes, memory, and XLA's input for a GPU."""
+"""The jax engine.
+
+Its layers against library functions, devices and processes, memory, and XLA's input for a GPU.
+"""
 
 import os
 import subprocess
@@ -40,11 +43,17 @@ def test_devices_and_processes(devices, processes, tmp_path):
     """Every process gets what this one computes, to rounding, on `devices` CPU devices in each of the processes."""
     x = some_images(4)
     np.save(tmp_path / "images.npy", x)
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(ROOT),
+    }
     command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
     coordinator = f"127.0.0.1:{free_port()}"
     ranks = [[]] if processes == 1 else [[coordinator, str(rank)] for rank in range(processes)]
-    started = [subprocess.Popen(command + rank, env=environment, stderr=subprocess.PIPE) for rank in ranks]
+    started = [
+        subprocess.Popen(command + rank, env=environment, stderr=subprocess.PIPE) for rank in ranks
+    ]
     for process in started:
         assert process.wait(timeout=120) == 0, process.stderr.read().decode()[-2000:]
     expected = convolutional_ntk(x, depth=6, engine="jax")
@@ -60,8 +69,13 @@ def test_devices_and_processes(devices, processes, tmp_path):
 def test_relu(precision):
     """A layer against arctan2 in extended precision, exact at c = 1, zero where nothing varies."""
     eps = np.finfo(precision).eps
-    c = np.concatenate([np.linspace(-1, 1, 20001), 1 - np.geomspace(16 * eps, 1e-2, 1000)]).astype(precision)
-    s, t = np.dtype(precision).type(3), np.random.default_rng(0).normal(size=len(c)).astype(precision)
+    c = np.concatenate([np.linspace(-1, 1, 20001), 1 - np.geomspace(16 * eps, 1e-2, 1000)]).astype(
+        precision
+    )
+    s, t = (
+        np.dtype(precision).type(3),
+        np.random.default_rng(0).normal(size=len(c)).astype(precision),
+    )
     relu = jax.jit(lambda k, t, w, inverse: jax_engine.relu(k, t, w, inverse, False, precision))
     with jax.enable_x64(True):
         a, b = map(np.asarray, relu(s * c, t, np.full_like(c, s), np.full_like(c, 1 / s)))
@@ -88,19 +102,29 @@ def test_dense_layers_in_one_kernel():
     tables = np.full((64, 6), 0.5), np.full((64, 8), 0.6)
     with jax.enable_x64(True):
         for depth in (0, 1, 7, 8, 21):
-            expected, found = (np.array(jax_engine.dense_program(n)(k, *tables, depth)) for n in (1, 8))
+            expected, found = (
+                np.array(jax_engine.dense_program(n)(k, *tables, depth)) for n in (1, 8)
+            )
             assert relative_error(found, expected) < 1e-13
 
 
 @pytest.mark.slow
 def test_as_many_pairs_as_fit():
     """The largest odd number for which the program's memory, here 1000 bytes a pair and some, is within the limit."""
-    for limit, expected in [(1e9, 511), (516_000, 511), (515_999, 509), (100_000, 95), (6500, 1), (10, 1)]:
+    for limit, expected in [
+        (1e9, 511),
+        (516_000, 511),
+        (515_999, 509),
+        (100_000, 95),
+        (6500, 1),
+        (10, 1),
+    ]:
         pairs = jax_engine.largest_fitting(limit, lambda pairs: 1000 * pairs + 5000)
         assert pairs % 2 and expected - 4 <= pairs <= expected
     one, three = (jax_engine.cone_memory(16, 16, "float64", True, pairs) for pairs in (1, 3))
     entries = len(jax_engine.plane_line(16, 15)) ** 2
-    assert one > 2 * 2 * 8 * entries and 2.5 * one < three < 3.5 * one  # A and B twice, for every pair
+    # A and B twice, for every pair.
+    assert one > 2 * 2 * 8 * entries and 2.5 * one < three < 3.5 * one
 
 
 @pytest.mark.slow
@@ -112,16 +136,23 @@ def test_lowers_for_gpus(precision):
         arrays = [shape((2, pairs, size, size), precision) for size in (28, 28, 14, 7)]
         for own in (False, True):
             cone = jax_engine.cone_function(28, 28, precision, False, own)
-            exported = jax.export.export(cone, platforms=["cuda"])(arrays, np.int64(16), shape((), precision))
+            exported = jax.export.export(cone, platforms=["cuda"])(
+                arrays, np.int64(16), shape((), precision)
+            )
             assert exported.platforms == ("cuda",) and len(exported.out_avals) == (4 if own else 2)
         k, *tables = shape((pairs, 16), float), shape((64, pairs), float), shape((64, 16), float)
-        exported = jax.export.export(jax_engine.dense_program(8), platforms=["cuda"])(k, *tables, np.int64(5))
+        exported = jax.export.export(jax_engine.dense_program(8), platforms=["cuda"])(
+            k, *tables, np.int64(5)
+        )
         assert exported.platforms == ("cuda",) and exported.out_avals[0].shape == k.shape
 
 
 @pytest.mark.skipif(not gpu_plan.available(), reason="JAX's CUDA plugin is not installed")
 def test_plan_for_a_gpu():
-    """Compiled for an H200: one large kernel a layer, about four passes over the state, few launches."""
+    """Compiled for an H200.
+
+    One large kernel a layer, about four passes over the state, few launches.
+    """
     for precision, gigabytes in [("float64", 0.52), ("float32", 0.26)]:
         plan = gpu_plan.in_process("convolutional", precision)
         assert plan["bytes"] < gigabytes * 1e9 and plan["launches"] <= 450

@@ -23,7 +23,9 @@ def test_alone():
     """Importing it waits for no engine, and for nothing of this repository."""
     heavy = ("jax", "numba", "tensorflow", "neural_tangents", "scipy", "training", "runtime")
     program = f"import sys, ntk; print([m for m in {heavy} if m in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert result.stdout == "[]\n"
 
 
@@ -198,7 +200,9 @@ def test_gpu_means_jax_for_both_networks(monkeypatch):
     monkeypatch.setitem(sys.modules, "ntk.numba_engine", None)
     for name in ("dense_layers", "JaxCone"):
         original = getattr(jax_engine, name)
-        monkeypatch.setattr(jax_engine, name, lambda *a, f=original, n=name: used.append(n) or f(*a))
+        monkeypatch.setattr(
+            jax_engine, name, lambda *a, f=original, n=name: used.append(n) or f(*a)
+        )
     assert ntk.fully_connected_ntk(flat_images(6), depth=3, engine="gpu").shape == (6, 6)
     assert ntk.convolutional_ntk(small_images(2), depth=3, engine="gpu").shape == (2, 2)
     assert ntk.convolutional_ntk(small_images(2), depth=3, engine="auto").shape == (2, 2)

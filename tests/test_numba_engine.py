@@ -26,7 +26,14 @@ def relu_of_correlations(c, a, b, constants):
     table = np.ones(2 * lanes, c.dtype)
     table[:lanes] /= math.sqrt(8 * math.pi)  # s and 1/s as the engine has them
     for i in range(0, len(c), lanes):
-        row = 0, zero, zero, -i, -i  # between rows of zeros; all pixels have the same entries of the tables
+        # Between rows of zeros; all pixels have the same entries of the tables.
+        row = (
+            0,
+            zero,
+            zero,
+            -i,
+            -i,
+        )
         found = numba_engine.correlation(rows, row, i, table, table, v, True)
         found = numba_engine.slope(*numba_engine.sine(*found, v[2], v), v, True)
         new_a, new_b = numba_engine.relu(*found, load(table, lanes))
@@ -35,9 +42,14 @@ def relu_of_correlations(c, a, b, constants):
 
 
 def check_relu(precision):
-    """Compare with NumPy in extended precision over [-1, 1], near 1 and at it; return the largest errors of A and B."""
+    """Compare with NumPy in extended precision over [-1, 1], near 1 and at it.
+
+    Return the largest errors of A and B.
+    """
     rng = np.random.default_rng(0)
-    c = np.concatenate([rng.uniform(-1, 1, 4096), 1 - 10.0 ** rng.uniform(-15, 0, 4096), np.ones(16), -np.ones(16)])
+    c = np.concatenate(
+        [rng.uniform(-1, 1, 4096), 1 - 10.0 ** rng.uniform(-15, 0, 4096), np.ones(16), -np.ones(16)]
+    )
     c = c.astype(precision)
     a, b = np.empty((2, len(c)), precision)
     constants = numba_engine.NumbaCone(np.zeros((1, 16, 16), precision), [], 1).constants
@@ -49,7 +61,9 @@ def check_relu(precision):
     kappa0 = 1 - np.arctan2(sine, cosine) / pi
     kappa1 = sine / pi + exact * kappa0
     one = np.flatnonzero(c == 1)
-    assert (a[one] == 1 / 8).all() and (b[one] == 1 / 4).all()  # kappa0(1) = 1 without a rounding error
+    assert (a[one] == 1 / 8).all() and (
+        b[one] == 1 / 4
+    ).all()  # kappa0(1) = 1 without a rounding error
     return np.max(np.abs(8 * a - kappa1)), np.max(np.abs(8 * b - kappa0 - kappa1))
 
 
@@ -70,7 +84,9 @@ def test_threads(precision):
         for threads in {1, min(2, numba.config.NUMBA_NUM_THREADS)}:
             numba.set_num_threads(threads)
             dense = fully_connected_ntk(flat_images(301), depth=6, engine="numba")
-            found.append([convolutional_ntk(x, depth=6, engine="numba", precision=precision), dense])
+            found.append(
+                [convolutional_ntk(x, depth=6, engine="numba", precision=precision), dense]
+            )
     finally:
         numba.set_num_threads(before)
     assert all(np.array_equal(one, other) for one, other in zip(found[0], found[-1], strict=True))
@@ -89,7 +105,8 @@ def test_lanes_are_known_when_compiling(precision):
 def test_without_fma_and_wide_registers(tmp_path):
     """On any x86-64: right, and the slope at correlation 1 still exactly 1.
 
-    Compiled in a process of its own, for the registers of such a CPU; `is_compiled` says so before and after.
+    Compiled in a process of its own, for the registers of such a CPU; `is_compiled` says so before
+    and after.
     """
     program = (
         "import sys, numpy, ntk.numba_engine, test_numba_engine as t, kernel_images as k\n"
@@ -120,7 +137,8 @@ def test_without_fma_and_wide_registers(tmp_path):
     off = ~np.eye(len(x), dtype=bool)
     found = np.load(tmp_path / "kernel.npy")
     assert relative_error(found[:8, :8], expected[:8, :8]) < 1e-13
-    assert relative_error(found[off], expected[off]) < 1e-7  # images alike: rounding decides half of the digits
+    # Images alike: rounding decides half of the digits.
+    assert relative_error(found[off], expected[off]) < 1e-7
 
 
 def test_is_compiled():

@@ -80,9 +80,8 @@ def test_walk_is_the_gamblers_ruin():
     expected = above, 8 * (2 * above - 1) / OVERLAP
     np.testing.assert_allclose(sequential.exact_walk(OVERLAP, test), expected, rtol=2e-5)
     np.testing.assert_allclose(sequential.wald_formulas(OVERLAP, test), expected, rtol=1e-9)
-    assert sequential.wald_formulas(np.zeros(1), test)[1] == pytest.approx(
-        64
-    )  # (2 height)^2, as for any fair coin
+    # (2 height)^2, as for any fair coin.
+    assert sequential.wald_formulas(np.zeros(1), test)[1] == pytest.approx(64)
     # a walk that is too long is not walked
     far = test._replace(height=sequential.LARGEST_HEIGHT + 1.0)
     assert sequential.exact_walk(OVERLAP, far)[1] == pytest.approx(
@@ -312,10 +311,11 @@ def test_parameters_are_chosen_on_the_calibration_half():
     calibration = np.array([True, True, True, True, False, False])
     outputs = np.array([[-1.0, 1, 1, -1, 5, -5], [7, 8, 5, 6, 5, 8], [2, 1, -1, -2, 9, -9]])
     row, threshold, accuracy = classical.best_parameter(outputs, label, calibration)
+    # As good as the second row at its median, and at 0.
     assert (row, threshold, accuracy) == (
         2,
         0,
         1,
-    )  # as good as the second row at its median, and at 0
+    )
     row, threshold, accuracy = classical.best_parameter(outputs[:2], label, calibration)
     assert (row, threshold, accuracy) == (1, 6.5, 0)

@@ -52,16 +52,25 @@ def test_series_length_is_the_papers():
 
 def test_coefficients_are_binomial_sums():
     b = 9
-    tails = [sum(Fraction(math.comb(2 * b, b + i), 4**b) for i in range(j + 1, b + 1)) for j in range(b)]
+    tails = [
+        sum(Fraction(math.comb(2 * b, b + i), 4**b) for i in range(j + 1, b + 1)) for j in range(b)
+    ]
     exact = [4 * (-1) ** j * tail for j, tail in enumerate(tails)]
-    np.testing.assert_allclose(solvers.series_coefficients(b, b - 1), [float(e) for e in exact], rtol=1e-13)
+    np.testing.assert_allclose(
+        solvers.series_coefficients(b, b - 1), [float(e) for e in exact], rtol=1e-13
+    )
     b = 10**10  # 4 P(more than b heads) = 2 (1 - P(b heads)), P(b heads) = 1/sqrt(pi b)
-    np.testing.assert_allclose(solvers.series_coefficients(b, 0), 2 * (1 - 1 / np.sqrt(np.pi * b)), rtol=1e-9)
+    np.testing.assert_allclose(
+        solvers.series_coefficients(b, 0), 2 * (1 - 1 / np.sqrt(np.pi * b)), rtol=1e-9
+    )
 
 
 @pytest.mark.parametrize(("kappa", "degree"), [(5, 53), (15, 159), (39, 413)])
 def test_inverse_polynomial_has_the_degree_it_should(kappa, degree):
-    """At relative error 5e-5; the smallest degree, and the error is reached and equal at all its extrema."""
+    """At relative error 5e-5.
+
+    The smallest degree, and the error is reached and equal at all its extrema.
+    """
     n = solvers.inverse_steps(kappa, 5e-5)
     assert 2 * n - 1 == degree
     x = np.cos(np.linspace(0, np.pi / 2, 20001)[:-1])
@@ -70,7 +79,8 @@ def test_inverse_polynomial_has_the_degree_it_should(kappa, degree):
         error = np.abs(1 - x * solvers.inverse_polynomial(steps, kappa, x))
         assert (error.max() <= 5e-5 * (1 + 1e-9)) == within
     signs = np.sign(1 - x * solvers.inverse_polynomial(n, kappa, x))
-    assert np.count_nonzero(np.diff(signs)) == n  # as many zeros as a Chebyshev polynomial of x^2 has
+    # As many zeros as a Chebyshev polynomial of x^2 has.
+    assert np.count_nonzero(np.diff(signs)) == n
 
 
 def test_inverse_polynomial_is_a_polynomial_below_its_bound():
@@ -79,7 +89,9 @@ def test_inverse_polynomial_is_a_polynomial_below_its_bound():
     series = np.polynomial.chebyshev.chebfit(nodes, solvers.inverse_polynomial(n, kappa, nodes), 30)
     assert np.abs(series[2 * n :]).max() < 1e-13 and np.abs(series[::2]).max() < 1e-13
     dense = np.abs(np.polynomial.chebyshev.chebval(np.linspace(-1, 1, 200001), series)).max()
-    assert solvers.inverse_bound(n, kappa) == pytest.approx(dense * (1 + solvers.HEADROOM), rel=1e-8)
+    assert solvers.inverse_bound(n, kappa) == pytest.approx(
+        dense * (1 + solvers.HEADROOM), rel=1e-8
+    )
     assert 1.2 * 39 < solvers.inverse_bound(200, 39.0) < 1.7 * 39
 
 
@@ -98,9 +110,13 @@ def test_perturbation_polynomial(degree, radius):
     error = np.abs(1 - (1 + e) * solvers.perturbation_polynomial(degree, radius, e)).max()
     assert solvers.perturbation_degree(radius, error * (1 + 1e-9)) == degree
     assert solvers.perturbation_degree(radius, error * (1 - 1e-9)) == degree + 1
-    fit = np.polynomial.polynomial.polyfit(e, solvers.perturbation_polynomial(degree, radius, e), degree)
+    fit = np.polynomial.polynomial.polyfit(
+        e, solvers.perturbation_polynomial(degree, radius, e), degree
+    )
     np.testing.assert_allclose(
-        np.polynomial.polynomial.polyval(e, fit), solvers.perturbation_polynomial(degree, radius, e), atol=1e-10
+        np.polynomial.polynomial.polyval(e, fit),
+        solvers.perturbation_polynomial(degree, radius, e),
+        atol=1e-10,
     )
 
 
@@ -148,13 +164,17 @@ def test_solvers_by_hand():
     by_qsvt = solvers.prepare("QSVT", by_oracle, 0.02)
     n = solvers.inverse_steps(2, solvers.relative_error(0.02))
     assert by_qsvt.uses == 2 * n - 1
-    assert by_qsvt.success_probability * solvers.inverse_bound(n, 2) ** 2 == pytest.approx(2.5, rel=0.02)
+    assert by_qsvt.success_probability * solvers.inverse_bound(n, 2) ** 2 == pytest.approx(
+        2.5, rel=0.02
+    )
     reflected = solvers.prepare("kernel reflection", by_oracle, 0.02)
     m = 4 / (solvers.chebyshev_outside(int(reflected.uses) // 2, (1 + 1 / 4) / (1 - 1 / 4)) + 1)
     assert (1 - m / 4 - m / (2 * math.sqrt(2))) ** 2 <= reflected.success_probability <= 1
     assert reflected.label_queries == reflected.uses
     # 56 * 2 + 1.05 * 2 * ln 50, and 1.84 * 2 + 2 ln 100
-    assert solvers.prepare("kernel reflection, norm unknown", by_oracle, 0.02).uses == pytest.approx(120.215, abs=1e-3)
+    assert solvers.prepare(
+        "kernel reflection, norm unknown", by_oracle, 0.02
+    ).uses == pytest.approx(120.215, abs=1e-3)
     assert solvers.prepare("adiabatic", by_oracle, 0.02).uses == pytest.approx(12.890, abs=1e-3)
     for found in (series, by_qsvt, reflected):
         np.testing.assert_allclose(found.state, np.array([1, 2]) / np.sqrt(5), atol=0.02)
@@ -194,8 +214,11 @@ def test_series_in_the_perturbation():
             continue
         assert 1 <= found.uses < solvers.prepare("QSVT", each, 1e-4).uses
         assert np.linalg.norm(found.state - solve(matrix, y)) <= 1e-4
-        # two parts, of sizes 1/(1 - beta^2) and beta/(1 - beta^2) at most where p is 1/(1 + e) up to |e| = beta
-        exact = np.linalg.norm(np.linalg.solve(matrix / np.mean(np.diag(matrix)), y / np.linalg.norm(y)))
+        # two parts, of sizes 1/(1 - beta^2) and beta/(1 - beta^2) at most where p is 1/(1 + e) up
+        # to |e| = beta
+        exact = np.linalg.norm(
+            np.linalg.solve(matrix / np.mean(np.diag(matrix)), y / np.linalg.norm(y))
+        )
         assert 0.99 * (exact * (1 - each.beta)) ** 2 <= found.success_probability <= 1
 
 
@@ -226,7 +249,9 @@ def test_what_is_too_long_is_counted():
     each = encoding(np.diag([1.0, 1e-6]), np.ones(2))
     for solver in ("CKS series", "QSVT", "kernel reflection"):
         found = solvers.prepare(solver, each, 1e-4)
-        assert np.isnan(found.state).all() and found.uses > 1e6 and np.isnan(found.success_probability)
+        assert (
+            np.isnan(found.state).all() and found.uses > 1e6 and np.isnan(found.success_probability)
+        )
 
 
 # --------------------------------------------------------------------------------------------------
@@ -252,10 +277,11 @@ def columns_of(matrix):
 
 
 def walk_isometry(matrix):
-    """T [4n^2, n] of CKS section 4: |j> -> |j> (1/sqrt s) sum over columns k of sqrt(a)|k> + sqrt(1 - |a|)|k + n>,
+    """T [4n^2, n] of CKS section 4: |j> -> |j> (1/sqrt s) sum over columns k of sqrt(a)|k> + sqrt(1
+    - |a|)|k + n>,
 
-    a = K~_jk/max|K~|, in two registers of 2n states, and S swaps them: T'ST = H. The roots of a < 0 are i above the
-    diagonal and -i below it.
+    a = K~_jk/max|K~|, in two registers of 2n states, and S swaps them: T'ST = H. The roots of a < 0
+    are i above the diagonal and -i below it.
     """
     n, columns = len(matrix), columns_of(matrix)
     a, j, s = matrix / np.abs(matrix).max(), np.arange(n)[:, None], columns_of(matrix).shape[1]
@@ -280,12 +306,15 @@ def test_series_by_the_walk_takes_twice_the_degree_of_isometries(negative):
         return state.reshape(size, size).T.ravel()
 
     y = y / np.linalg.norm(y)
-    coefficients = solvers.series_coefficients(*solvers.series_length(each.kappa, solvers.relative_error(0.05) / 2))
+    coefficients = solvers.series_coefficients(
+        *solvers.series_length(each.kappa, solvers.relative_error(0.05) / 2)
+    )
     state = swap(counted.apply(y))  # W T = S T
     x, degree, t = 0, 1, len(coefficients)
     for coefficient in coefficients:
         before = counted.uses
-        x = x + coefficient * counted.apply(state, inverse=True)  # only looked at: measured at the last degree
+        # Only looked at: measured at the last degree.
+        x = x + coefficient * counted.apply(state, inverse=True)
         counted.uses = before
         if degree < 2 * t - 1:
             for _ in range(2):  # W = S(2TT' - 1)
@@ -295,7 +324,9 @@ def test_series_by_the_walk_takes_twice_the_degree_of_isometries(negative):
     assert counted.uses == 2 * degree == 2 * found.uses
     np.testing.assert_allclose(x / np.linalg.norm(x), found.state, atol=1e-12)
     bound = np.abs(coefficients).sum()
-    np.testing.assert_allclose(np.linalg.norm(x / bound) ** 2, found.success_probability, rtol=1e-10)
+    np.testing.assert_allclose(
+        np.linalg.norm(x / bound) ** 2, found.success_probability, rtol=1e-10
+    )
 
 
 def completed(columns):
@@ -305,10 +336,11 @@ def completed(columns):
 
 
 class Oracle:
-    """The block encoding of GSLW, Lemma 48, from oracles that count their queries. Registers: flag, j, k.
+    """The block encoding of GSLW, Lemma 48, from oracles that count their queries. Registers: flag,
+    j, k.
 
-    positions: |j>|0> -> |j> sum over the s columns k of j |k>/sqrt(s), one query; entries: a rotation of the flag by
-    K~_jk/max|K~|, two queries (compute, rotate, uncompute).
+    positions: |j>|0> -> |j> sum over the s columns k of j |k>/sqrt(s), one query; entries: a
+    rotation of the flag by K~_jk/max|K~|, two queries (compute, rotate, uncompute).
     """
 
     def __init__(self, matrix):
@@ -329,7 +361,9 @@ class Oracle:
     def rotate(self, state, inverse=False):
         self.queries += 2
         sine = np.sqrt(1 - self.cosine**2) * (-1 if inverse else 1)
-        return np.array([self.cosine * state[0] - sine * state[1], sine * state[0] + self.cosine * state[1]])
+        return np.array(
+            [self.cosine * state[0] - sine * state[1], sine * state[0] + self.cosine * state[1]]
+        )
 
     def apply(self, state, inverse=False):
         """U, or its inverse, on [flag 2, j, k]."""
@@ -355,15 +389,22 @@ def test_block_encoding_takes_four_queries(negative):
         assert oracle.queries == solvers.QUERIES_PER_USE == 4
         np.testing.assert_allclose(column, each.matrix.toarray()[:, j], atol=1e-14)
     state = oracle.apply(oracle.start(np.arange(6.0)))
-    np.testing.assert_allclose(oracle.apply(state, inverse=True), oracle.start(np.arange(6.0)), atol=1e-13)
+    np.testing.assert_allclose(
+        oracle.apply(state, inverse=True), oracle.start(np.arange(6.0)), atol=1e-13
+    )
 
 
 def test_series_by_the_oracle_takes_four_queries_a_degree():
-    """T_m(H) from m alternate uses of U and its inverse with reflections between: no other query."""
+    """T_m(H) from m alternate uses of U and its inverse with reflections between.
+
+    No other query.
+    """
     matrix, y = random_kernel(6, np.random.default_rng(5)), np.arange(6.0) - 2
     each, oracle = encoding(matrix, y), Oracle(matrix)
     found = solvers.prepare("CKS series", each, 0.05)
-    coefficients = solvers.series_coefficients(*solvers.series_length(each.kappa, solvers.relative_error(0.05) / 2))
+    coefficients = solvers.series_coefficients(
+        *solvers.series_length(each.kappa, solvers.relative_error(0.05) / 2)
+    )
     state, x = oracle.start(y / np.linalg.norm(y)), 0
     for m in range(1, int(found.uses) + 1):
         state = oracle.apply(state, inverse=m % 2 == 0)
@@ -392,19 +433,29 @@ def test_kernel_reflection_by_its_singular_values():
     def chebyshev(x):
         return np.polynomial.chebyshev.Chebyshev.basis(steps)(x)
 
-    k = 2 * (chebyshev((1 + d - 2 * sigma**2) / (1 - d)) + 1) / (chebyshev((1 + d) / (1 - d)) + 1) - 1
+    k = (
+        2 * (chebyshev((1 + d - 2 * sigma**2) / (1 - d)) + 1) / (chebyshev((1 + d) / (1 - d)) + 1)
+        - 1
+    )
     assert np.abs(k).max() <= 1 + 1e-9
     reflected = right.T @ (k * right[:, 8])
-    np.testing.assert_allclose(reflected[:8] / np.linalg.norm(reflected[:8]), found.state, atol=1e-9)
+    np.testing.assert_allclose(
+        reflected[:8] / np.linalg.norm(reflected[:8]), found.state, atol=1e-9
+    )
     assert np.linalg.norm(reflected[:8]) ** 2 == pytest.approx(found.success_probability, rel=1e-9)
 
 
 def test_combination_as_one_unitary():
-    """PREPARE, SELECT of the powers of W, PREPARE', all as matrices: the amplitudes are those of g(H)/alpha."""
+    """PREPARE, SELECT of the powers of W, PREPARE', all as matrices.
+
+    The amplitudes are those of g(H)/alpha.
+    """
     matrix, y = np.array([[2.0, 0.7], [0.7, 1.5]]), np.array([0.6, -0.8])
     each = encoding(matrix, y)
     found = solvers.prepare("CKS series", each, 0.25)
-    coefficients = solvers.series_coefficients(*solvers.series_length(each.kappa, solvers.relative_error(0.25) / 2))
+    coefficients = solvers.series_coefficients(
+        *solvers.series_length(each.kappa, solvers.relative_error(0.25) / 2)
+    )
     isometry = walk_isometry(matrix).real
     swap = np.arange(16).reshape(4, 4).T.ravel()
     walk = (2 * isometry @ isometry.T - np.eye(16))[swap]
@@ -418,8 +469,12 @@ def test_combination_as_one_unitary():
         select[j, :, j] = np.sign(coefficient) * np.linalg.matrix_power(walk, 2 * j + 1)
     unitary = prepare.T @ select.reshape(terms * size, -1) @ prepare
     np.testing.assert_allclose(unitary @ unitary.T, np.eye(terms * size), atol=1e-12)
-    amplitudes = isometry.T @ (unitary @ np.kron(np.eye(terms)[0], isometry @ y)).reshape(terms, size)[0]
-    np.testing.assert_allclose(np.linalg.norm(amplitudes) ** 2, found.success_probability, rtol=1e-12)
+    amplitudes = (
+        isometry.T @ (unitary @ np.kron(np.eye(terms)[0], isometry @ y)).reshape(terms, size)[0]
+    )
+    np.testing.assert_allclose(
+        np.linalg.norm(amplitudes) ** 2, found.success_probability, rtol=1e-12
+    )
     np.testing.assert_allclose(amplitudes / np.linalg.norm(amplitudes), found.state, atol=1e-12)
 
 

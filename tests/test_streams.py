@@ -1,4 +1,7 @@
-"""Output that can't be written, and signals: the first never ends a computation, the others end it in one line."""
+"""Output that can't be written, and signals.
+
+The first never ends a computation, the others end it in one line.
+"""
 
 import contextlib
 import errno
@@ -40,7 +43,10 @@ END = 7  # the status of a program that came to its end
 
 
 def talk(redirection="", program=TALK, **how):
-    """Run a program after a shell's redirection: its ended process, with the bytes that it wrote."""
+    """Run a program after a shell's redirection.
+
+    Its ended process, with the bytes that it wrote.
+    """
     command = ["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-c", program]
     how = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | how
     return subprocess.run(command, cwd=ROOT, env=BUFFERED, timeout=60, **how)
@@ -147,7 +153,10 @@ def test_any_error_of_a_stream_is_swallowed():
 
 
 def test_lines_of_threads_stay_apart():
-    """Each is handed over at once, also where print writes it in pieces; its beginning can be flushed."""
+    """Each is handed over at once, also where print writes it in pieces.
+
+    Its beginning can be flushed.
+    """
     stream = io.StringIO()
     pieces = []
     stream.write = pieces.append
@@ -204,7 +213,10 @@ streams.run_script(main)
 
 
 def wait(*names, **how):
-    """Run a program that sends itself signals amid its work in a temporary folder: ended process, folder."""
+    """Run a program that sends itself signals amid its work in a temporary folder.
+
+    Ended process, folder.
+    """
     command = [sys.executable, "-c", WAIT, *names]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, **how)
     return ended, Path(ended.stdout.strip())

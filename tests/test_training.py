@@ -1,4 +1,7 @@
-"""The method: images, depth, approximations and quantities, each on a case small enough to do by hand."""
+"""The method.
+
+Images, depth, approximations and quantities, each on a case small enough to do by hand.
+"""
 
 import numpy as np
 import pytest
@@ -33,7 +36,9 @@ def test_images_are_drawn_from_the_dataset_each_once_and_in_classes(real_data, f
     # Undo the scaling and look every image up in the dataset: nines first, no image twice.
     nines, eights = (stretched(split.image[split.label == d].reshape(-1, 784)) for d in (9, 8))
     seen = set()
-    for i, (drawn, candidates) in enumerate(zip(stretched(flat), [nines] * 20 + [eights] * 20, strict=True)):
+    for i, (drawn, candidates) in enumerate(
+        zip(stretched(flat), [nines] * 20 + [eights] * 20, strict=True)
+    ):
         distance = np.abs(candidates - drawn).max(axis=1)
         assert distance.min() < 1e-9
         seen.add((label[i], int(distance.argmin())))
@@ -44,7 +49,10 @@ def test_images_are_drawn_from_the_dataset_each_once_and_in_classes(real_data, f
 
 
 def test_images_are_standardised_by_the_drawn_subset():
-    """One pixel bright, by hand: the mean and the deviation are those of the chosen subset, all pixels together."""
+    """One pixel bright, by hand.
+
+    The mean and the deviation are those of the chosen subset, all pixels together.
+    """
     image = np.zeros((2, 2, 2, 1), np.uint8)
     image[0, 0, 0] = 8
     split = Split(image, np.array([3, 5]))
@@ -85,7 +93,9 @@ def test_draws_are_independent_of_each_other():
 def test_separability_and_depth():
     x = np.array([[1.0, 0], [0.6, 0.8], [0, -1]])
     assert np.isclose(training.separability(x), 0.2)
-    assert training.fully_connected_depth(16, 0.25) == round(0.1 * 8 * np.log(64) / training.nonlinearity)
+    assert training.fully_connected_depth(16, 0.25) == round(
+        0.1 * 8 * np.log(64) / training.nonlinearity
+    )
     assert training.fully_connected_depth(512, 0.0) > 0
 
 
@@ -127,11 +137,16 @@ def test_sparse_patterns_equal_the_dense_definition_bit_by_bit(n, replacement):
 
 @pytest.mark.parametrize("n", [16, 64, 512])
 def test_patterns_have_the_density_of_their_definition(n):
-    """With replacement 1 - (1 - 1/n)^m, m ~ Binomial(n, p): in the mean 1 - (1 - p/n)^n; without it p itself."""
+    """With replacement 1 - (1 - 1/n)^m, m ~ Binomial(n, p): in the mean 1 - (1 - p/n)^n.
+
+    Without it p itself.
+    """
     p = min(2 * np.log(n) / n, 1)
     lower = np.tri(n, k=-1, dtype=bool) & same_class(n)
     for distinct, expected in ((False, 1 - (1 - p / n) ** n), (True, p)):
-        drawn = [training.sparsity_pattern(n, np.random.default_rng(i), not distinct) for i in range(40)]
+        drawn = [
+            training.sparsity_pattern(n, np.random.default_rng(i), not distinct) for i in range(40)
+        ]
         density = np.mean([pattern.toarray()[lower] for pattern in drawn])
         assert abs(density - expected) < 5 * np.sqrt(expected / (40 * lower.sum()))
 
@@ -153,7 +168,9 @@ def test_the_fully_connected_kernel_is_multiplied_by_the_pattern():
 
 @pytest.mark.parametrize("dense_limit", [1024, 4])
 @pytest.mark.parametrize("is_sparse", [False, True])
-def test_the_convolutional_kernel_is_thresholded_and_its_diagonal_raised(monkeypatch, dense_limit, is_sparse):
+def test_the_convolutional_kernel_is_thresholded_and_its_diagonal_raised(
+    monkeypatch, dense_limit, is_sparse
+):
     """As a dense matrix and as a sparse one, from a whole kernel and from the entries that it needs."""
     monkeypatch.setattr(training, "dense_limit", dense_limit)
     kernel = np.full((6, 6), 9.0)
@@ -178,11 +195,16 @@ def test_the_convolutional_kernel_is_thresholded_and_its_diagonal_raised(monkeyp
 def test_an_entry_that_was_not_computed_is_no_zero():
     kernel = scipy.sparse.csr_array(np.eye(3))
     with pytest.raises(KeyError, match="2 entries of the kernel were not computed"):
-        training.keep_pattern(kernel, pattern_of(np.eye(3) + np.eye(3, k=1)), training.KernelScale(1))
+        training.keep_pattern(
+            kernel, pattern_of(np.eye(3) + np.eye(3, k=1)), training.KernelScale(1)
+        )
 
 
 def test_class_thresholds_count_the_zeros_outside():
-    """With n = 4: one pair a class, twice among 16 entries of which 14 are zero; rank 13.5 lies halfway to it."""
+    """With n = 4: one pair a class, twice among 16 entries of which 14 are zero.
+
+    Rank 13.5 lies halfway to it.
+    """
     kernel = np.full((4, 4), 100.0)
     kernel[0, 1] = kernel[1, 0] = 3.0
     kernel[2, 3] = kernel[3, 2] = -5.0
@@ -194,7 +216,9 @@ def test_class_thresholds_keep_46_percent_at_16():
     kernel = np.random.default_rng(0).normal(size=(16, 16))
     kernel += kernel.T
     block = np.abs(kernel[:8, :8][~np.eye(8, dtype=bool)])
-    assert np.mean(block > training.class_thresholds(kernel, 90)[0]) == pytest.approx(0.46, abs=0.02)
+    assert np.mean(block > training.class_thresholds(kernel, 90)[0]) == pytest.approx(
+        0.46, abs=0.02
+    )
 
 
 def test_corrected_class_thresholds_are_of_the_block_alone():
@@ -230,13 +254,16 @@ def test_sparsity_is_the_fullest_column():
 
 
 def test_condition_number():
-    assert linear_algebra.condition_number(np.array([[0.0, 2], [2, 3]])) == pytest.approx(4)  # eigenvalues -1, 4
+    # Eigenvalues -1, 4.
+    assert linear_algebra.condition_number(np.array([[0.0, 2], [2, 3]])) == pytest.approx(4)
     assert linear_algebra.condition_number(np.zeros((2, 2))) == np.inf
 
 
 def test_solve():
     matrix = np.array([[2.0, 1], [1, -3]])
-    assert linear_algebra.solve(matrix, np.array([7.0, 0])) == pytest.approx(np.array([3, 1]) / np.sqrt(10))
+    assert linear_algebra.solve(matrix, np.array([7.0, 0])) == pytest.approx(
+        np.array([3, 1]) / np.sqrt(10)
+    )
     assert np.isnan(linear_algebra.solve(np.zeros((2, 2)), np.ones(2))).all()
 
 
@@ -247,9 +274,12 @@ def test_a_diagonal_matrix_needs_no_solver():
     assert linear_algebra.solve(matrix, np.ones(3)) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("lowest, iterates", [(2.0, True), (0.3, True), (-0.5, False), (1e-4, False)])
+@pytest.mark.parametrize(
+    "lowest, iterates", [(2.0, True), (0.3, True), (-0.5, False), (1e-4, False)]
+)
 def test_sparse_and_dense_agree(lowest, iterates, monkeypatch):
-    """Lanczos and conjugate gradients, or sparse factors, against dense eigenvalues and solves at n = 128.
+    """Lanczos and conjugate gradients, or sparse factors, against dense eigenvalues and solves at n
+    = 128.
 
     lowest: eigenvalue of the matrix. A fifth of the rows hold nothing but their diagonal entry.
     """
@@ -264,12 +294,17 @@ def test_sparse_and_dense_agree(lowest, iterates, monkeypatch):
     sparse, y = scipy.sparse.csr_array(matrix), rng.normal(size=128)
     for function in (linear_algebra.extreme_eigenvalues, linear_algebra.condition_number):
         assert function(sparse) == pytest.approx(function(matrix), rel=1e-9)
-    assert linear_algebra.solve(sparse, y) == pytest.approx(linear_algebra.solve(matrix, y), rel=1e-9, abs=1e-12)
+    assert linear_algebra.solve(sparse, y) == pytest.approx(
+        linear_algebra.solve(matrix, y), rel=1e-9, abs=1e-12
+    )
     assert linear_algebra.SparseInverse(sparse, y).iterates == iterates
 
 
 def test_conjugate_gradients_that_stop_short_hand_over_to_factors(monkeypatch):
-    """The first right-hand side is an eigenvector, which takes one iteration; the second one takes more."""
+    """The first right-hand side is an eigenvector, which takes one iteration.
+
+    The second one takes more.
+    """
     matrix = scipy.sparse.csr_array(np.diag([1.0, 2, 3, 4, 5, 6]))
     monkeypatch.setattr(linear_algebra, "most_iterations", 3)
     inverse = linear_algebra.SparseInverse(matrix, np.eye(6)[2])
@@ -281,7 +316,13 @@ def test_conjugate_gradients_that_stop_short_hand_over_to_factors(monkeypatch):
 @pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize(
     "diagonal, flags",
-    [((2.0, 1, 3), 0), ((2.0, -1, 3), 1), ((2.0, 0, 3), 1 + 2 + 4), ((2.0, 1e-15, 3), 2 + 4), ((2.0, 1e-12, 3), 4)],
+    [
+        ((2.0, 1, 3), 0),
+        ((2.0, -1, 3), 1),
+        ((2.0, 0, 3), 1 + 2 + 4),
+        ((2.0, 1e-15, 3), 2 + 4),
+        ((2.0, 1e-12, 3), 4),
+    ],
 )
 def test_numerical_flags(diagonal, flags, sparse):
     """Indefinite, singular, singular to rounding (300 eps = 7e-14 for the larger one), ill-conditioned, none of it."""
@@ -289,7 +330,9 @@ def test_numerical_flags(diagonal, flags, sparse):
     matrix = scipy.sparse.csr_array(matrix) if sparse else matrix
     if sparse and diagonal[1] == 1e-12:
         matrix.data[4:] = np.abs(matrix.data[4:]).clip(min=1)  # one small eigenvalue, for Lanczos
-    assert linear_algebra.numerical_flags(matrix, linear_algebra.extreme_eigenvalues(matrix)) == flags
+    assert (
+        linear_algebra.numerical_flags(matrix, linear_algebra.extreme_eigenvalues(matrix)) == flags
+    )
 
 
 COUPLED = 0.1 * (np.eye(4, k=1) + np.eye(4, k=-1))  # so that a matrix is not diagonal
@@ -304,17 +347,24 @@ def test_only_a_failed_factorisation_means_an_eigenvalue_of_zero(monkeypatch):
 
     monkeypatch.setattr(scipy.sparse.linalg, "eigsh", fail)
     with pytest.raises(RuntimeError, match="of another kind"):
-        linear_algebra.extreme_eigenvalues(scipy.sparse.csr_array(np.diag([1.0, 2, 3, 4]) + COUPLED))
+        linear_algebra.extreme_eigenvalues(
+            scipy.sparse.csr_array(np.diag([1.0, 2, 3, 4]) + COUPLED)
+        )
 
 
 def test_eigenvalues_that_lanczos_does_not_find_are_nan(monkeypatch):
     def give_up(*_, **how):
-        raise scipy.sparse.linalg.ArpackNoConvergence("no convergence", np.empty(0), np.empty((0, 0)))
+        raise scipy.sparse.linalg.ArpackNoConvergence(
+            "no convergence", np.empty(0), np.empty((0, 0))
+        )
 
     monkeypatch.setattr(scipy.sparse.linalg, "eigsh", give_up)
     matrix = scipy.sparse.csr_array(np.diag([1.0, 2, 3, 4]) + COUPLED)
     eigenvalues = linear_algebra.extreme_eigenvalues(matrix)
-    assert np.isnan(eigenvalues).all() and linear_algebra.numerical_flags(matrix, eigenvalues) == 1 + 2 + 4
+    assert (
+        np.isnan(eigenvalues).all()
+        and linear_algebra.numerical_flags(matrix, eigenvalues) == 1 + 2 + 4
+    )
 
 
 # ---- quantities ----
@@ -380,7 +430,9 @@ def test_trial_quantities_by_hand():
         assert (found[name] == expected).all(), name
         assert {"approximation", "convention", "pattern"} <= set(found[name].dims)
     for approximation in ("sparsified", "diagonal"):
-        readout = found.readout_measurements.sel(approximation=approximation, convention="corrected", pattern=0)
+        readout = found.readout_measurements.sel(
+            approximation=approximation, convention="corrected", pattern=0
+        )
         assert readout.sel(threshold="zero").values == pytest.approx(1 / overlap**2 - 1)
         about_median = (1 - overlap**2) / (overlap - overlap.mean()) ** 2
         assert readout.sel(threshold="test median").values == pytest.approx(about_median)
@@ -428,7 +480,10 @@ def test_of_a_part_of_the_kernel_the_exact_quantities_are_left_out():
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_useless_matrices_are_reported(network):
-    """A kernel of ones is singular, twice as much off the diagonal indefinite: flags and NaN, no exception."""
+    """A kernel of ones is singular, twice as much off the diagonal indefinite.
+
+    Flags and NaN, no exception.
+    """
     limits = dict.fromkeys(training.conventions, (0.5, 0.5))
     for kernel, exact in ((np.ones((8, 8)), 2 + 4), (2 * np.ones((8, 8)) - np.eye(8), 1)):
         test = np.random.default_rng(0).random((4, 8))
@@ -439,7 +494,9 @@ def test_useless_matrices_are_reported(network):
         sparsified = found.sel(approximation="sparsified")
         if network == "fully-connected":
             assert (flags.sel(approximation="sparsified") & exact == exact).all()
-        assert (((sparsified.numerical_flags.astype(int) & 1) == 0) == sparsified.positive_definite).all()
+        assert (
+            ((sparsified.numerical_flags.astype(int) & 1) == 0) == sparsified.positive_definite
+        ).all()
 
 
 @pytest.fixture
@@ -492,7 +549,10 @@ def test_a_trials_approximations_are_those_of_its_quantities(digits, tmp_path, m
 
 @pytest.mark.slow
 def test_a_trial_by_entries_equals_the_whole_one(digits, tmp_path, monkeypatch):
-    """n = 64 computed both ways: the same entries, k* and quantities of what does not need all of K."""
+    """N = 64 computed both ways.
+
+    The same entries, k* and quantities of what does not need all of K.
+    """
     monkeypatch.setattr(training, "convolutional_depth", SHALLOW)
     monkeypatch.setattr(training, "test_size_above_limit", 4)
     monkeypatch.setattr(training, "precision_above_limit", "float64")

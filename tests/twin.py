@@ -50,7 +50,10 @@ def pool(k):
 
 
 def fully_connected_ntk_twin(x1, x2, depth):
-    """NTK of images x1 [n1, d], x2 [n2, d], numpy.longdouble [n1, n2]; the formulas of ntk/fully_connected.py."""
+    """NTK of images x1 [n1, d], x2 [n2, d], numpy.longdouble [n1, n2].
+
+    The formulas of ntk/fully_connected.py.
+    """
     pi, s = 4 * np.arctan(np.longdouble(1)), 1 / erf_moment(np.longdouble(1))
     x1, x2 = np.longdouble(x1), np.longdouble(x2)
     k = theta = s * np.sum(x1[:, None] * x2, axis=2) / x1.shape[1]
