@@ -140,7 +140,7 @@ def test_a_bit_flipped_anywhere_is_noticed(tmp_path):
         damaged = bytearray(original)
         damaged[position] ^= 1 << int(rng.integers(8))
         path.write_bytes(damaged)
-        with pytest.raises(BadInput, match="r.nc: .*does not end with its SHA-256 sum") as caught:
+        with pytest.raises(BadInput, match=r"r.nc: .*does not end with its SHA-256 sum") as caught:
             read_results(path)
         assert "\n" not in str(caught.value)
 

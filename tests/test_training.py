@@ -549,7 +549,7 @@ def test_a_trials_approximations_are_those_of_its_quantities(digits, tmp_path, m
 
 @pytest.mark.slow
 def test_a_trial_by_entries_equals_the_whole_one(digits, tmp_path, monkeypatch):
-    """N = 64 computed both ways.
+    """With n = 64 computed both ways.
 
     The same entries, k* and quantities of what does not need all of K.
     """
