@@ -402,6 +402,7 @@ class Journal:
             if inside and zlib.crc32(content[start:stop]) == expected:
                 self.values[positions] = np.frombuffer(content[start + 8 * size : stop], "<f8")
                 end = stop
+        self.values[np.isinf(self.values)] = np.nan  # another engine may know better
         return end
 
     def append(self, positions: NDArray[np.intp], values: Array) -> None:

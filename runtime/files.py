@@ -60,8 +60,9 @@ def folder_path(text: str) -> Path:
     except RuntimeError as error:
         raise BadInput("output", text, f"{in_words(error)}; name a folder without ~") from error
     longest = max(path.parts, key=len, default="")
-    if len(os.fsencode(longest)) > 255:
-        what = f"its part {longest[:20]}... has {len(longest)} characters"
+    size = len(os.fsencode(longest))
+    if size > 255:
+        what = f"its part {longest[:20]}... has {size} bytes"
         raise BadInput("output", f"{text[:40]}...", f"{what}; use 255 at most")
     return path
 
@@ -178,6 +179,12 @@ def put_aside(path: Path, reason: str, then: str = "computed again") -> None:
     tqdm.write(f"note: {path.name} {reason}; it is kept as {aside.name} and {then}")
 
 
+def make_way(path: Path) -> None:
+    """Put a folder aside that has the name of a file to be written."""
+    if path.is_dir() and not path.is_symlink():
+        put_aside(path, "is a folder", "written anew")
+
+
 def partial_path(path: Path) -> Path:
     """What a file is called until it is complete."""
     return path.with_name(path.name + ".partial")
@@ -202,6 +209,7 @@ def write_durably(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
     What was there is removed, and never written through where it is a link.
     """
+    make_way(path)
     with write_errors_explained(path):
         path.unlink(missing_ok=True)
         file = path.open("xb")  # x: not through a link that has come in the meantime
@@ -220,6 +228,7 @@ def give_final_name(partial: Path, path: Path) -> None:
 
     On Windows neither of them may be open or mapped in this process.
     """
+    make_way(path)
     with write_errors_explained(path):
         partial.replace(path)
         flush_folder(path.parent)

@@ -106,7 +106,29 @@ def read_results(path: Path) -> xr.Dataset:
         raise BadInput("output", path, f"holds no results of this program; {remedy}")
     if results.attrs.get("sha256") != checksum(results):
         raise BadInput("output", path, f"is damaged (its SHA-256 sum is another one); {remedy}")
+    reason = foreign_form(results)
+    if reason:
+        raise BadInput("output", path, f"holds no results of this program ({reason}); {remedy}")
     return results
+
+
+def foreign_form(results: xr.Dataset) -> str | None:
+    """What no results of this program have, whatever their sums say, or None."""
+    try:
+        if not isinstance(origin_of(results), dict):
+            raise TypeError
+    except (ValueError, TypeError, RecursionError):
+        return "its origin is no dictionary"
+    for axis in results.dims:
+        index = results.indexes.get(axis)
+        if index is None or not index.is_unique:
+            return f"{axis} lacks labels, or has one twice"
+        if axis in ("n", "trial") and index.dtype.kind not in "iuf":
+            return f"{axis} is not numbered"
+    for name, values in results.data_vars.items():
+        if values.dtype != np.float64 and values.dtype.kind not in "OU":
+            return f"{name} is of type {values.dtype}"
+    return None
 
 
 def write_results(path: Path, results: xr.Dataset) -> None:
@@ -253,7 +275,7 @@ class ResultsFile:
                 earlier = read_results(self.path)
                 reason = other_origin(origin_of(earlier), self.origin)
             except BadInput as error:
-                reason = error.remedy
+                reason, _, _ = error.remedy.partition("; ")  # restoring is advice for readers
             if reason:
                 put_aside(self.path, reason, "replaced")
             else:

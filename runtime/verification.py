@@ -53,7 +53,12 @@ def verify(
         )
     with temporary_folder() as folder:
         fresh = replace(run, output=folder)
-        status = experiment(fresh)
+        try:
+            status = experiment(fresh)
+        except BadInput as error:
+            if error.value != folder:
+                raise
+            raise BadInput("TMPDIR", folder.parent, error.remedy) from error
         return status or share(lambda: compare_folders(folder, run.output, lambda: samples(run)))
 
 

@@ -228,8 +228,8 @@ def test_names_of_folders(monkeypatch, tmp_path):
         "": "output '': name a folder",
         "a\0b": r"output 'a\\x00b': name a folder",
         "~nobody-of-this-name/output": "~nobody-of-this-name/output: .*; name a folder without ~",
-        "x" * 256: "its part x{20}... has 256 characters; use 255 at most",
-        "here/" + "κ" * 128: "its part κ{20}... has 128 characters",
+        "x" * 256: "its part x{20}... has 256 bytes; use 255 at most",
+        "here/" + "κ" * 128: "its part κ{20}... has 256 bytes",
     }.items():
         with pytest.raises(BadInput, match=words):
             files.folder_path(text)

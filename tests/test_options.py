@@ -86,8 +86,8 @@ def test_an_empty_output_is_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name, what", [
-    ("a" * 256, "its part aaaaaaaaaaaaaaaaaaaa... has 256 characters; use 255 at most"),
-    ("below/" + "é" * 200 + "/b", "has 200 characters; use 255 at most"),
+    ("a" * 256, "its part aaaaaaaaaaaaaaaaaaaa... has 256 bytes; use 255 at most"),
+    ("below/" + "é" * 200 + "/b", "has 400 bytes; use 255 at most"),
     ("~nobody_at_all/x", "name a folder without ~"),
 ], ids=["long", "long in UTF-8", "home of nobody"])  # fmt: skip
 def test_an_output_that_can_not_be_a_folder_is_refused(tmp_path, monkeypatch, name, what):
