@@ -6,10 +6,9 @@
 Every number comes from the .nc files there. MNIST's page is RESULTS.md, that of another dataset
 RESULTS-fashion-mnist.md and so on, with its tables in tables-fashion-mnist/. A file that can't be
 used is named in one line, what can be told without it is told, and the exit status is 2.
-
-A page is a function in analysis/ and a template of the same name in analysis/templates/.
 """
 
+import json
 import re
 import sys
 from collections.abc import Sequence
@@ -18,26 +17,26 @@ from typing import Any
 
 import jinja2
 
-from analysis import costs, evidence, growth, page, simulation, tables
+from analysis import costs, evidence, findings, growth, tables
 from analysis.experiments import Experiment, read_experiments
 from ntk import BadInput
 from runtime import options
 from runtime.files import output_files, save_text, write_errors_explained
 from runtime.streams import program, run_script
 
-PAGES = {  # name: the kind of file that it tells of, and what it tells of an experiment
-    "main": ("results", tables.main),
-    "depth": ("depth_sweep", evidence.depth),
-    "baselines": ("baselines", evidence.baselines),
-    "constants": ("sensitivity", evidence.constants),
-    "pairs": ("digit_pairs", evidence.pairs),
-    "cost": ("emulation", costs.cost),
-    "circuit": ("circuit", costs.circuit),
+PAGES = {  # name: the kind of file that it tells of, its tables, and the answer before them
+    "main": ("results", tables.main, findings.what_grows),
+    "depth": ("depth_sweep", evidence.depth, findings.depth_matters),
+    "baselines": ("baselines", evidence.baselines, findings.rivals),
+    "constants": ("sensitivity", evidence.constants, findings.constants_matter),
+    "pairs": ("digit_pairs", evidence.pairs, findings.pairs_matter),
+    "cost": ("emulation", costs.cost, findings.prediction_is_cheap),
 }
 TEMPLATES = Path(__file__).parent / "analysis" / "templates"
+SIMULATION = Path(__file__).parent / "tests" / "growth_simulation.json"
 
 
-def filled_in(name: str, values: dict[str, Any]) -> str:
+def filled_in(name: str, **values: Any) -> str:
     """A template with these values, and the constants of analysis/growth.py."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -49,66 +48,42 @@ def filled_in(name: str, values: dict[str, Any]) -> str:
     return re.sub("\n{3,}", "\n\n", text.strip()) + "\n"
 
 
-def take_out_unusable(experiment: Experiment, folder: Path) -> list[BadInput]:
-    """Compute what the pages tell of an experiment; files for which that fails are taken out."""
-    problems = []
-    for kind, function in PAGES.values():
-        if kind in experiment.kinds:
-            try:
-                experiment.tell(function)
-            except (LookupError, ValueError, AttributeError, TypeError) as error:
-                del experiment.kinds[kind]
-                reason = " ".join(str(error).split())[:60]
-                remedy = f"lacks what its tables need ({reason}); compute it again"
-                path = folder / f"{experiment.prefix}_{kind}.nc"
-                problems.append(BadInput("output", path, remedy))
-    return problems
-
-
-def pages_of(experiments: Sequence[Experiment]) -> dict[str, str]:
-    """The text of every page of tables, by name; a page without results is left out."""
-    texts = {"methods": filled_in("methods", {})}
-    for name, (kind, function) in PAGES.items():
-        networks = []
-        for experiment in experiments:
-            if kind in experiment.kinds:
-                networks.append({"title": experiment.title, **experiment.tell(function)})
-        if networks:
-            texts[name] = filled_in(name, {"networks": networks})
-    simulated = simulation.simulation(experiments)
-    if simulated:
-        texts["simulation"] = filled_in("simulation", simulated)
-    return texts
-
-
-def write_report(folder: Path) -> list[BadInput]:
-    """Write the pages of all datasets of a folder; returns what could not be told of."""
-    experiments, problems = read_experiments(folder)
-    by_dataset: dict[str, list[Experiment]] = {}
+def page_of(name: str, experiments: Sequence[Experiment], problems: list[BadInput]) -> str:
+    """A page of tables, "" without results; files that lack what it shows are problems."""
+    kind, function, finding = PAGES[name]
+    parts = []
     for experiment in experiments:
-        problems += take_out_unusable(experiment, folder)
-        by_dataset.setdefault(experiment.dataset.name, []).append(experiment)
-    missing = [Path(str(problem.value)).name for problem in problems]
-    for of_dataset in by_dataset.values():
-        write_pages(of_dataset, folder, missing)
-    return problems
+        if kind not in experiment.kinds:
+            continue
+        part = {"title": experiment.title, "answer": findings.said(experiment, finding)}
+        try:
+            parts.append(part | function(experiment))
+        except (LookupError, ValueError, AttributeError, TypeError) as error:
+            path = experiment.folder / f"{experiment.prefix}_{kind}.nc"
+            remedy = f"lacks what {name}.md shows ({error}); compute it again"
+            problems.append(BadInput("output", path, remedy))
+    return filled_in(name, networks=parts) if parts else ""
 
 
-def write_pages(experiments: Sequence[Experiment], folder: Path, missing: list[str]) -> None:
+def write_pages(experiments: list[Experiment], folder: Path, problems: list[BadInput]) -> None:
     """Write the page and the tables of one dataset."""
     dataset = experiments[0].dataset
     addition = f"-{dataset.prefix}".rstrip("-")
+    texts = {"methods": filled_in("methods")}
+    for name in PAGES:
+        texts[name] = page_of(name, experiments, problems)
+    texts["simulation"] = filled_in("simulation", rows=json.loads(SIMULATION.read_text()))
+    pages = [name for name, text in texts.items() if text]
     tables_folder = folder / f"tables{addition}"
-    texts = pages_of(experiments)
     with write_errors_explained(tables_folder):
         tables_folder.mkdir(exist_ok=True)
-    for name, text in texts.items():
-        save_text(tables_folder / f"{name}.md", text)
-    about = {"dataset": dataset.title, "tables": tables_folder.name, "pages": list(texts)}
-    whole = about | {"missing": missing} | page.page(experiments)
+    for name in pages:
+        save_text(tables_folder / f"{name}.md", texts[name])
+    about = {"dataset": dataset.title, "tables": tables_folder.name, "pages": pages}
+    about["missing"] = [Path(str(problem.value)).name for problem in problems]
     path = folder / f"RESULTS{addition}.md"
-    save_text(path, filled_in("results", whole))
-    print(f"wrote {path}, and {len(texts)} pages in {tables_folder}")
+    save_text(path, filled_in("results", **about, **findings.page(experiments)))
+    print(f"wrote {path}, and {len(pages)} pages in {tables_folder}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -122,7 +97,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work() -> None:
         if not output_files(folder, "*_*.nc"):
             raise BadInput("output", folder, "no results there (*.nc); run training.py first")
-        problems.extend(write_report(folder))
+        experiments, unreadable = read_experiments(folder)
+        problems.extend(unreadable)
+        for dataset in dict.fromkeys(experiment.dataset for experiment in experiments):
+            write_pages([e for e in experiments if e.dataset == dataset], folder, problems)
 
     status = options.with_folder(folder, work)
     for problem in problems:

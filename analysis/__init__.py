@@ -1,4 +1,1 @@
-"""What RESULTS.md and the figures are made of.
-
-The curve of growth, tables, evidence, costs, drawing.
-"""
+"""What RESULTS.md and the figures are made of: growth, tables, evidence, costs and findings."""

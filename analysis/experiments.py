@@ -1,46 +1,64 @@
-"""The files of a folder, by dataset and experiment: a network on a pair of classes."""
+"""The files of a folder, by experiment: a network on a pair of classes of a dataset."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import xarray as xr
 
 from ntk import BadInput
-from runtime.datasets import Dataset, class_title, find_dataset
+from runtime.datasets import DATASETS, Dataset, class_title, find_dataset
 from runtime.files import output_files
 from runtime.results import origin_of, read_results
 
-KINDS = (
-    "results", "depth_sweep", "digit_pairs", "baselines", "sensitivity", "emulation", "circuit"
-)  # fmt: skip
+COMMANDS = {  # what writes {prefix}_{kind}.nc
+    "results": "python training.py",
+    "depth_sweep": "python training.py --depth-sweep",
+    "digit_pairs": "python training.py --digit-pairs",
+    "emulation": "python emulation.py",
+    "circuit": "python circuit.py",
+    "baselines": "python controls.py",
+    "sensitivity": "python controls.py",
+}
 NETWORKS = ("fully-connected", "convolutional")  # the paper's come first
 
 
-@dataclass
+@dataclass(eq=False)
 class Experiment:
-    """One network on one pair of classes: its files by kind, and what they say of themselves."""
+    """One network on one pair of classes, and its files by kind."""
 
     prefix: str  # of the files' names
     dataset: Dataset
     network: str
-    classes: list[int] = field(default_factory=list)
-    kinds: dict[str, xr.Dataset] = field(default_factory=dict)
-    pairs: list[list[int]] = field(default_factory=list)  # the classes of all experiments
-    told: dict[Any, Any] = field(default_factory=dict)
+    folder: Path
+    kinds: dict[str, xr.Dataset] = field(default_factory=dict, repr=False)
 
-    def tell(self, function: Callable[["Experiment"], Any]) -> Any:
-        """function(self), computed once."""
-        if function not in self.told:
-            self.told[function] = function(self)
-        return self.told[function]
+    @property
+    def results(self) -> xr.Dataset:
+        """The main results."""
+        return self.kinds["results"]
+
+    @property
+    def classes(self) -> list[int]:
+        """The two classes, the lower label first."""
+        origins = map(origin_of, self.kinds.values())
+        return next((sorted(origin["classes"]) for origin in origins if "classes" in origin), [])
+
+    @property
+    def pair(self) -> str:
+        """8 and 9: the two labels."""
+        return " and ".join(map(str, self.classes))
+
+    @property
+    def short(self) -> str:
+        """Fully connected: the network alone."""
+        return self.network.replace("-", " ").capitalize()
 
     @property
     def title(self) -> str:
-        """Fully connected, digits 8 and 9."""
-        network = self.network.replace("-", " ").capitalize()
-        return f"{network}, {class_title(self.dataset, self.classes)}" if self.classes else network
+        """Fully connected, digits 8 and 9; the network alone where all files are of all pairs."""
+        classes = class_title(self.dataset, self.classes) if self.classes else ""
+        whose = f"of {self.dataset.title}" if self.dataset.prefix else ""
+        return f"{self.short}, {classes} {whose}".strip(" ,")
 
 
 def read_experiments(folder: Path) -> tuple[list[Experiment], list[BadInput]]:
@@ -50,32 +68,40 @@ def read_experiments(folder: Path) -> tuple[list[Experiment], list[BadInput]]:
     for path in output_files(folder, "*_*.nc"):
         prefix, _, kind = path.stem.partition("_")
         try:
-            results, dataset = checked(path, kind)
+            if kind not in COMMANDS:
+                raise BadInput("output", path, f"is of an unknown kind, “{kind}”; move it away")
+            results = read_results(path)
+            origin = origin_of(results)
+            dataset = find_dataset(origin.get("dataset", ""))
         except BadInput as error:
             problems.append(BadInput("output", path, error.remedy))
             continue
-        origin = origin_of(results)
-        new = Experiment(prefix, dataset, origin.get("network", prefix))
-        experiment = experiments.setdefault(prefix, new)
-        experiment.classes = experiment.classes or sorted(origin.get("classes", []))
-        experiment.kinds[kind] = results
-    ordered = sorted(experiments.values(), key=place)
-    for experiment in ordered:
-        for other in ordered:
-            if other.dataset == experiment.dataset and other.classes:
-                experiment.pairs.append(other.classes)
-    return ordered, problems
+        new = Experiment(prefix, dataset, origin.get("network", prefix), folder)
+        experiments.setdefault(prefix, new).kinds[kind] = results
+
+    def place(experiment: Experiment) -> tuple[int, str]:
+        return (*NETWORKS, experiment.network).index(experiment.network), experiment.prefix
+
+    return sorted(experiments.values(), key=place), problems
 
 
-def checked(path: Path, kind: str) -> tuple[xr.Dataset, Dataset]:
-    """The results in a file, and the dataset that they are of. Raises BadInput for foreign ones."""
-    if kind not in KINDS:
-        raise BadInput("output", path, f"is of an unknown kind, “{kind}”; move it elsewhere")
-    results = read_results(path)
-    return results, find_dataset(origin_of(results).get("dataset", ""))
+def load(folder: str | Path, dataset: str = "mnist", classes: str = "") -> list[Experiment]:
+    """An experiment of each network; where there is none of `dataset`, another one's.
 
-
-def place(experiment: Experiment) -> tuple[int, str]:
-    """Where an experiment stands among the others."""
-    known = experiment.network in NETWORKS
-    return NETWORKS.index(experiment.network) if known else len(NETWORKS), experiment.prefix
+    classes: other ones than the paper's, as file names have them: "3v5". Prints what is missing.
+    """
+    experiments, problems = read_experiments(Path(folder))
+    for problem in problems:
+        print(f"note: left out: {problem}")
+    ending = f"-{classes}" if classes else ""
+    for choice in (find_dataset(dataset), *DATASETS.values()):
+        names = [f"{choice.prefix}{network}{ending}" for network in NETWORKS]
+        chosen = [e for e in experiments if e.prefix in names and "results" in e.kinds]
+        if chosen:
+            break
+    if chosen and choice.name != dataset:
+        print(f"NO RESULTS OF {dataset}: THESE ARE OF {choice.title}.")
+    for network in NETWORKS:
+        if network not in [experiment.network for experiment in chosen]:
+            print(f"note: no results of the {network} network in {folder}/: {COMMANDS['results']}")
+    return chosen

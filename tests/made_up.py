@@ -101,9 +101,6 @@ def emulation():
         operations_classical=(("approximation", *two, "method"),
                               column(2 * SIZES, 4) * np.array([1, 20])),
         points_needed=(("approximation", *two), 3),
-        qram_writes=((), column(SIZES, 0)),
-        cost_kappa_doubled=((*two, "encoding"), np.array([2, 3])),
-        bits_test=(("pattern", "divisor"), np.array([5, 6, 7])),
     )  # fmt: skip
     return made
 

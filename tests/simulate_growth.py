@@ -2,10 +2,10 @@
 
     python tests/simulate_growth.py
 
-takes two minutes and writes tests/growth_simulation.json, which kernel_output/tables/simulation.md
-shows. The designs are the trials by size of the results in kernel_output/, and those of the plan.
-simulation.md says so where the results have other trials by now; then run it again.
-tests/test_growth.py runs a short form of it.
+takes about six minutes and writes tests/growth_simulation.json, which tables/simulation.md shows.
+The designs are the trials by size of the results in kernel_output/, and those of the plan. A test
+says so where the results have other trials by now; then run it again. tests/test_growth.py runs a
+short form of it.
 """
 
 import argparse
@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from analysis import growth, simulation
+from analysis import growth
 from analysis.experiments import read_experiments
+from runtime.results import is_computed
 
 PLAN = ([16, 32, 64, 128, 256, 512], [16, 8, 4, 4, 4, 4])  # the original's trials by size
 TRUTHS = {  # y(n), λ, whether it grows faster than log n
@@ -43,9 +44,12 @@ def designs(folder):
     """{name: (sizes, trials)}: the plan's, and where they differ those of the results there."""
     found = {"plan": PLAN}
     for experiment in read_experiments(folder)[0]:
-        own = simulation.design(experiment) if "results" in experiment.kinds else PLAN
-        if experiment.dataset.name == "mnist" and own not in found.values():
-            found[experiment.title.partition(",")[0]] = own
+        if experiment.dataset.name == "mnist" and "results" in experiment.kinds:
+            trials = is_computed(experiment.results).sum("trial")
+            trials = trials[trials > 0]
+            own = trials.n.values.tolist(), trials.values.tolist()
+            if own not in found.values():
+                found[experiment.short] = own
     return found
 
 
@@ -65,29 +69,29 @@ def simulate(design, truth, spread, repeats):
         width = np.sqrt(np.log1p(relative**2))
         skewed = np.exp(width * normal - width**2 / 2)
         drawn.append(law(size) * (skewed if "log-normal" in spread else 1 + relative * normal))
-    y = np.stack([values.mean(1) for values in drawn], 1)
-    deviation = np.stack([values.std(1, ddof=min(1, values.shape[1] - 1)) for values in drawn], 1)
-    relative, freedom = growth.relative_errors(n, y, deviation, trials)
-    found = growth.fit_curves(n, y, relative, freedom)
-    said = growth.verdicts(found["ratio_interval"], found["index_interval"])
+    fits, inside = [], np.zeros(len(n))
+    for repeat in range(repeats):
+        y, deviation, _ = growth.moments([values[repeat] for values in drawn])
+        relative, freedom = growth.relative_errors(n, y, deviation, trials)
+        fits.append(growth.fit_curves(n, y, relative, freedom))
+        inside += np.abs(y - law(n)) <= growth.half_widths(relative, freedom) * y
 
     def covered(name, value):
-        low, high = np.moveaxis(found[name + "_interval"], -1, 0)
-        return float(np.mean((low <= value) & (value <= high)))
+        bounds = np.array([getattr(fitted, name)[1:] for fitted in fits])
+        return float(np.mean((bounds[:, 0] <= value) & (value <= bounds[:, 1])))
 
-    half = growth.half_widths(relative, freedom) * y
     exponent = 0.0 if truth == "constant" else index if faster else None
-    shares = {verdict: float(np.mean(said == verdict)) for verdict in growth.VERDICTS}
+    said = [fitted.verdict for fitted in fits]
+    shares = {verdict: said.count(verdict) / repeats for verdict in growth.VERDICTS}
     slow = shares[growth.FLAT] + shares[growth.SLOW]
-    means = np.mean(np.abs(y - law(n)) <= half, 0)
     return {
         "sizes": design[0],
         "trials": design[1],
         "truth": truth,
         "spread": spread,
         "repeats": repeats,
-        "clear": float(found["clear"].mean()),
-        "means": means.tolist(),
+        "clear": sum(fitted.clear for fitted in fits) / repeats,
+        "means": (inside / repeats).tolist(),
         "ratio": covered("ratio", law(n[-1]) / law(n[0])),
         "index": None if index is None else covered("index", index),
         "exponent": None if exponent is None else covered("exponent", exponent),

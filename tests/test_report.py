@@ -1,15 +1,15 @@
 """Tables, the page and the command of report.py, on made-up results whose numbers are known."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import made_up
 import numpy as np
 import pytest
-import xarray as xr
 
 import report
-from analysis import evidence, page, simulation, tables
+from analysis import evidence, findings, tables
 from analysis.experiments import Experiment, read_experiments
 from runtime.datasets import DATASETS
 from runtime.results import write_results
@@ -21,7 +21,7 @@ ROOT = Path(report.__file__).parent
 
 def experiment(**kinds):
     """An experiment with these files."""
-    return Experiment("convolutional", DATASETS["mnist"], "convolutional", [0, 1], kinds, [[0, 1]])
+    return Experiment("convolutional", DATASETS["mnist"], "convolutional", Path(), kinds)
 
 
 def rows(table):
@@ -37,18 +37,20 @@ def rows(table):
 def test_numbers_are_written_with_half_widths():
     assert tables.plus_minus(0.9104, 0.0141) == "0.910 ± 0.014"
     assert [tables.plus_minus(x, np.nan) for x in (np.nan, np.inf, 2.5)] == ["–", "∞", "2.5"]
-    assert tables.sizes_in_words([16, 32], [False, True]) == "n = 32"
 
 
 def test_columns_are_named_by_their_labels():
     """New labels need no code; what is the same in both conventions stands once, NaN nowhere."""
     results = made_up.results()
     names = list(tables.columns_of(results.accuracy))
-    assert names[:2] == ["exact, at the test median", "exact, at zero"] and len(names) == 7
-    assert "sparsified, corrected, at zero" in names
+    assert names[:2] == ["at the test median, exact", "at the test median, sparsified"]
+    assert len(names) == 7 and "at zero, sparsified, corrected" in names
     assert list(tables.columns_of(results.sparsity)) == ["sparsified"]
     new = results.assign_coords(threshold=["calibrated", "zero"])
-    assert "exact, calibrated" in tables.columns_of(new.accuracy)
+    assert "calibrated, exact" in tables.columns_of(new.accuracy)
+    assert tables.usual_threshold(new) == "calibrated"
+    unknown = new.accuracy.where(new.threshold == "zero")
+    assert tables.usual_threshold(new.assign(accuracy=unknown)) == "test median"
 
 
 def test_equal_rows_become_one():
@@ -66,11 +68,11 @@ def test_losses_are_paired_by_trial():
     sparsified = exact - np.array([0, 0.1, 0.2])
     results.accuracy.loc[at] = sparsified.transpose("n", "trial", "convention", "pattern")
     losses = tables.losses_of(results.accuracy)
-    assert tables.paired_cells(losses["sparsified, at zero"]) == ["**+0.100 ± 0.000**"] * 4
-    assert tables.paired_cells(losses["diagonal, at zero"]) == ["0"] * 4
+    assert tables.paired_cells(losses["at zero, sparsified"]) == ["**+0.100 ± 0.000**"] * 4
+    assert tables.paired_cells(losses["at zero, diagonal"]) == ["0"] * 4
     results.accuracy.loc[at | {"pattern": 0}] -= np.array([0.6, -0.6, 0.3, -0.3])[:, None]
     losses = tables.losses_of(results.accuracy)
-    assert tables.paired_cells(losses["sparsified, at zero"])[0].startswith("+0.100 ± 0.")
+    assert tables.paired_cells(losses["at zero, sparsified"])[0].startswith("+0.100 ± 0.")
 
 
 def test_accuracies_near_1_have_bounds_by_their_errors():
@@ -90,28 +92,32 @@ def test_main_page():
     told = tables.main(experiment(results=made_up.results()))
     means, growth = rows(told["means"]), rows(told["growth"])
     assert means["sparsity, sparsified"][0] == "2.77 ± 0.03"
-    assert means["accuracy, sparsified, at zero"][0].startswith("0.500")
+    assert means["accuracy, at zero, sparsified"][0].startswith("0.500")
+    assert means["trials"] == ["4"] * 4 and means["depth"] == ["96"] * 4
     assert growth["κ, exact"][-1] == "**faster than log n**: λ above 0"
     assert growth["sparsity, sparsified"][-1] == "**no faster than log n**: λ below 0.25"
-    assert growth["readout, sparsified, at zero"][-1] == "**flat**: within 0.8 to 1.25"
-    assert rows(told["runs"])["images shared with another trial"][3] == "1 %"
-    assert rows(told["losses"])["sparsified, at zero"][0].startswith("**+0.400")
-    assert len(told["faster"]) == 4 and "κ, exact" in told["faster"] and not told["undecided"]
+    assert growth["readout, at zero, sparsified"][-1] == "**flat**: within 0.8 to 1.25"
+    assert rows(told["losses"])["at zero, sparsified"][0].startswith("**+0.400")
+    said = findings.what_grows(experiment(results=made_up.results()))
+    assert said.startswith("faster than log n: κ, exact; post-selection, scale from the test set;")
+    assert said.endswith("undecided: nothing")
 
 
 def test_depth_page():
-    """At another depth than the original's the exact NTK gains, and the diagonal does not."""
-    sweep = made_up.with_settings(made_up.results(), [96.0, 6.0])
-    at = {"setting": 6.0, "threshold": "test median", "convention": "original"}
+    """At another depth than the original's K gains, and the diagonal does not."""
+    sweep = made_up.with_settings(made_up.results(), [6.0, 96.0])
+    at = {"setting": 6.0, "threshold": "test median"}
     sweep.accuracy.loc[at | {"approximation": "exact"}] += 0.02
-    told = evidence.depth(experiment(depth_sweep=sweep))
-    assert told["gains"] == {"exact": ["6 by 0.020 (all n)"], "sparsified": [], "diagonal": []}
-    without = experiment(depth_sweep=sweep.sel(setting=[6.0]))
-    assert evidence.depth(without)["gains"] == {}  # without the original's depth
-    assert rows(told["tables"]["exact minus diagonal, at the test median"]) == {
-        "**96**": ["0"] * 4, "6": ["**+0.020 ± 0.000**"] * 4
-    }  # fmt: skip
-    assert rows(told["tables"]["κ of K"])["**96** = 6"][0] == "21.11" and told["unit"] == "depth"
+    whole = experiment(depth_sweep=sweep)
+    told = evidence.depth(whole)
+    shown = rows(told["table"])
+    assert list(shown) == ["6", "96"] and (told["n"], told["rule"]) == (128, 96)
+    assert shown["6"][:3] == ["0.25", "207.9", "0.920 ± 0.011"]
+    assert shown["6"][3] == "**+0.020 ± 0.000**" and shown["96"][3] == "0"
+    said = findings.depth_matters(whole)
+    assert said == "K̃ loses 0.020 at depth 6, 0.000 at the original's 96 (n = 128)"
+    alone = experiment(depth_sweep=sweep.sel(setting=[6.0]))
+    assert findings.depth_matters(alone) == "K̃ loses 0.020 at depth 6 (n = 128)"
 
 
 def baselines():
@@ -123,40 +129,40 @@ def baselines():
     )
 
 
-def test_baselines_say_what_the_intervals_say():
-    told = evidence.baselines(experiment(baselines=baselines()))
-    assert told["better"] == "n = 16" and told["beaten"] == {"nearest neighbour": "n = 64, 128"}
-    assert told["by"] == "0.050 to 0.060" and told["ink"] == 0.5
-    cells = rows(told["differences"])["nearest neighbour, at the test median = at zero"]
-    assert cells[1] == "0" and cells[2] == "**-0.050 ± 0.000**"
+def test_only_classifiers_that_are_better_beyond_chance_are_named():
+    whole = experiment(baselines=baselines())
+    assert findings.rivals(whole) == "better than K at n = 128: nearest neighbour by 0.060"
+    shown = rows(evidence.baselines(whole)["table"])
+    assert shown["at the test median, nearest neighbour"][3].startswith("0.960")
+    alike = baselines().isel(n=[0, 1])
+    alike.accuracy.loc[{"n": 32, "classifier": "nearest neighbour", "trial": 0}] += 0.01
+    whole.kinds["baselines"] = alike
+    assert findings.rivals(whole) == "better than K at n = 32: none"
 
 
 def sensitivity():
-    settings = [(90, 0.5, 1), (90, 1, 1), (90, 3, 1), (0, 1, 1)]
+    settings = [(90, 0.5, 1), (90, 1, 1), (90, 0.5, 2), (90, 1, 2), (0, 1, 1)]
     made = made_up.with_settings(made_up.results(), [str(each) for each in settings])
-    for i, name in enumerate(evidence.PARAMETERS):
-        made = made.assign_coords(
-            {name: ("setting", np.array([each[i] for each in settings], float))}
-        )
+    for i, name in enumerate(("percentile", "boost", "density")):
+        values = np.array([each[i] for each in settings], float)
+        made = made.assign_coords({name: ("setting", values)})
     made.attrs["origin"] = json.dumps(made_up.ORIGIN | {"papers_setting": [90, 1, 1]})
     return made
 
 
 def test_constants_page():
     made = sensitivity()
-    sparsified = {"approximation": "sparsified"}
-    one = {"setting": "(90, 0.5, 1)", "n": 32, "trial": 1}
-    made.positive_definite.loc[sparsified | one] = 0
-    own = {"setting": "(90, 1, 1)", "n": 64, "convention": "original"}
-    made.accuracy.loc[sparsified | own | {"threshold": "test median"}] += 0.03
-    told = evidence.constants(experiment(sensitivity=made))
-    assert (told["lower"], told["fails"]) == (0.5, "n = 32")
-    assert told["most"] == pytest.approx(0.03)
-    boost = rows(told["tables"]["boost, original"])
-    assert list(boost) == ["0.5", "**1**", "3"] and boost["0.5"][1] == "0.900 / 0.500 / 3 / 75%"
-    gains = rows(told["gains"])
-    assert gains["at the test median, settings better"] == ["0", "0", "1", "0"]
-    assert gains["corrected, at zero, settings worse"] == ["4"] * 4
+    sparsified = {"approximation": "sparsified", "convention": "original", "n": 128}
+    made.positive_definite.loc[sparsified | {"setting": "(90, 0.5, 1)", "trial": 1}] = 0
+    at = sparsified | {"setting": "(90, 1, 2)", "threshold": "test median"}
+    made.accuracy.loc[at] += 0.03
+    whole = experiment(sensitivity=made)
+    told = evidence.constants(whole)
+    assert told["n"] == 128 and rows(told["table"]) == {
+        "boost 0.5": ["(0.900)", "0.900"], "boost 1": ["0.900", "0.930"]
+    }  # fmt: skip
+    said = findings.constants_matter(whole)
+    assert said == "with a boost of 0.5 K̃ is not always positive definite at n = 128"
 
 
 def pairs():
@@ -173,38 +179,23 @@ def pairs():
 
 def test_pairs_page():
     made = pairs()
-    made.accuracy.loc[{"setting": "2 1", "n": 32, "approximation": "sparsified"}] -= 0.2
-    told = evidence.pairs(experiment(digit_pairs=made))
-    shown = rows(told["table"])
-    assert shown["accuracy, exact, at the test median"][:2] == ["0.9 ± 0.011", "6 (5 to 6)"]
-    assert shown["κ less 1, exact"][1] == "1 (1 to 6)"
-    assert shown["accuracy, exact, at zero"][4] == "0.95 (2 and 3)"
-    assert told["losses"]["sparsified, at the test median"][1:] == ("1 and 2", 32)
-    assert (told["worse"], told["clearly_worse"], told["better"], told["count"]) == (1, 1, 0, 6)
-
-
-def test_ranks_leave_open_what_chance_allows():
-    noise = np.random.default_rng(0).normal(size=(45, 6)) * 0.01
-    clear = 0.5 + np.linspace(0, 0.45, 45)[:, None] + noise * 0.01
-    assert evidence.pair_ranks(clear, 40, True) == (5, 5, 5)
-    assert evidence.pair_ranks(clear, 40, False) == (41, 41, 41)
-    last = int(noise.mean(axis=1).argmin())
-    best, rank, worst = evidence.pair_ranks(0.9 + noise, last, True)
-    assert best < rank == worst == 45
-
-
-def test_averages_of_pairs_leave_out_sizes_without_trials():
-    made = pairs()
-    before = evidence.pair_quantities(made.isel(n=[0, 1], convention=0).copy(deep=True))
-    for name in made.data_vars:
-        made[name][2:] = np.nan
-    for name, values in evidence.pair_quantities(made.isel(convention=0)).items():
-        np.testing.assert_allclose(values, before[name], rtol=1e-12)
+    made.accuracy.loc[{"setting": "2 1", "n": 128, "approximation": "sparsified"}] -= 0.2
+    whole = experiment(digit_pairs=made, results=made_up.results())
+    shown = rows(evidence.pairs(whole)["table"])
+    assert shown["accuracy of K at the test median"] == [
+        "0.9250", "0.9000 (0 and 1)", "0.9500 (2 and 3)", "0.9000"
+    ]  # fmt: skip
+    assert shown["loss at the test median, sparsified"][2] == "0.0500 (1 and 2)"
+    said = findings.pairs_matter(whole)
+    assert said.startswith("K̃ loses up to 0.200 (1 and 2), 0.000 on the median pair (n = 128)")
+    assert said.endswith("on 1 of 6, beyond chance on 1, above it beyond chance on 0")
+    for name in made.data_vars:  # sizes without trials are left out
+        made[name].loc[{"n": 128}] = np.nan
+    assert "(n = 64)" in findings.pairs_matter(whole)
 
 
 def test_the_page_gives_the_verdicts():
-    whole = experiment(results=made_up.results())
-    told = page.page([whole])
+    told = findings.page([experiment(results=made_up.results())])
     verdicts = rows(told["verdicts"])
     assert "accuracy of K̃ stays, calibrated threshold" not in verdicts
     assert verdicts["accuracy of K̃ stays at the test median"] == ["**holds**: loses 0.000 at most"]
@@ -213,12 +204,25 @@ def test_the_page_gives_the_verdicts():
     assert verdicts["preparing k\\* is cheap, divisor known"][0].startswith("**fails**: 4 to 11.3")
     cheap = made_up.results()  # one divisor that is known is enough
     cheap.post_selection_measurements.loc[{"divisor": "fixed constant"}] = 2.0
-    assert page.preparing_is_cheap(experiment(results=cheap)).startswith("**holds**")
+    assert findings.preparing_is_cheap(experiment(results=cheap)).startswith("**holds**")
+    cheap.post_selection_measurements[:] = 1e6  # flat, and dear
+    assert findings.preparing_is_cheap(experiment(results=cheap)).startswith("**fails**")
     growths = rows(told["growths"])
     assert growths["post-selection, fixed constant"] == ["faster than log n: 4 to 11.3"]
     (accuracies,) = told["accuracies"].values()
-    same = "accuracy at the test median, exact = sparsified = diagonal"
+    same = "accuracy, at the test median, exact = sparsified = diagonal"
     assert rows(accuracies)[same][0] == "0.900 ± 0.011"
+
+
+def test_answers_are_the_pages_findings():
+    """A line for each experiment; what it lacks is left out, and no star is eaten by Markdown."""
+    whole = experiment(results=made_up.results())
+    name = "preparing k\\* is cheap, divisor known"
+    said = findings.answer([whole], name, "all pairs of classes", "sparsity, sparsified")
+    cell = findings.preparing_is_cheap(whole)
+    expected = f"{name}: {cell}; sparsity, sparsified: no faster than log n: 2.77 to 4.85"
+    assert said == f"- Convolutional, digits 0 and 1: {expected}."
+    assert findings.answer([experiment()], name) == ""
 
 
 @pytest.mark.parametrize("loss, verdict", [
@@ -229,18 +233,8 @@ def test_whether_accuracy_stays_is_said_by_the_loss(loss, verdict):
     results = made_up.results()
     at = {"approximation": "sparsified", "threshold": "test median"}
     results.accuracy.loc[at] -= np.reshape(loss, (4, 1, 1))
-    _, cell = page.accuracy_stays("test median")
+    cell = partial(findings.accuracy_stays, "test median")
     assert cell(experiment(results=results)).startswith(f"**{verdict}**")
-
-
-def test_the_results_say_whether_their_design_was_simulated():
-    told = simulation.simulation([experiment(results=made_up.results())])
-    assert told["own"] == {"Convolutional, digits 0 and 1": ""} and told["covered"] > 90
-    simulated = json.loads(simulation.SIMULATION.read_text())[0]
-    counts = xr.DataArray(simulated["trials"], dims="n", coords={"n": simulated["sizes"]})
-    images = xr.where(np.arange(max(simulated["trials"])) < counts.values[:, None], 256.0, np.nan)
-    made = xr.Dataset({"test_images": (["n", "trial"], images)}, coords={"n": counts.n})
-    assert simulation.simulation([experiment(results=made)])["own"].popitem()[1] == "plan"
 
 
 # ---- the command ----
@@ -287,16 +281,14 @@ def test_report(folder, capsys):
 def test_what_can_be_told_is_told(folder, capsys):
     """One line for each damaged, foreign or incomplete file, status 2, and a page that says so."""
     path = folder / "convolutional_emulation.nc"
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0x40
-    path.write_bytes(content)
+    path.write_bytes(path.read_bytes()[:-100])
     (folder / "convolutional_baselines.nc").write_bytes(b"no results")
-    write_results(folder / "convolutional_circuit.nc", made_up.circuit().drop_vars("queries"))
+    write_results(folder / "convolutional_depth_sweep.nc", made_up.circuit())
     write_results(folder / "convolutional_notes.nc", made_up.results())
     assert report.main(["--output", str(folder)]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 4
-    for kind in ("emulation", "baselines", "circuit", "notes"):
+    for kind in ("emulation", "baselines", "depth_sweep", "notes"):
         assert sum(f"convolutional_{kind}.nc" in line for line in lines) == 1
     text = (folder / "RESULTS.md").read_text(encoding="utf-8")
     assert "Left out" in text and "κ of K̃ stays small" in text
@@ -325,7 +317,9 @@ def test_experiments_of_a_folder(folder):
     assert not problems and [each.prefix for each in experiments] == [
         "fashion-mnist-fully-connected", "convolutional", "convolutional-3v5"
     ]  # fmt: skip
-    assert experiments[1].pairs == [[0, 1], [3, 5]]
+    titles = [each.title for each in experiments]
+    assert titles[0] == "Fully connected, bag and ankle boot of Fashion-MNIST"
+    assert titles[2] == "Convolutional, digits 3 and 5" and experiments[2].pair == "3 and 5"
 
 
 def test_the_table_that_a_run_ends_with():

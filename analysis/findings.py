@@ -1,0 +1,306 @@
+"""What the results say, each finding once: cells of RESULTS.md, first sentences of the pages of
+tables, answers of analysis.ipynb and titles of README's picture.
+
+A finding takes an experiment and returns Markdown. A loss is more than chance where its 95 %
+interval, paired by trial, excludes 0.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from xarray import DataArray, Dataset
+
+from analysis import costs, evidence, tables
+from analysis.experiments import Experiment
+from analysis.growth import FAST, FLAT, SLOW, UNDECIDED, judged, reserve, trial_values
+from analysis.tables import columns_of, in_words, paired, usual, usual_threshold
+from runtime.results import is_computed, origin_of
+
+Finding = Callable[[Experiment], str]
+
+TOLERANCE = 0.01  # of accuracy: a loss that is surely smaller is none
+GRAVE = 0.05  # of accuracy: a loss that is surely larger refutes that it stays
+DEAR = 1e4  # measurements: more are not cheap, however they grow
+SHOWN_SIZES = 4  # of a network at most, in the table of accuracies
+WORDS = {FLAT: "holds", SLOW: "holds", FAST: "fails", UNDECIDED: "undecided"}
+
+
+def said(experiment: Experiment, finding: Finding) -> str:
+    """A finding, or "" where its file or labels are missing."""
+    try:
+        return finding(experiment)
+    except (LookupError, AttributeError):
+        return ""
+
+
+def brief(experiment: Experiment, finding: Finding) -> str:
+    """A finding as a title: its first clause, without marks."""
+    text = said(experiment, finding).replace("**", "")
+    return text.partition(";")[0].partition(", elsewhere")[0]
+
+
+def answer(experiments: Sequence[Experiment], *names: str) -> str:
+    """A line for each experiment, as Markdown: names of FINDINGS, or of quantities that grow."""
+    lines = []
+    for experiment in experiments:
+        sentences = []
+        for name in names:
+            text = said(experiment, FINDINGS.get(name) or partial(growth_of, name))
+            if text:
+                sentences.append(f"{name}: {text}")
+        if sentences:
+            lines.append(f"- {experiment.title}: {'; '.join(sentences)}.")
+    return "\n".join(lines)
+
+
+def side_by_side(experiments: Sequence[Experiment], rows: dict[str, Finding]) -> str:
+    """A table with a column for each experiment, without rows that nothing is known of."""
+    lines = []
+    for name, finding in rows.items():
+        cells = [said(experiment, finding) for experiment in experiments]
+        if any(cells):
+            lines.append([name, *(cell or "–" for cell in cells)])
+    return tables.table(["", *(experiment.title for experiment in experiments)], lines)
+
+
+def short(value: Any) -> str:
+    """Three digits: 3.21, 3,672, 1.01e+12."""
+    return f"{value:.3g}" if value < 1e3 or value >= 1e5 else f"{value:,.0f}"
+
+
+def levels(values: DataArray) -> str:
+    """A quantity's mean at the smallest and the largest n: 35 to 38."""
+    near_one = tables.less_one(values)
+    means = [np.mean(trials) for trials in trial_values(values - near_one) if len(trials)]
+    if near_one:
+        return f"1 + {means[0]:.1e} to {means[-1]:.1e}"
+    return f"{short(means[0])} to {short(means[-1])}"
+
+
+def accuracy_stays(threshold: str, experiment: Experiment) -> str:
+    """Whether K̃ is as accurate as K with this threshold."""
+    accuracy = experiment.results.accuracy.sel(threshold=threshold, convention="original")
+    loss = tables.losses_of(accuracy)["sparsified"].dropna("n", how="all")
+    mean, half = paired(loss)
+    if abs(loss).max() < TOLERANCE or np.all(mean + half < TOLERANCE):
+        return f"**holds**: loses {max(mean.max(), 0):.3f} at most"
+    clear = mean > half
+    worst = int(np.argmax(np.where(clear, mean, mean - 1)))
+    n = loss.n[worst].item()
+    lost = f"{tables.plus_minus(mean[worst], half[worst])} at n = {n}"
+    if not clear.any():
+        return f"**undecided**: loses {lost}"
+    if mean[worst] - half[worst] > GRAVE:
+        left = accuracy.sel(approximation="sparsified", n=n).mean()
+        return f"**fails**: {left:.2f} are left, {lost} lost"
+    return f"**nearly holds**: loses {lost}, elsewhere less or no more than chance"
+
+
+def condition_stays(experiment: Experiment) -> str:
+    """Whether κ of K̃ stays small, and whether that says anything."""
+    condition = experiment.results.condition_number
+    columns = columns_of(condition.sel(convention="original"))
+    sparsified, exact = columns["sparsified"], columns["exact"]
+    why = ", nearly diagonal itself" if tables.less_one(exact) else ""
+    return f"**{WORDS[judged(sparsified).verdict]}**: {levels(sparsified)}; K{why}: {levels(exact)}"
+
+
+def preparing_is_cheap(experiment: Experiment) -> str:
+    """Whether some divisor of k* that an algorithm knows makes post-selection cheap."""
+    attempts = experiment.results.post_selection_measurements
+    verdicts, texts = [], []
+    for name, values in columns_of(attempts.drop_sel(divisor="test set")).items():
+        is_dear = np.mean(trial_values(values)[-1]) > DEAR
+        verdicts.append("fails" if is_dear else WORDS[judged(values).verdict])
+        texts.append(f"{levels(values)} ({name})")
+    best = min(verdicts, key=["holds", "undecided", "fails"].index)
+    return f"**{best}**: {', '.join(texts)}"
+
+
+def reading_is_cheap(experiment: Experiment) -> str:
+    """Whether the sign can be read off K̃'s prediction, at the usual threshold."""
+    values = usual(experiment.results).readout_measurements.sel(approximation="sparsified")
+    return f"**{WORDS[judged(values).verdict]}**: {levels(values)} measurements"
+
+
+def prediction_is_cheap(experiment: Experiment) -> str:
+    """Whether a prediction takes fewer queries than reading all entries takes operations."""
+    emulation = experiment.kinds["emulation"]
+    best = costs.cheapest(costs.quantum_costs(emulation))
+    queries, n = best[-1].mean().item(), best.n[-1].item()
+    verdict = "holds" if queries < 2 * n else "fails"
+    text = f"**{verdict}** at n = {n}: {short(queries)} queries against {short(2 * n)} operations"
+    needless = best.equals(costs.cheapest(costs.diagonal_costs(emulation)))
+    return text + ("; no entry of K̃ is needed" if needless else "")
+
+
+def diagonal_is_cheap(experiment: Experiment) -> str:
+    """From which n on the diagonal prediction takes fewer queries than 2n."""
+    diagonal = costs.cheapest(costs.diagonal_costs(experiment.kinds["emulation"]))
+    emulated = dict(zip(diagonal.n.values, diagonal.mean("trial").values, strict=True))
+    for n, queries in (emulated | costs.larger_sizes(experiment)).items():
+        if queries < 2 * n:
+            how = "emulated" if n in emulated else "by the post-selection measured there"
+            return f"n = {n}, {how}"
+    return "no n computed"
+
+
+CLAIMS: dict[str, Finding] = {
+    "accuracy of K̃ stays, calibrated threshold": partial(accuracy_stays, "calibrated"),
+    "accuracy of K̃ stays at the test median": partial(accuracy_stays, "test median"),
+    "accuracy of K̃ stays at zero": partial(accuracy_stays, "zero"),
+    "κ of K̃ stays small": condition_stays,
+    "preparing k\\* is cheap, divisor known": preparing_is_cheap,
+    "reading the sign is cheap": reading_is_cheap,
+    "one prediction beats 2n operations": prediction_is_cheap,
+}
+
+
+def growths(results: Dataset) -> dict[str, DataArray]:
+    """What growth is told of: sparsity, κ of both matrices, post-selection, readout."""
+    quantities = tables.judged_quantities(results)
+    names = ["sparsity, sparsified", "κ, sparsified", "κ, exact"]
+    names += [name for name in quantities if name.startswith("post-selection")]
+    names.append(f"readout, {in_words(usual_threshold(results))}, sparsified")
+    return {name: quantities[name] for name in names if name in quantities}
+
+
+def growth_of(name: str, experiment: Experiment) -> str:
+    """The verdict on one quantity's growth, what hangs on the largest size, and its levels."""
+    values = tables.judged_quantities(experiment.results)[name]
+    verdict = judged(values).verdict
+    return f"{verdict}{reserve(values, verdict)}: {levels(values)}"
+
+
+def what_grows(experiment: Experiment) -> str:
+    """What grows faster than log n, and of what nobody can tell."""
+    names: dict[str, list[str]] = {verdict: [] for verdict in WORDS}
+    for name, values in growths(experiment.results).items():
+        names[judged(values).verdict].append(name)
+    fast = "; ".join(names[FAST]) or "nothing"
+    undecided = "; ".join(names[UNDECIDED]) or "nothing"
+    return f"faster than log n: {fast}; undecided: {undecided}"
+
+
+def gains_of_classifiers(baselines: Dataset) -> dict[str, tuple[float, float]]:
+    """By how much other classifiers are better than K at the largest n, and half-widths."""
+    accuracy = usual(baselines).accuracy
+    exact = accuracy.sel(classifier="exact", drop=True)
+    gains = {}
+    for name, gain in columns_of(accuracy.drop_sel(classifier="exact") - exact).items():
+        mean, half = paired(gain)
+        gains[name] = mean[-1], half[-1]
+    return gains
+
+
+def rivals(experiment: Experiment) -> str:
+    """Which classifiers are better than the exact NTK, beyond chance."""
+    baselines = experiment.kinds["baselines"]
+    better = []
+    for name, (gain, half) in gains_of_classifiers(baselines).items():
+        if gain > half:
+            better.append(f"{name} by {gain:.3f}")
+    return f"better than K at n = {baselines.n[-1]:d}: {', '.join(better) or 'none'}"
+
+
+def constants_matter(experiment: Experiment) -> str:
+    """What less of the boost does to K̃."""
+    sensitivity = experiment.kinds["sensitivity"]
+    papers = evidence.papers_constants(sensitivity)
+    plane = evidence.plane_of_constants(sensitivity).sel(density=papers["density"])
+    lower = plane.sel(boost=plane.boost < papers["boost"]).isel(boost=-1)
+    what = "still" if lower.positive_definite == 1 else "not always"
+    return f"with a boost of {lower.boost:g} K̃ is {what} positive definite at n = {plane.n:d}"
+
+
+def pairs_matter(experiment: Experiment) -> str:
+    """What K̃ loses on the worst pair and on the median one, and whether it beats its diagonal."""
+    results = evidence.named_pairs(experiment)
+    lost = evidence.losses_by_setting(results)
+    mean, half = evidence.gains_over_diagonal(results)
+    worst = f"up to {lost[-1]:.3f} ({lost.setting[-1].item()})" if lost[-1] > 1e-9 else "nothing"
+    return (
+        f"K̃ loses {worst}, {lost.median():.3f} on the median pair (n = {lost.n:d}); "
+        f"it is below its diagonal on {sum(mean < -1e-9)} of {len(mean)}, "
+        f"beyond chance on {sum(mean < -half)}, above it beyond chance on {sum(mean > half)}"
+    )
+
+
+def depth_matters(experiment: Experiment) -> str:
+    """What K̃ loses at the depth where it loses most, and at the original's depth."""
+    sweep = experiment.kinds["depth_sweep"]
+    lost, rule = evidence.losses_by_setting(sweep), origin_of(sweep)["depth_rule"]
+    text = f"K̃ loses {lost[-1]:.3f} at {evidence.unit(sweep)} {lost.setting[-1]:g}"
+    if rule in lost.setting:
+        text += f", {lost.sel(setting=rule):.3f} at the original's {rule:g}"
+    return f"{text} (n = {lost.n:d})"
+
+
+FAILURES: dict[str, Finding] = {
+    "simple classifiers": rivals,
+    "constants set by hand": constants_matter,
+    "all pairs of classes": pairs_matter,
+    "other depths": depth_matters,
+}
+
+
+def circuit_agrees(experiment: Experiment) -> str:
+    """How many gates a prediction is, and whether they do what the emulation says."""
+    results = experiment.kinds["circuit"].isel(n=0, trial=0).sel(approximation="sparsified")
+    built, emulated = results.sel(source="circuit"), results.sel(source="emulated")
+    measured = ["success_probability", "post_selection_probability", "overlap", "queries"]
+    difference = abs(built[measured] - emulated[measured]).to_dataarray().max()
+    size = f"{results.gate_count:,.0f} gates on {built.qubits:.0f} qubits at n = {results.n:d}"
+    return f"{size}, within {difference:.0e} of the emulation"
+
+
+def cost_of(costs_of: Callable[..., DataArray], experiment: Experiment, **chosen: str) -> str:
+    """The cheapest way at the largest n emulated."""
+    ways = costs_of(experiment.kinds["emulation"], **chosen)
+    return tables.mean_cells(costs.cheapest(ways))[-1]
+
+
+COSTS: dict[str, Finding] = {
+    "queries, sparsified": partial(cost_of, costs.quantum_costs),
+    "queries, diagonal": partial(cost_of, costs.diagonal_costs),
+    "queries, diagonal, fixed constant": partial(
+        cost_of, costs.diagonal_costs, divisor="fixed constant"
+    ),
+    "operations, weights known": partial(cost_of, costs.classical_costs),
+    "diagonal below 2n from": diagonal_is_cheap,
+    "as gates": circuit_agrees,
+}
+FINDINGS = CLAIMS | FAILURES | COSTS | {"what grows": what_grows}
+
+
+def accuracy_table(results: Dataset) -> str:
+    """Accuracy and readout in the original's convention, by threshold; equal rows are one."""
+    results = results.isel(n=is_computed(results).any("trial").values).sel(convention="original")
+    shown = np.unique(np.linspace(0, results.sizes["n"] - 1, SHOWN_SIZES).round().astype(int))
+    rows = {"trials": is_computed(results).sum("trial").values[shown]}
+    quantities = tables.judged_quantities(results[["accuracy", "readout_measurements"]])
+    for name, values in quantities.items():
+        images = results.test_images if values.name == "accuracy" else None
+        cells = tables.mean_cells(values, images)
+        rows[name] = [cells[i] for i in shown]
+    return tables.by_size(results.n.values[shown], rows)
+
+
+def page(experiments: Sequence[Experiment]) -> dict[str, Any]:
+    """All that RESULTS.md shows."""
+    accuracies: dict[str, str] = {}
+    growing: dict[str, Finding] = {}
+    for experiment in experiments:
+        if "results" in experiment.kinds:
+            results = experiment.results
+            accuracies[experiment.title] = accuracy_table(results)
+            growing |= {name: partial(growth_of, name) for name in growths(results)}
+    return {
+        "verdicts": side_by_side(experiments, CLAIMS),
+        "accuracies": accuracies,
+        "growths": side_by_side(experiments, growing),
+        "failures": side_by_side(experiments, FAILURES),
+        "costs": side_by_side(experiments, COSTS),
+    }
