@@ -112,7 +112,7 @@ conventions = {
     "corrected": "_sound",
 }
 # The threshold t that an output is compared with, as a function of all test outputs.
-decision_thresholds = {
+decision_thresholds: dict[str, Callable[[Array], Any]] = {
     "test median": np.median,
     "zero": lambda outputs: 0.0,
 }

@@ -12,10 +12,14 @@ from xarray import DataArray, Dataset
 
 from analysis import tables
 from analysis.experiments import Experiment
-from quantum.readout import amplified_estimate, uses_of_schedule
 from runtime.results import is_computed
 
-KNOWN = {"threshold": "test median", "divisor": "training set", "kind": "all", "statistic": "mean"}
+KNOWN = {
+    "threshold": "test median",
+    "divisor": "training set",
+    "kind": "all",
+    "statistic": "mean",
+}
 
 
 def known_sizes(values: DataArray, emulation: Dataset) -> DataArray:
@@ -60,28 +64,6 @@ def cheapest(costs: DataArray) -> DataArray:
         if level < least:
             best, least = way, level
     return best
-
-
-def larger_sizes(experiment: Experiment) -> dict[int, Any]:
-    """Queries of the diagonal prediction by n at larger n than emulated, if any.
-
-    With the success of preparing k* that was measured there; amplitude estimation uses the
-    preparation as often as at the largest n emulated.
-    """
-    emulation = experiment.kinds["emulation"]
-    results = experiment.kinds.get("results", emulation)
-    points = emulation.points_needed.sel(approximation="diagonal")
-    points = points.sel(threshold=KNOWN["threshold"]).isel(n=-1, pattern=0)
-    uses = np.mean([uses_of_schedule(point) for point in points.dropna("trial").values])
-    larger = results.sel(n=results.n > emulation.n[-1])
-    queries = {}
-    for n in larger.n.values.tolist():
-        attempts = larger.post_selection_measurements.sel(n=n, divisor=KNOWN["divisor"])
-        attempts = attempts.dropna("trial", how="all")
-        success = 1 / attempts.values.ravel()
-        w, k = amplified_estimate(1, 1.0, 2, success)
-        queries[n] = uses * np.mean(w + 2 * k)
-    return queries
 
 
 def cost(experiment: Experiment) -> dict[str, Any]:

@@ -34,7 +34,8 @@ COLORS = {FLAT: "#009E73", SLOW: "#0072B2", FAST: "#D55E00", UNDECIDED: GREY}
 
 def picture_of(figure: Callable[..., Figure], *about: Any) -> bytes:
     """A figure as PNG of 256 colours, a third of the size, whatever the user's own settings are."""
-    drawn, small = io.BytesIO(), io.BytesIO()
+    drawn = io.BytesIO()
+    small = io.BytesIO()
     with style.context(["default", STYLE_FILE]):
         figure(*about).savefig(drawn, format="png")
     picture = Image.open(drawn).convert("RGB")
@@ -96,7 +97,8 @@ def draw_curves(ax: Axes, curves: Iterable[Curve], label: str = "training images
     for curve in distinct:
         ax.errorbar(curve.x, curve.mean, curve.half, **curve.style, elinewidth=1)
     means = np.concatenate([[], *(curve.mean for curve in distinct)])
-    low, high = means.min(initial=np.inf), means.max(initial=0)
+    low = means.min(initial=np.inf)
+    high = means.max(initial=0)
     if 0 < low < high / 10:
         ax.set_yscale("log")
         ax.set_ylim(bottom=low / 3)

@@ -273,7 +273,8 @@ def theorem(experiments: Experiments) -> Figure:
 
 def over_depth(label: str, style: drawing.Style, values: DataArray) -> Curve:
     """A quantity over the depth at the largest n; spreads are pooled over the sizes."""
-    means, halves = [], []
+    means = []
+    halves = []
     for setting in values.setting.values:
         by_size = trial_values(values.sel(setting=setting))
         mean, half = size_means(values.n.values, by_size)

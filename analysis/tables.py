@@ -25,6 +25,13 @@ QUANTITIES = {  # what is averaged and judged, and how tables call it
     "off_diagonal_ratio": "off-diagonal / diagonal of K",
     "depth": "depth",
 }
+# Of these, only what the paper claims something of, and what it is compared with
+SHOWN = {
+    "condition_number": ["exact", "sparsified"],
+    "sparsity": ["sparsified"],
+    "positive_definite": ["sparsified"],
+    "readout_measurements": ["sparsified", "diagonal"],
+}
 LABELS = {  # labels of the results that need other words, or none
     "original": "",
     "test set": "scale from the test set",
@@ -117,7 +124,9 @@ def mean_cells(values: DataArray, images: DataArray | None = None) -> list[str]:
     by_size = growth.trial_values(values - 1 if less_one(values) else values)
     mean, half = growth.size_means(values.n.values, by_size)
     cells = [plus_minus(*pair) for pair in zip(mean, half, strict=True)]
-    return cells if images is None else near_one(cells, by_size, half, images)
+    if images is None:
+        return cells
+    return near_one(cells, by_size, half, images)
 
 
 def near_one(cells: list[str], by_size: list[Array], half: Array, images: DataArray) -> list:
@@ -176,9 +185,13 @@ def judged_quantities(results: Dataset) -> dict[str, DataArray]:
     """All quantities that are averaged and judged, under their names in tables."""
     named = {}
     for variable, quantity in QUANTITIES.items():
-        columns = columns_of(results[variable]) if variable in results else {}
-        for name, values in columns.items():
-            named[f"{quantity}, {name}" if name else quantity] = values
+        if variable not in results:
+            continue
+        values = results[variable]
+        if variable in SHOWN:
+            values = values.where(values.approximation.isin(SHOWN[variable]))
+        for name, column in columns_of(values).items():
+            named[f"{quantity}, {name}" if name else quantity] = column
     return named
 
 

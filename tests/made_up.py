@@ -24,6 +24,9 @@ def dataset(origin=None, trials=4, **variables):
         arrays[name] = (["n", "trial", *dims], np.array(np.broadcast_to(values, shape), float))
     coords = {dim: LABELS[dim] for name in arrays for dim in arrays[name][0] if dim in LABELS}
     coords |= {"n": SIZES, "trial": np.arange(trials)}
+    for name in ("pattern", "image"):
+        if any(name in dims for dims, _ in arrays.values()):
+            coords[name] = np.arange(3)
     attrs = {"origin": json.dumps(ORIGIN | (origin or {}))}
     made = xr.Dataset(arrays, coords=coords, attrs=attrs)
     made["test_images"] = (["n", "trial"], np.full((len(SIZES), trials), 256.0))

@@ -307,9 +307,10 @@ def test_mistakes_on_the_command_line(tmp_path, capsys):
 
 
 def test_pages_are_written_whole_or_not_at_all(folder, capsys):
-    (folder / "RESULTS.md").mkdir()  # can't be written
-    assert report.main(["--output", str(folder)]) == 2
-    assert "RESULTS.md" in capsys.readouterr().err
+    (folder / "RESULTS.md").mkdir()  # in the page's place
+    assert report.main(["--output", str(folder)]) == 0
+    assert "RESULTS.md is a folder; it is kept as RESULTS.md.1.old" in capsys.readouterr().out
+    assert (folder / "RESULTS.md").read_text().startswith("# Results")
 
 
 def test_experiments_of_a_folder(folder):
