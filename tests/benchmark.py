@@ -26,11 +26,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import gpu_plan
-from runtime.mnist import load_data
 
 import training
 from ntk import convolutional_ntk, fully_connected_ntk, has_accelerator
 from ntk.convolutional import ConvolutionalPairs
+from runtime.datasets import load_images
+from runtime.trials import Trial
 
 REPORT = Path(__file__).with_name("BENCHMARK.md")
 CONVOLUTIONAL_DEPTH = 96
@@ -40,8 +41,9 @@ FEATURES = "fma avx2 avx512f avx512dq avx512vl"  # of a processor, that decide t
 
 def draw(n, digits=(1, 0), flatten=False, split="train"):
     """Standardised images [n, ...] of two digits, repeated where there are not so many, and their labels [n]."""
-    data = load_data("mnist" if os.environ.get("MNIST_DIR") else "digits")[split]
-    available = 2 * min(np.sum(data["label"] == digit) for digit in digits)
+    images = load_images("mnist" if os.environ.get("MNIST_DIR") else "digits")
+    data = images.train if split == "train" else images.test
+    available = 2 * min(np.sum(data.label == digit) for digit in digits)
     count = min(n, int(available)) // 2
     images, labels = training.draw_images(data, digits, count, flatten, np.random.default_rng(0))
     again = np.arange(n) % len(images)
@@ -247,21 +249,24 @@ def float32():
             convolutional_ntk(*x, precision=precision) for x in ([train], [test, train])
         )
         kernels[precision] = np.concatenate([kernel, cross])
-        trial = training.make_trial("convolutional", training.selections["convolutional"], n, 0)
-        record = {
-            "kernel_train": kernel,
-            "kernel_test": cross,
-            "train_label": train_label,
-            "test_label": test_label,
-        }
-        record |= training.kernel_thresholds(CONVOLUTIONAL_DEPTH, kernel[np.ix_(first, first)])
-        record |= {"depth": CONVOLUTIONAL_DEPTH, "separability": training.separability(train)}
-        record["kernel_test_normalized"] = training.normalise(cross, record["k_thresh"])
-        approximations = training.trial_approximations(trial, 0, kernel, record["class_thresholds"])
-        found[precision] = training.trial_quantities(record, approximations)
+        network = training.make_networks()["convolutional"]
+        trial = Trial(network, network.classes, n, 0)
+        reference = kernel[np.ix_(first, first)]
+        record = training.TrialKernels(
+            trial=trial,
+            depth=CONVOLUTIONAL_DEPTH,
+            separability=training.separability(train),
+            train=kernel,
+            test=cross,
+            train_label=train_label,
+            test_label=test_label,
+            scale=training.convolutional_scale(CONVOLUTIONAL_DEPTH, reference),
+        )
+        found[precision] = training.trial_quantities(record, training.trial_patterns(0, trial))
     rows, unchanged = [("kernel entry", relative(kernels["float32"], kernels["float64"]), "")], []
-    for name, values in found["float64"].items():
-        values, others = np.array(values, float), np.array(found["float32"][name], float)
+    for name in found["float64"].data_vars:
+        values, others = found["float64"][name].values, found["float32"][name].values
+        values, others = values[np.isfinite(values)], others[np.isfinite(values)]
         if np.array_equal(values, others, equal_nan=True):
             unchanged.append(name)
         else:

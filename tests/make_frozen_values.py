@@ -1,5 +1,4 @@
-"""Make frozen_kernels.npz: depth-96 convolutional NTKs by neural-tangents, of images kept beside
-them.
+"""Make frozen_kernels.npz: convolutional NTKs by neural-tangents, and their images.
 
     MNIST_DIR=... python tests/make_frozen_values.py
 
@@ -15,6 +14,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import training
+from ntk import convolutional_ntk
+from runtime.datasets import load_images
 
 if __name__ == "__main__":
     arrays = {
@@ -23,15 +24,11 @@ if __name__ == "__main__":
         )
     }
     for dataset in ("mnist", "digits"):
-        data = training.load_data(dataset)
+        images = load_images(dataset)
         rng = np.random.default_rng(2107_09200)
-        train, _ = training.process_data(data["train"], (1, 0), 2, False, rng)
-        test, _ = training.process_data(data["test"], (1, 0), 1, False, rng)
+        train, _ = training.draw_images(images.train, (1, 0), 2, False, rng)
+        test, _ = training.draw_images(images.test, (1, 0), 1, False, rng)
         arrays |= {f"{dataset}_train": train, f"{dataset}_test": test}
-        arrays[f"{dataset}_kernel_train"] = training.convolutional_ntk(
-            train, engine="neural-tangents"
-        )
-        arrays[f"{dataset}_kernel_test"] = training.convolutional_ntk(
-            test, train, engine="neural-tangents"
-        )
+        arrays[f"{dataset}_kernel_train"] = convolutional_ntk(train, engine="neural-tangents")
+        arrays[f"{dataset}_kernel_test"] = convolutional_ntk(test, train, engine="neural-tangents")
     np.savez_compressed(Path(__file__).with_name("frozen_kernels.npz"), **arrays)
