@@ -59,7 +59,13 @@ from runtime.results import (
     quantity,
     read_results,
 )
-from runtime.sitting import Sitting, announce, drop_unfillable_sizes, where_to_look
+from runtime.sitting import (
+    Sitting,
+    announce,
+    drop_unfillable_sizes,
+    refuse_shapes,
+    where_to_look,
+)
 from runtime.summary import summary, title_of
 from runtime.trials import Classes, Network, Run, Trial, TrialFiles, random_generator
 from runtime.verification import Comparison, compare_sample, verify
@@ -133,7 +139,8 @@ def draw_images(
     standard deviation, all pixels together, then every image scaled to unit Euclidean norm.
 
     Returns (images, labels): float64 [n, h * w] if `flatten`, else [n, h, w, 1]; +1 and -1 [n].
-    Raises BadInput, a ValueError, where there is no image or only one colour.
+    Raises BadInput, a ValueError, where there is no image or only one colour, or where an image is
+    zero once the mean is subtracted.
     """
     negative, positive = (np.flatnonzero(split.label == label) for label in classes)
     count = min(class_size, len(positive), len(negative))
@@ -147,7 +154,11 @@ def draw_images(
     if images.std() == 0:
         raise BadInput("classes", classes, "the images are all of one colour; use others")
     images = (images - images.mean()) / images.std()
-    images /= np.sqrt(np.sum(images**2, axis=(1, 2, 3), keepdims=True))
+    norms = np.sqrt(np.sum(images**2, axis=(1, 2, 3), keepdims=True))
+    if (norms == 0).any():
+        remedy = "an image is all of the mean colour, which has no direction; leave it out"
+        raise BadInput("classes", classes, remedy)
+    images /= norms
     labels = np.repeat([1, -1], count)
     return images.reshape(2 * count, -1) if flatten else images, labels
 
@@ -989,6 +1000,7 @@ def classes_in_use(args: argparse.Namespace, dataset: Dataset) -> list[int]:
 def experiment(args: argparse.Namespace, run: Run) -> int:
     """Everything that the command line asks for. Returns the exit status."""
     drop_unfillable_sizes(args, run, classes_in_use(args, run.images.dataset))
+    refuse_shapes(run, chosen_networks(args))
     planned = {}
     for network in chosen_networks(args):
         trials_of_network = planned_trials(args, run, network)

@@ -55,6 +55,16 @@ def drop_unfillable_sizes(args: Namespace, run: Run, classes: Sequence[int]) -> 
         print(f"note: {name} {what}; skipped: {sizes}")
 
 
+def refuse_shapes(run: Run, networks: Iterable[Network]) -> None:
+    """Raise BadInput, before anything is computed, where a network can't take images so large."""
+    height, width = run.images.shape
+    for network in networks:
+        if not network.flat and (height // 16, width // 16) != (1, 1):  # four poolings
+            what = f"has images of {height} x {width} pixels; the {network.name} network takes"
+            remedy = f"{what} 16 to 31; scale them, or leave it out by --networks"
+            raise BadInput("dataset", run.images.name, remedy)
+
+
 def announce(run: Run, network: Network, needed: Needed, asked: int | None) -> None:
     """Say what is to come, what is there already, and how long the rest takes.
 
