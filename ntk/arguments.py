@@ -26,10 +26,15 @@ class BadInput(ValueError):
 def has_accelerator() -> bool:
     """Whether JAX finds a GPU or TPU.
 
-    Raises BadInput where JAX_PLATFORMS asks for one that is not there.
+    Raises BadInput where JAX_PLATFORMS asks for one that is not there, or another of JAX's
+    variables has a value that it does not know.
     """
-    import jax
-
+    try:
+        import jax
+    except ValueError as error:
+        what = (str(error).splitlines() or ["one of its variables is wrong"])[0]
+        remedy = f"{what}; unset that variable of the environment, or correct it"
+        raise BadInput("JAX", "does not start", remedy) from error
     try:
         return jax.default_backend() != "cpu"
     except (RuntimeError, AssertionError) as error:

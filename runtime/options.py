@@ -252,16 +252,16 @@ def add_engine_options(parser: Parser) -> None:
 # --------------------------------------------------------------------------------------------------
 
 
-WHOLE_CONSTANTS = {  # least value, and what they are multiples of
-    "seed": (0, 1),
-    "test_size": (2, 2),
-    "test_size_above_limit": (2, 2),
-    "reference_size": (4, 2),
-    "convolutional_depth": (3, 3),
-    "sparsity_patterns": (1, 1),
-    "pattern_draws": (1, 1),
-    "dense_limit": (0, 1),
-    "whole_kernel_limit": (0, 1),
+WHOLE_CONSTANTS = {  # least and largest value, and what they are multiples of
+    "seed": (0, LARGEST_SEED - 1, 1),
+    "test_size": (2, 10**7, 2),
+    "test_size_above_limit": (2, 10**7, 2),
+    "reference_size": (4, 10**7, 2),
+    "convolutional_depth": (3, 10**5, 3),
+    "sparsity_patterns": (1, MOST_TRIALS, 1),
+    "pattern_draws": (1, MOST_TRIALS, 1),
+    "dense_limit": (0, LARGEST_SEED, 1),
+    "whole_kernel_limit": (0, LARGEST_SEED, 1),
 }
 REAL_CONSTANTS = {"percentile": (0, 100), "depth_factor": (0, 1000), "k_thresh_margin": (0, 1)}
 
@@ -280,17 +280,19 @@ def checked_constants(parser: Parser, constants: Constants) -> Constants:
         what = f"the constants data_sizes = {sizes} and trials = {trials}"
         parser.error(f"{what}: give each size its trials")
     check_trials(parser, "the constant trials =", trials)
-    for name, (least, step) in WHOLE_CONSTANTS.items():
+    for name, (least, largest, step) in WHOLE_CONSTANTS.items():
         value = getattr(constants, name)
-        right = is_whole(value) and least <= value < LARGEST_SEED and value % step == 0
+        right = is_whole(value) and least <= value <= largest and value % step == 0
         kind = "a whole number" if step == 1 else f"a multiple of {step}"
         remedy = f"use {kind}, {least} or more"
-        parser.check(right, f"the constant {name} =", value, remedy)
+        if is_whole(value) and value > largest:
+            remedy = f"{remedy}, but {largest:,} at most"
+        parser.check(right, f"the constant {name} =", repr(value), remedy)
     for name, (least, largest) in REAL_CONSTANTS.items():
         value = getattr(constants, name)
         right = is_number(value) and least <= value <= largest
         remedy = f"use a number from {least} to {largest}"
-        parser.check(right, f"the constant {name} =", value, remedy)
+        parser.check(right, f"the constant {name} =", repr(value), remedy)
     check_lists(parser, constants)
     return replace(constants, data_sizes=sizes, trials=trials)
 
@@ -304,8 +306,10 @@ def check_lists(parser: Parser, constants: Constants) -> None:
     right = isinstance(boost, (list, tuple)) and len(boost) == 2 and all(map(is_number, boost))
     parser.check(right, "the constant diagonal_boost =", boost, "use two numbers")
     factors, depths = constants.sweep_factors, constants.sweep_depths
-    right = isinstance(factors, (list, tuple)) and len(factors) > 0 and all(map(is_number, factors))
-    parser.check(right, "the constant sweep_factors =", factors, "use a list of numbers")
+    right = isinstance(factors, (list, tuple)) and len(factors) > 0
+    right = right and all(is_number(factor) and 0 <= factor <= 1000 for factor in factors)
+    remedy = "use a list of numbers from 0 to 1000"
+    parser.check(right, "the constant sweep_factors =", factors, remedy)
     right = isinstance(depths, (list, tuple)) and len(depths) > 0
     right = right and all(is_whole(depth) and depth > 0 and depth % 3 == 0 for depth in depths)
     parser.check(right, "the constant sweep_depths =", depths, "use a list of multiples of 3")
@@ -333,8 +337,8 @@ def check_dictionaries(parser: Parser, constants: Constants) -> None:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a finite number."""
-    if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
+    """Whether it is a finite number of Python's own, which JSON can hold; np.float64 is one."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False
     try:
         return math.isfinite(value)
@@ -343,8 +347,8 @@ def is_number(value: Any) -> bool:
 
 
 def is_whole(value: Any) -> bool:
-    """Whether it is an int, of Python's or NumPy's."""
-    return isinstance(value, (int, np.integer)) and is_number(value)
+    """Whether it is an int of Python's own."""
+    return isinstance(value, int) and is_number(value)
 
 
 def whole_numbers(parser: Parser, name: str, values: Any) -> list[int]:
@@ -354,6 +358,7 @@ def whole_numbers(parser: Parser, name: str, values: Any) -> list[int]:
     """
     listed = values.tolist() if isinstance(values, np.ndarray) else values
     listed = list(listed) if isinstance(listed, (list, tuple, range)) else [listed]
+    listed = [n.item() if isinstance(n, np.generic) else n for n in listed]
     right = len(listed) > 0 and all(is_number(value) and value == int(value) for value in listed)
     parser.check(right, f"the constant {name} =", values, "use whole numbers")
     return [int(value) for value in listed]
@@ -501,6 +506,10 @@ def launch(
         return status
     except BadInput as error:
         status, message = 2, explained(error)
+    except MemoryError as error:
+        what = str(error).splitlines()[0] if str(error) else "it asked for more than there is"
+        status = 2
+        message = f"out of memory ({what}); use smaller --data-sizes: what is finished is kept"
     except (RuntimeError, ValueError) as error:
         if process_count() == 1:
             raise

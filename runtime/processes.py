@@ -225,7 +225,8 @@ def connect(
             is_said = True
     if errors:
         options = "in --coordinator, with --processes and --process-id"
-        remedy = f"name a free port of process 0's host {options}"
+        port = f"name a free port of process 0's host {options}"
+        remedy = f"{remedy}; or {port}" if coordinator is None else port
         raise BadInput(*argument, f"{in_words(errors[0])}; {remedy}") from errors[0]
 
 
