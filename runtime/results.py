@@ -35,6 +35,7 @@ SAVING_SHARE = (
     0.05  # of a run's time at most is spent on writing results that will be written again
 )
 LARGEST_RESULTS = 2**31  # bytes; results are some megabytes
+RESTORE = "restore it with git checkout, or delete it and run again"
 
 Key = Mapping[str, Hashable]  # a trial's place: {"n": 16, "trial": 0}, in a sweep with its setting
 Records = list[tuple[Key, xr.Dataset]]  # trials' places and quantities
@@ -92,7 +93,6 @@ def read_results(path: Path) -> xr.Dataset:
 
     Raises BadInput where it can't be read, or is not what was written.
     """
-    remedy = "restore it with git checkout, or delete it and run again"
     try:
         content = read_small(path, LARGEST_RESULTS)
         check_seal(content)
@@ -101,14 +101,14 @@ def read_results(path: Path) -> xr.Dataset:
         with xr.open_dataset(io.BytesIO(content), engine="h5netcdf", **decode) as file:
             results = file.load()
     except Exception as error:  # a damaged file can raise anything
-        raise BadInput("output", path, f"can't be read ({in_words(error)}); {remedy}") from error
+        raise BadInput("output", path, f"can't be read ({in_words(error)}); {RESTORE}") from error
     if "origin" not in results.attrs:
-        raise BadInput("output", path, f"holds no results of this program; {remedy}")
+        raise BadInput("output", path, f"holds no results of this program; {RESTORE}")
     if results.attrs.get("sha256") != checksum(results):
-        raise BadInput("output", path, f"is damaged (its SHA-256 sum is another one); {remedy}")
+        raise BadInput("output", path, f"is damaged (its SHA-256 sum is another one); {RESTORE}")
     reason = foreign_form(results)
     if reason:
-        raise BadInput("output", path, f"holds no results of this program ({reason}); {remedy}")
+        raise BadInput("output", path, f"holds no results of this program ({reason}); {RESTORE}")
     return results
 
 
@@ -275,7 +275,7 @@ class ResultsFile:
                 earlier = read_results(self.path)
                 reason = other_origin(origin_of(earlier), self.origin)
             except BadInput as error:
-                reason, _, _ = error.remedy.partition("; ")  # restoring is advice for readers
+                reason = error.remedy.removesuffix(f"; {RESTORE}")  # advice for readers
             if reason:
                 put_aside(self.path, reason, "replaced")
             else:

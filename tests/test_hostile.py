@@ -43,12 +43,19 @@ def test_folders_in_the_place_of_files_are_put_aside(folder, undisturbed):
             assert (path / "kept").exists(), path
 
 
-def test_what_is_put_aside_is_not_to_be_restored(folder):
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"no results", "does not end with its SHA-256 sum: damaged, or another program's)"),
+        (b"version https://git-lfs.github.com/spec/v1", "is a Git LFS pointer; run git lfs pull)"),
+    ],
+)
+def test_what_is_put_aside_is_not_to_be_restored(folder, content, words):
     """That is what readers are told, who do not go on without it."""
-    (folder / "digits-fully-connected_results.nc").write_bytes(b"no results")
+    (folder / "digits-fully-connected_results.nc").write_bytes(content)
     out = succeed(*QUICK, "--output", folder)
     (note,) = [line for line in out.splitlines() if "results.nc.1.old" in line]
-    assert "does not end with its SHA-256 sum" in note and "restore" not in note
+    assert f"can't be read ({words}; it is kept as" in note
 
 
 def test_no_room_to_verify_in_is_told_of_the_temporary_folder(folder, monkeypatch):
