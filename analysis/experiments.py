@@ -18,6 +18,7 @@ COMMANDS = {  # what writes {prefix}_{kind}.nc
     "circuit": "python circuit.py",
     "baselines": "python controls.py",
     "sensitivity": "python controls.py",
+    "finite_width": "python finite_width.py",
 }
 NETWORKS = ("fully-connected", "convolutional")  # the paper's come first
 

@@ -460,7 +460,7 @@ def check_processes(parser: Parser, args: argparse.Namespace) -> None:
 
 OPTIONS_OF_ARGUMENTS = {
     "engine", "precision", "output", "input", "dataset", "data_dir", "mnist_dir", "classes",
-    "coordinator", "processes", "process_id", "test_size", "data_sizes",
+    "coordinator", "processes", "process_id", "test_size", "data_sizes", "widths", "channels",
 }  # fmt: skip
 
 

@@ -1,13 +1,20 @@
-"""Networks of finite width: their empirical NTK, and their training."""
+"""Networks of finite width: their empirical NTK, their training, and the script about them."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 from conftest import off_diagonal
 from kernel_images import flat_images, small_images
 
+import finite_width
+import training
 from ntk import convolutional_ntk, finite, fully_connected_ntk
+from runtime.results import origin_of, read_results
+from runtime.trials import Trial
+
+TINY = ("--dataset", "digits", "--widths", "4", "8", "--channels", "8", "--draws", "2")
 
 
 def by_jacobians(function, weights):
@@ -103,18 +110,41 @@ def test_training_ends_where_the_residual_is_a_hundredth():
     assert finite.train(weights, x, y + initial, 1 / largest, limit=1)[1] == -1
 
 
-def test_a_wide_network_trains_like_its_kernel():
-    """Its outputs on other images are those of regression with its own NTK, nearly."""
+@pytest.fixture
+def problem():
+    """Four training images and five others, with their NTK at depth 1."""
     x, y = flat_images(9) * 16, np.array([1.0, 1.0, -1.0, -1.0])
-    weights = finite.draw_weights(x.shape[1], 2048, 1, np.random.default_rng(4))
-    kernel, initial = finite.empirical_ntk(weights, x, 4)
-    rate = 1 / np.linalg.eigvalsh(kernel[:4])[-1]
-    trained, _, _ = finite.train(weights, x[:4], y, rate, share=1e-4)
-    final = finite.empirical_ntk(trained, x)[1]
-    correction = np.linalg.solve(kernel[:4], y - initial[:4])
-    expected = initial[4:] + kernel[4:] @ correction
-    assert np.abs(final[4:] - expected).max() < 0.05
-    assert np.abs(final - initial).max() > 0.5
+    kernel = fully_connected_ntk(x[:4], depth=1)
+    kernel_test = fully_connected_ntk(x[4:], x[:4], depth=1)
+    outputs = finite_width.regression(kernel, kernel_test, y)
+    trial = Trial(training.make_networks()["fully-connected"], (8, 9), 4, 0, 1)
+    return finite_width.Problem(trial, x, y, np.ones(5), 1, kernel, kernel_test, outputs)
+
+
+def test_a_wide_network_trains_like_its_kernel(problem):
+    """Its outputs on other images are those of regression with its own NTK, nearly."""
+    network = finite_width.random_network(problem, 2048, np.random.default_rng(4))
+    kernels, y = (network.kernel, network.kernel_test), problem.y
+    trained, _ = finite_width.train_network(problem, network, network.initial)
+    expected = finite_width.regression(*kernels, y)
+    assert np.abs(trained - expected).max() < 0.05
+    no_offset = np.zeros_like(network.initial)
+    plain, cost = finite_width.train_network(problem, network, no_offset)
+    expected_plain = finite_width.plain_regression(*kernels, y, network.initial)
+    assert np.abs(plain - expected_plain).max() < 0.05
+    assert np.abs(expected_plain - expected).max() > 0.2
+    assert cost["steps"] > 1 and 0 < cost["kernel_change"] < 0.1
+
+
+def test_distance_of_kernels_by_hand(problem):
+    """A kernel of another scale is not another kernel; one whose entries are moved by 1 % is."""
+    same = finite_width.kernel_quantities(problem, 3 * problem.kernel, 3 * problem.kernel_test)
+    assert same["off_diagonal_error"] < 1e-15 and same["kernel_test_error"] < 1e-15
+    assert same["diagonal_ratio"] == pytest.approx(3)
+    diagonal = np.diag(problem.kernel)
+    moved = problem.kernel + 0.01 * np.sqrt(np.outer(diagonal, diagonal)) * (1 - np.eye(4))
+    found = finite_width.kernel_quantities(problem, moved, problem.kernel_test)
+    assert found["off_diagonal_error"] == pytest.approx(0.01)
 
 
 def test_a_rate_that_is_too_large_is_halved():
@@ -123,3 +153,85 @@ def test_a_rate_that_is_too_large_is_halved():
     largest = np.linalg.eigvalsh(finite.empirical_ntk(weights, x)[0])[-1]
     _, steps, rate = finite.train(weights, x, y, 1024 / largest)
     assert steps > 0 and rate < 16 / largest
+
+
+def test_fit_of_one_over_root():
+    width = np.array([100, 400, 1600])
+    constant, slope = finite.inverse_root_fit(width, 3 / np.sqrt(width))
+    assert constant == pytest.approx(3) and slope == pytest.approx(-0.5)
+    assert finite.width_to_see(3, 0.01) == pytest.approx(90000)
+
+
+# ---- the script ----
+
+
+@pytest.fixture
+def small_plan(monkeypatch):
+    """A plan of seconds."""
+    for name, fully_connected, convolutional in (
+        ("data_sizes", [16], [16]), ("depths", [0.01], [3]), ("test_size", 8, 4)
+    ):  # fmt: skip
+        values = {"fully-connected": fully_connected, "convolutional": convolutional}
+        monkeypatch.setattr(finite_width, name, values)
+    monkeypatch.setattr(finite_width, "trained_widths", [8])
+    monkeypatch.setattr(finite_width, "trained_draws", 1)
+
+
+@pytest.mark.slow
+def test_script_computes_resumes_and_gives_the_same(small_plan, tmp_path, monkeypatch, capsys):
+    once, twice = tmp_path / "once", tmp_path / "twice"
+    arguments = ["--networks", "fully-connected", *TINY]
+    assert finite_width.main([*arguments, "--output", str(once)]) == 0
+    results = read_results(once / "digits-fully-connected_finite_width.nc")
+    assert origin_of(results)["seed"] == 0 and results.accuracy.attrs["long_name"]
+    assert results.sizes == {
+        "n": 1, "depth": 1, "draw": 2, "width": 2, "predictor": 6, "threshold": 2, "image": 8
+    }  # fmt: skip
+    results = results.sel(n=16, depth=0.01)
+    untrained = results.correlation.sel(predictor="trained").isnull()
+    assert untrained.sel(width=8).values.tolist() == [False, True]
+    assert untrained.sel(width=4).all()
+    assert np.allclose(results.correlation.sel(predictor="infinite"), 1)
+    finite_outputs = results.outputs.sel(predictor="finite", width=4, draw=1)
+    accuracy = results.accuracy.sel(predictor="finite", width=4, draw=1, threshold="zero")
+    right = np.where(finite_outputs > 0, 1, -1) == results.label.sel(draw=1)
+    assert accuracy == right.mean()
+
+    # One draw, then the other: the same file. And then nothing is left to do.
+    assert finite_width.main([*arguments[:-1], "1", "--output", str(twice)]) == 0
+    assert finite_width.main([*arguments, "--output", str(twice)]) == 0
+    name = "digits-fully-connected_finite_width.nc"
+    xr.testing.assert_identical(*[read_results(folder / name) for folder in (once, twice)])
+    monkeypatch.setattr(finite_width, "load_problem", None)
+    assert finite_width.main([*arguments, "--output", str(twice)]) == 0
+    assert "      8 trained_plain " in capsys.readouterr().out
+
+
+def test_results_of_another_seed_are_put_aside(small_plan, tmp_path):
+    arguments = [*TINY, "--networks", "fully-connected", "--widths", "4", "--output", str(tmp_path)]
+    assert finite_width.main(arguments) == 0
+    assert finite_width.main([*arguments, "--seed", "1"]) == 0
+    assert (tmp_path / "digits-fully-connected_finite_width.nc.1.old").exists()
+
+
+@pytest.mark.slow
+def test_a_singular_network_gets_one_line(small_plan, tmp_path, capsys, monkeypatch):
+    """Where all neurons are dead. What other widths gave is kept."""
+    arguments = [*TINY, "--networks", "convolutional", "--draws", "1", "--output", str(tmp_path)]
+    assert finite_width.main(arguments) == 0
+    dead = [np.zeros((3, 3, 1, 2), np.float32)] + [np.zeros((3, 3, 2, 2), np.float32)] * 2
+    dead += [np.zeros((2, 2), np.float32), np.zeros((2, 1), np.float32)]
+    monkeypatch.setattr(finite, "draw_convolutional_weights", lambda *_: dead)
+    assert finite_width.main([*arguments, "--channels", "2"]) == 2
+    assert "--channels 2: " in capsys.readouterr().err
+    results = read_results(tmp_path / "digits-convolutional_finite_width.nc")
+    assert results.correlation.sel(predictor="finite").notnull().all()
+
+
+@pytest.mark.parametrize("option, value", [("--draws", "0"), ("--widths", "0"), ("--seed", "-1")])
+def test_bad_options_get_one_line(option, value, capsys):
+    with pytest.raises(SystemExit) as ended:
+        finite_width.main([option, value])
+    assert ended.value.code == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and option in line and value in line
