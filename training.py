@@ -930,7 +930,8 @@ def is_verified(args: argparse.Namespace, trial: Trial) -> bool:
         return False
     if args.trials_given:
         return True
-    sizes = args.data_sizes if args.sizes_given else sizes_to_verify.get(trial.network.name, data_sizes)
+    by_constants = sizes_to_verify.get(trial.network.name, data_sizes)
+    sizes = args.data_sizes if args.sizes_given else by_constants
     return trial.number < 1 and trial.size in sizes
 
 
