@@ -107,11 +107,11 @@ def test_a_link_that_comes_at_the_last_moment_is_refused(folder, outside, monkey
 
 @posix
 @pytest.mark.parametrize("name", ["some", "some.partial"])
-def test_a_folder_in_a_file_s_place_is_named(folder, name):
+def test_a_folder_in_a_file_s_place_is_put_aside(folder, name, capsys):
     (folder / name).mkdir()
-    with pytest.raises(BadInput, match=rf"can't write {name} \("):
-        files.save(folder / "some", write_bytes(b"new"))
-    assert (folder / name).is_dir()
+    files.save(folder / "some", write_bytes(b"new"))
+    assert f"note: {name} is a folder; it is kept as {name}.1.old" in capsys.readouterr().out
+    assert (folder / f"{name}.1.old").is_dir() and (folder / "some").read_bytes() == b"new"
 
 
 @posix
