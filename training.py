@@ -943,7 +943,8 @@ def run_network(
     with results_file(args, run, planned[0][1]) as results:
         todo = []
         for setting, trial in planned:
-            if not results.holds(key_of(setting, trial), about_trial(run, trial, code)):
+            about = about_trial(run, trial, code)
+            if not results.holds(key_of(setting, trial), about) or lacks_quick_kernels(run, trial):
                 todo.append((setting, trial))
         needs = [(trial_files(run, trial), need_of(run, trial)) for _, trial in todo]
         with Sitting(run, network, args.what, needs, len(planned)) as sitting:
@@ -958,6 +959,13 @@ def run_network(
                 results.keep(key_of(setting, trial), record)
         note_flags(network.name, results.computed_now)
     return results.path
+
+
+def lacks_quick_kernels(run: Run, trial: Trial) -> bool:
+    """Whether kernels that take seconds are not on the disk, where other scripts look for them."""
+    if not trial.network.in_seconds:
+        return False
+    return share(lambda: missing_pairs(trial_files(run, trial), need_of(run, trial)) > 0)
 
 
 def results_file(args: argparse.Namespace, run: Run, trial: Trial) -> ResultsFile:
