@@ -17,7 +17,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ntk import FORMULAS, BadInput
-from runtime.files import check_hdf5, in_words, output_files, put_aside, read_small, save
+from runtime.files import check_hdf5, in_words, put_aside, read_small, save
 from runtime.processes import is_leader, share
 from runtime.trials import Network, Run
 
@@ -437,11 +437,3 @@ def relative_difference(values: Any, expected: Any) -> float:
         ratio = np.abs(values - expected) / np.abs(expected)
     ratio = np.nan_to_num(ratio, nan=np.inf, posinf=np.inf)
     return float(np.max(np.where(same, 0, ratio), initial=0))
-
-
-def each_file(folder: Path, kind: str, use: Callable[[str, xr.Dataset], Any]) -> list[Any]:
-    """use(prefix, results) of every file `{prefix}_{kind}.nc` in a folder, by name."""
-    collected = []
-    for path in output_files(folder, f"*_{kind}.nc"):
-        collected.append(use(path.name.removesuffix(f"_{kind}.nc"), read_results(path)))
-    return collected
