@@ -270,7 +270,7 @@ def setting_values(
     """
     approximation = with_constants(setting, reference)
     values: dict[str, list] = {name: [] for name in QUANTITIES}
-    for pattern in training.trial_patterns(seed, kernels.trial, setting.density):
+    for pattern in training.trial_patterns(seed, kernels.trial, density=setting.density):
         prediction = training.predict(approximation, kernels, pattern)
         for name in QUANTITIES:
             values[name].append(training.prediction_quantities[name].compute(prediction))
@@ -284,7 +284,7 @@ def sparsified_record(seed: int, kernels: TrialKernels, reference: Array) -> xr.
     with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
         by_setting = list(pool.map(compute, settings))
     record = xr.Dataset(coords={"setting": [setting.label for setting in settings]})
-    patterns = len(training.conventions), training.sparsity_patterns
+    patterns = len(training.conventions), training.original_patterns
     for name in QUANTITIES:
         described = training.prediction_quantities[name]
         values = np.array([of_setting[name] for of_setting in by_setting], float)
@@ -305,7 +305,7 @@ def sensitivity_record(seed: int, kernels: TrialKernels, reference: Array) -> xr
         records.append(medians_over_images(record))
     names = [approximation.name for approximation in training.approximations]
     record = xr.concat(records, xr.Variable("approximation", names), combine_attrs="override")
-    numbers = range(training.sparsity_patterns)
+    numbers = range(training.original_patterns)
     record = record.assign_coords(convention=list(training.conventions), pattern=numbers)
     return record.transpose("setting", "approximation", "convention", "pattern", ...)
 

@@ -96,7 +96,9 @@ reference_size = 16  # convolutional: its first trial gives k_thresh and the spa
 percentile = 90  # of |K| inside a class, for the sparsifying thresholds
 diagonal_boost = (0.76, 0.9)  # convolutional: 0.76 ln(n)^0.9 times the diagonal is added to it
 
-sparsity_patterns = 3  # random sparsity patterns tried on each trial's kernel
+sparsity_patterns = 30  # random sparsity patterns tried on each trial's kernel, but
+original_patterns = 3  # the original's: the first of them, and all in larger trials and sweeps
+many_patterns_limit = 512  # training images of the largest trial that all patterns are tried on
 pattern_draws = 100  # patterns drawn for each size to plot their sparsity alone
 dense_limit = 512  # larger sparsified matrices are kept sparse, with solvers for sparse matrices
 
@@ -117,10 +119,18 @@ conventions = {
     "original": "",
     "corrected": "_sound",
 }
-# The threshold t that an output is compared with, as a function of all test outputs.
+# The threshold t that an output is compared with, as a function of all test outputs. A single
+# prediction can know only the calibrated one, of every second test image, which the others are then
+# classified with.
 decision_thresholds: dict[str, Callable[[Array], Any]] = {
+    "calibrated": lambda outputs: np.median(outputs[::2]),
     "test median": np.median,
     "zero": lambda outputs: 0.0,
+}
+classified_images = {
+    "calibrated": slice(1, None, 2),
+    "test median": slice(None),
+    "zero": slice(None),
 }
 
 # --------------------------------------------------------------------------------------------------
@@ -316,7 +326,8 @@ class TrialKernels:
 
     train: K [n, n], sparse where only some of its entries were computed; test: k* of every test
     image [x, n], and test_normalised, the same over k_thresh, clipped to [-1, 1]; train_label [n]
-    and test_label [x], +1 and -1.
+    and test_label [x], +1 and -1. all_test and all_test_label: the same of all test images of the
+    dataset, as many of each class, where that takes seconds.
     """
 
     trial: Trial
@@ -327,11 +338,17 @@ class TrialKernels:
     train_label: NDArray
     test_label: NDArray
     scale: KernelScale
+    all_test: Array | None = None
+    all_test_label: NDArray | None = None
 
     @functools.cached_property
     def test_normalised(self) -> Array:
         """k*/k_thresh, clipped to [-1, 1]. [x, n]"""
-        return np.clip(self.test / self.scale.k_thresh, -1, 1)
+        return self.normalised(self.test)
+
+    def normalised(self, test: Array) -> Array:
+        """Rows k* [x, n] over k_thresh, clipped to [-1, 1]."""
+        return np.clip(test / self.scale.k_thresh, -1, 1)
 
     @property
     def is_whole(self) -> bool:
@@ -365,7 +382,7 @@ def need_of(run: Run, trial: Trial) -> Need:
     """Which part of its kernels a trial needs: all, or the entries that its patterns have."""
     if not is_partial(trial):
         return Need()
-    n, count = trial.size, sparsity_patterns
+    n, count = trial.size, original_patterns
     expected = n + len(conventions) * count * n * np.log(n) / 2
     entries = functools.partial(entries_of_patterns, run, trial)
     patterns = dict.fromkeys(conventions, count)
@@ -405,6 +422,22 @@ def trial_kernels(
         save_unless_there(files.path("test_label"), kernels.test_label)
         save_unless_there(files.path("kernel_test_normalized"), kernels.test_normalised)
     return kernels
+
+
+def with_all_test_images(run: Run, kernels: TrialKernels) -> TrialKernels:
+    """The same kernels and, where that takes seconds, k* of all test images, which is not kept."""
+    trial = kernels.trial
+    if not trial.network.in_seconds:
+        return kernels
+    images = trial_images(run, trial)
+    labels = run.images.test.label
+    class_size = min(int(np.sum(labels == label)) for label in trial.classes)
+    rng = trial.random(run.seed, "all test images")
+    all_images, label = draw_images(
+        run.images.test, trial.classes, class_size, trial.network.flat, rng
+    )
+    k = fully_connected_ntk(all_images, images.train, depth=kernels.depth, engine=run.engine)
+    return replace(kernels, all_test=k, all_test_label=label)
 
 
 def reference_kernel(run: Run, trial: Trial) -> Array | None:
@@ -490,21 +523,32 @@ def entries_drawn_once(
 
 
 class Pattern(NamedTuple):
-    """One of a trial's random patterns, bool [n, n]; the original has three a trial."""
+    """One of a trial's random patterns, bool [n, n]."""
 
     convention: str
     number: int
     matrix: Matrix
 
 
-def trial_patterns(run_seed: int, trial: Trial, density: float = 1) -> list[Pattern]:
+def pattern_count(trial: Trial, in_sweep: bool = False) -> int:
+    """How many patterns of each convention are tried on a trial's kernel."""
+    if in_sweep or is_partial(trial) or trial.size > many_patterns_limit:
+        return min(original_patterns, sparsity_patterns)
+    return sparsity_patterns
+
+
+def trial_patterns(
+    run_seed: int, trial: Trial, count: int | None = None, density: float = 1
+) -> list[Pattern]:
     """The trial's random patterns, those of one convention before those of the other.
 
-    "original" as in the paper's experiment; "corrected" draws without replacement.
+    "original" as in the paper's experiment; "corrected" draws without replacement. count: of each
+    convention; by default the original's.
     """
+    count = original_patterns if count is None else count
     patterns = []
     for convention, ending in conventions.items():
-        for number in range(sparsity_patterns):
+        for number in range(count):
             rng = trial.random(run_seed, f"pattern {number}{ending}")
             replacement = convention == "original"
             matrix = sparsity_pattern(trial.size, rng, replacement, density)
@@ -649,14 +693,16 @@ def readout_measurements(overlap: Array, threshold: float = 0) -> Array:
 class Prediction:
     """What a matrix in K's place predicts for a trial's test images.
 
-    matrix [n, n]; k: k* [x, n]; y [n] and test_label [x], +1 and -1. reads_out_y: of the
-    `Approximation`.
+    matrix [n, n]; k: k* [x, n]; y [n] and test_label [x], +1 and -1. all_k and all_label: of all
+    test images, where they are known. reads_out_y: of the `Approximation`.
     """
 
     matrix: Matrix
     k: Array
     y: NDArray
     test_label: NDArray
+    all_k: Array | None = None
+    all_label: NDArray | None = None
     reads_out_y: bool = False
 
     @functools.cached_property
@@ -685,14 +731,24 @@ class Prediction:
         return overlaps(self.k, self.state)
 
 
-def accuracies(prediction: Prediction) -> list[float]:
-    """Accuracy at each of the `decision_thresholds`."""
-    outputs, label = prediction.outputs, prediction.test_label
-    return [accuracy(outputs, label, t(outputs)) for t in decision_thresholds.values()]
+def accuracies(outputs: Array, label: NDArray) -> list[float]:
+    """Accuracy at each of the `decision_thresholds`. [x], [x] -> [3]"""
+    values = []
+    for name, threshold in decision_thresholds.items():
+        images = classified_images[name]
+        values.append(accuracy(outputs[images], label[images], threshold(outputs)))
+    return values
+
+
+def accuracies_of_all(prediction: Prediction) -> list[float]:
+    """The same of all test images; NaN where these are not known."""
+    if prediction.all_k is None or prediction.all_label is None:
+        return [np.nan] * len(decision_thresholds)
+    return accuracies(prediction.all_k @ prediction.weights, prediction.all_label)
 
 
 def readouts(prediction: Prediction) -> list[Array]:
-    """Measurements to read out each test image, at each of the `decision_thresholds`. [2, x]"""
+    """Measurements to read out each test image, at each of the `decision_thresholds`. [3, x]"""
     overlap = prediction.overlap
     return [readout_measurements(overlap, t(overlap)) for t in decision_thresholds.values()]
 
@@ -768,7 +824,16 @@ prediction_quantities = {
     ),
     "smallest_eigenvalue": Quantity(lambda p: p.eigenvalues[0], "lowest eigenvalue"),
     "positive_definite": Quantity(lambda p: p.eigenvalues[0] > 0, "1 if positive definite"),
-    "accuracy": Quantity(accuracies, "share of test images classified rightly", ("threshold",)),
+    "accuracy": Quantity(
+        lambda p: accuracies(p.outputs, p.test_label),
+        "share of test images classified rightly",
+        ("threshold",),
+    ),
+    "accuracy_all_images": Quantity(
+        accuracies_of_all,
+        "share of all test images of the dataset classified rightly",
+        ("threshold",),
+    ),
     "readout_measurements": Quantity(
         readouts,
         "measurements to read the sign of o - t: (1 - o^2)/(o - t)^2",
@@ -793,43 +858,74 @@ kernel_quantities = {
 }
 
 
-def computed(quantities: dict[str, Quantity], subject: Any) -> xr.Dataset:
-    """All of these quantities of a prediction or of a trial's kernels, with their axes' labels."""
+def labelled(
+    quantities: dict[str, Quantity], values: dict[str, Any], outer: dict[str, list[str]]
+) -> xr.Dataset:
+    """Values of quantities as a record, with their axes' labels.
+
+    outer: axes before a quantity's own ones, by the quantity's name.
+    """
     record = xr.Dataset()
-    for name, (compute, long_name, axes, units) in quantities.items():
-        record[name] = quantity(axes, compute(subject), long_name, units)
-    labels = {"threshold": list(decision_thresholds), "divisor": list(divisors)}
+    for name, (_, long_name, axes, units) in quantities.items():
+        axes = (*outer.get(name, ()), *axes)
+        record[name] = quantity(axes, values[name], long_name, units)
+    labels = {
+        "convention": list(conventions),
+        "threshold": list(decision_thresholds),
+        "divisor": list(divisors),
+    }
     for axis in record.dims:
         record = record.assign_coords({axis: labels.get(str(axis), range(record.sizes[axis]))})
     return record
+
+
+def computed(quantities: dict[str, Quantity], subject: Any) -> xr.Dataset:
+    """All of these quantities of one prediction, or of a trial's kernels."""
+    values = {name: described.compute(subject) for name, described in quantities.items()}
+    return labelled(quantities, values, {})
 
 
 def predict(
     approximation: Approximation, kernels: TrialKernels, pattern: Pattern | None
 ) -> Prediction:
     """The prediction of an approximation, made with this pattern if it is random."""
-    matrix = approximation.make(kernels, pattern)
-    k = kernels.test if approximation.unclipped_test else kernels.test_normalised
-    y, test_label = kernels.train_label, kernels.test_label
-    return Prediction(matrix, k, y, test_label, approximation.reads_out_y)
+    k, all_k = kernels.test, kernels.all_test
+    if not approximation.unclipped_test:
+        k = kernels.test_normalised
+        all_k = None if all_k is None else kernels.normalised(all_k)
+    return Prediction(
+        matrix=approximation.make(kernels, pattern),
+        k=k,
+        y=kernels.train_label,
+        test_label=kernels.test_label,
+        all_k=all_k,
+        all_label=kernels.all_test_label,
+        reads_out_y=approximation.reads_out_y,
+    )
 
 
 def approximation_record(
     approximation: Approximation, kernels: TrialKernels, patterns: list[Pattern]
 ) -> xr.Dataset:
-    """The quantities of one approximation; with the axes convention and pattern if it is random."""
+    """The quantities of one approximation; with the axes convention and pattern if it is random.
+
+    What each test image has is kept of the original's patterns alone, as `first_pattern`.
+    """
     if not approximation.random:
         return computed(prediction_quantities, predict(approximation, kernels, None))
-    by_convention = []
-    for convention in conventions:
-        records = []
-        for pattern in patterns:
-            if pattern.convention == convention:
-                prediction = predict(approximation, kernels, pattern)
-                records.append(computed(prediction_quantities, prediction))
-        numbers = xr.Variable("pattern", np.arange(len(records)))
-        by_convention.append(xr.concat(records, numbers))
-    return xr.concat(by_convention, xr.Variable("convention", list(conventions)))
+    values: dict[str, Any] = {name: [] for name in prediction_quantities}
+    for pattern in patterns:
+        prediction = predict(approximation, kernels, pattern)
+        for name, described in prediction_quantities.items():
+            if "image" not in described.axes or pattern.number < original_patterns:
+                values[name].append(described.compute(prediction))
+    outer = {}
+    for name, described in prediction_quantities.items():
+        by_pattern = np.array(values[name], float)
+        values[name] = by_pattern.reshape(len(conventions), -1, *by_pattern.shape[1:])
+        numbers = "first_pattern" if "image" in described.axes else "pattern"
+        outer[name] = ["convention", numbers]
+    return labelled(prediction_quantities, values, outer)
 
 
 def trial_quantities(kernels: TrialKernels, patterns: list[Pattern]) -> xr.Dataset:
@@ -841,7 +937,7 @@ def trial_quantities(kernels: TrialKernels, patterns: list[Pattern]) -> xr.Datas
     records = [approximation_record(each, kernels, patterns) for each in possible]
     names = xr.Variable("approximation", [each.name for each in possible])
     record = xr.concat(records, names, combine_attrs="override")
-    record = record.transpose("approximation", "convention", "pattern", ...)
+    record = record.transpose("approximation", "convention", "pattern", "first_pattern", ...)
     return record.merge(computed(kernel_quantities, kernels))
 
 
@@ -866,11 +962,15 @@ def pattern_quantities(run_seed: int, network: Network, size: int) -> xr.Dataset
 
 
 def compute_trial(
-    run: Run, trial: Trial, progress: Callable[[int], object] = lambda pairs: None
+    run: Run,
+    trial: Trial,
+    progress: Callable[[int], object] = lambda pairs: None,
+    in_sweep: bool = False,
 ) -> xr.Dataset:
     """One trial from its images to its quantities; kernels are read where they are on the disk."""
-    kernels = trial_kernels(run, trial, progress)
-    return trial_quantities(kernels, trial_patterns(run.seed, trial))
+    kernels = with_all_test_images(run, trial_kernels(run, trial, progress))
+    count = pattern_count(trial, in_sweep)
+    return trial_quantities(kernels, trial_patterns(run.seed, trial, count))
 
 
 class Setting(NamedTuple):
@@ -879,6 +979,11 @@ class Setting(NamedTuple):
     label: Any
     classes: Classes
     depth: float | None = None
+
+    @property
+    def in_sweep(self) -> bool:
+        """Whether it is one of several, and not the plan itself."""
+        return self.label is not None
 
 
 def settings_of(args: argparse.Namespace, dataset: Dataset, network: Network) -> list[Setting]:
@@ -941,24 +1046,31 @@ def run_network(
     """Compute all trials of one network, and merge them into its results file. Returns its path."""
     code = code_version(Path(__file__))
     with results_file(args, run, planned[0][1]) as results:
-        todo = []
-        for setting, trial in planned:
-            about = about_trial(run, trial, code)
-            if not results.holds(key_of(setting, trial), about) or lacks_quick_kernels(run, trial):
-                todo.append((setting, trial))
+        todo = [each for each in planned if has_to_be_computed(run, results, code, *each)]
         needs = [(trial_files(run, trial), need_of(run, trial)) for _, trial in todo]
         with Sitting(run, network, args.what, needs, len(planned)) as sitting:
             for setting, trial in todo:
-                record = compute_trial(run, trial, sitting.progress)
-                if setting.label is not None:
+                about = about_trial(run, setting, trial, code)
+                if results.holds(key_of(setting, trial), about):
+                    trial_kernels(run, trial, sitting.progress)  # these alone are missing
+                    continue
+                record = compute_trial(run, trial, sitting.progress, setting.in_sweep)
+                if setting.in_sweep:
                     record = medians_over_images(record)
                 elif not results.holds({"n": trial.size}, {}, "pattern_sparsity"):
                     drawn = pattern_quantities(run.seed, network, trial.size)
                     results.add({"n": trial.size}, drawn)
-                record = record.assign(about_trial(run, trial, code))
-                results.keep(key_of(setting, trial), record)
+                results.keep(key_of(setting, trial), record.assign(about))
         note_flags(network.name, results.computed_now)
     return results.path
+
+
+def has_to_be_computed(
+    run: Run, results: ResultsFile, code: str, setting: Setting, trial: Trial
+) -> bool:
+    """Whether a trial's record is missing or outdated, or kernels that other scripts look for."""
+    about = about_trial(run, setting, trial, code)
+    return not results.holds(key_of(setting, trial), about) or lacks_quick_kernels(run, trial)
 
 
 def lacks_quick_kernels(run: Run, trial: Trial) -> bool:
@@ -976,18 +1088,19 @@ def results_file(args: argparse.Namespace, run: Run, trial: Trial) -> ResultsFil
     return ResultsFile(path, run.origin(trial.network, classes))
 
 
-def about_trial(run: Run, trial: Trial, code: str) -> dict[str, xr.DataArray]:
+def about_trial(run: Run, setting: Setting, trial: Trial, code: str) -> dict[str, xr.DataArray]:
     """What a trial's record says of how it was computed; where that changes, it is computed again.
 
     When it was finished does not matter.
     """
-    patterns = quantity((), sparsity_patterns, "number of random patterns of each convention")
+    count = pattern_count(trial, setting.in_sweep)
+    patterns = quantity((), count, "number of random patterns of each convention")
     return provenance(run_for_trial(run, trial), trial.network, code) | {"patterns": patterns}
 
 
 def key_of(setting: Setting, trial: Trial) -> dict[str, Any]:
     """A trial's place in the results."""
-    if setting.label is None:
+    if not setting.in_sweep:
         return {"n": trial.size, "trial": trial.number}
     return {"n": trial.size, "setting": setting.label, "trial": trial.number}
 
@@ -1063,6 +1176,8 @@ def constants() -> options.Constants:
         percentile=percentile,
         diagonal_boost=diagonal_boost,
         sparsity_patterns=sparsity_patterns,
+        original_patterns=original_patterns,
+        many_patterns_limit=many_patterns_limit,
         pattern_draws=pattern_draws,
         dense_limit=dense_limit,
         whole_kernel_limit=whole_kernel_limit,

@@ -127,6 +127,8 @@ class Constants:
     percentile: float
     diagonal_boost: Any
     sparsity_patterns: int
+    original_patterns: int
+    many_patterns_limit: int
     pattern_draws: int
     dense_limit: int
     whole_kernel_limit: int
@@ -259,6 +261,8 @@ WHOLE_CONSTANTS = {  # least and largest value, and what they are multiples of
     "reference_size": (4, 10**7, 2),
     "convolutional_depth": (3, 10**5, 3),
     "sparsity_patterns": (1, MOST_TRIALS, 1),
+    "original_patterns": (1, MOST_TRIALS, 1),
+    "many_patterns_limit": (0, LARGEST_SEED, 1),
     "pattern_draws": (1, MOST_TRIALS, 1),
     "dense_limit": (0, LARGEST_SEED, 1),
     "whole_kernel_limit": (0, LARGEST_SEED, 1),

@@ -92,7 +92,7 @@ def test_constants_reach_the_matrices():
 
     def matrix(percentile, boost, density, reference=kernel):
         setting = controls.Setting(percentile, boost, density)
-        pattern = training.trial_patterns(0, trial, density)[0]
+        pattern = training.trial_patterns(0, trial, density=density)[0]
         return controls.with_constants(setting, reference).make(kernels, pattern)
 
     usual, plain, denser = matrix(0, 1, 1), matrix(0, 0, 1), matrix(0, 1, 4)

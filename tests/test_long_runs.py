@@ -153,11 +153,11 @@ def test_quantities_of_finished_trials_survive(tmp_path, number):
     prelude = f"""
 import os
 compute = training.compute_trial
-def stop_in_third(run, trial, progress, seen=[]):
+def stop_in_third(run, trial, *how, seen=[]):
     seen.append(trial)
     if len(seen) == 3:
         os.kill(os.getpid(), {int(number)})
-    return compute(run, trial, progress)
+    return compute(run, trial, *how)
 training.compute_trial = stop_in_third
 """
     arguments = ("--dataset", "digits", "--networks", "fully-connected", "--data-sizes", 4)

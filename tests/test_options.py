@@ -184,7 +184,7 @@ def test_numbers_of_every_kind_will_do_as_constants(monkeypatch, tmp_path, sizes
     monkeypatch.setattr(training, "trials", trials)
     computed = []
 
-    def remember(run, trial, progress):
+    def remember(run, trial, *how):
         computed.append((trial.size, trial.number))
         assert type(trial.size) is int and type(trial.number) is int
         return xr.Dataset()

@@ -349,11 +349,11 @@ def test_a_run_computes_only_the_trials_that_are_not_there(tmp_path, monkeypatch
     plan, computed = ("--data-sizes", 4, 8, "--trials", 2, 1), []
     compute = training.compute_trial
 
-    def stop_at_third(run, trial, progress):
+    def stop_at_third(run, trial, *how):
         computed.append((trial.size, trial.number))
         if len(computed) == 3:
             raise KeyboardInterrupt
-        return compute(run, trial, progress)
+        return compute(run, trial, *how)
 
     monkeypatch.setattr(training, "compute_trial", stop_at_third)
     with pytest.raises(KeyboardInterrupt):

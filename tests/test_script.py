@@ -95,9 +95,10 @@ def test_results_of_all_trials_and_nan_where_there_is_none(finished, network):
     axes = {
         "approximation": ["exact", "sparsified", "diagonal"],
         "convention": ["original", "corrected"],
-        "threshold": ["test median", "zero"],
+        "threshold": ["calibrated", "test median", "zero"],
         "divisor": ["test set", "training set", "fixed constant"],
-        "pattern": [0, 1, 2],
+        "pattern": list(range(30)),
+        "first_pattern": [0, 1, 2],
         "image": list(range(6)),
         "draw": list(range(training.pattern_draws)),
     }
@@ -106,7 +107,8 @@ def test_results_of_all_trials_and_nan_where_there_is_none(finished, network):
     trial, matrix = ("n", "trial"), ("approximation", "convention", "pattern")
     wanted = {
         "accuracy": (*trial, *matrix, "threshold"),
-        "readout_measurements": (*trial, *matrix, "threshold", "image"),
+        "accuracy_all_images": (*trial, *matrix, "threshold"),
+        "readout_measurements": (*trial, *matrix[:2], "first_pattern", "threshold", "image"),
         "post_selection_measurements": (*trial, "divisor", "image"),
         "clipped_share": (*trial, "divisor"),
         "pattern_sparsity": ("n", "convention", "draw"),
@@ -120,7 +122,9 @@ def test_results_of_all_trials_and_nan_where_there_is_none(finished, network):
     assert {name: values.dims for name, values in results.data_vars.items()} == wanted | texts
     for name in wanted:
         known = results[name].notnull()
-        if name != "pattern_sparsity":
+        if name == "accuracy_all_images":
+            assert known.sel(n=4).all() if network == "fully-connected" else not known.any()
+        elif name != "pattern_sparsity":
             assert known.sel(n=4).all() and known.sel(n=16, trial=0).all(), name
             assert not known.sel(n=16, trial=1).any(), name
         assert results[name].attrs["long_name"] and results[name].attrs["units"]
@@ -329,8 +333,10 @@ def test_the_sweep_at_the_plans_own_depth_equals_the_plan(planned_and_swept):
     if network == "convolutional":
         own, settings = SHALLOW, [3, 6]
     assert sweep.setting.values.tolist() == settings and sweep.trial.values.tolist() == [0, 1]
-    expected = medians_over_images(plan.drop_dims("draw"))
-    swept = sweep.sel(setting=own)
+    assert (plan.patterns == 30).all() and (sweep.patterns == 3).all()
+    first = plan.drop_dims("draw").drop_vars("patterns").sel(pattern=range(3))
+    expected = medians_over_images(first)
+    swept = sweep.sel(setting=own).drop_vars("patterns")
     assert set(swept.data_vars) == set(expected.data_vars)
     for name, values in expected.data_vars.items():
         assert swept[name].identical(values.assign_coords(setting=own)), name
@@ -360,6 +366,7 @@ def test_digit_pairs_hold_the_papers_own(tmp_path):
     assert {frozenset(map(int, setting.split())) for setting in settings} == expected
     assert "classes" not in json.loads(pairs.attrs["origin"])
     plan = read_results(tmp_path / "digits-fully-connected_results.nc").drop_dims("draw")
+    plan = plan.drop_vars("patterns").sel(pattern=range(3))
     own = pairs.sel(setting="8 9")
     for name, values in medians_over_images(plan).data_vars.items():
         if name != "finished":
@@ -478,15 +485,17 @@ def test_more_patterns_join_old_results(tmp_path, monkeypatch):
     succeed(*command, 2)
     path = tmp_path / "digits-fully-connected_results.nc"
     old = read_results(path)
-    monkeypatch.setattr(training, "sparsity_patterns", 5)
+    assert old.sizes["pattern"] == 30 and old.first_pattern.values.tolist() == [0, 1, 2]
+    monkeypatch.setattr(training, "sparsity_patterns", 32)
     succeed(*command, 1)
     new = read_results(path)
-    assert new.pattern.values.tolist() == list(range(5))
+    assert new.pattern.values.tolist() == list(range(32))
     sparsified = new.accuracy.sel(approximation="sparsified")
     assert sparsified.sel(trial=0).notnull().all()
-    assert sparsified.sel(trial=1, pattern=[3, 4]).isnull().all()
-    assert new.accuracy.sel(pattern=[0, 1, 2]).identical(old.accuracy)
-    assert new.patterns.values.tolist() == [[5, 3]] and not list(tmp_path.glob("*.old"))
+    assert sparsified.sel(trial=1, pattern=[30, 31]).isnull().all()
+    assert new.accuracy.sel(pattern=range(30)).identical(old.accuracy)
+    assert new.readout_measurements.identical(old.readout_measurements)
+    assert new.patterns.values.tolist() == [[32, 30]] and not list(tmp_path.glob("*.old"))
 
 
 # ---- verification ----

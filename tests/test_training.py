@@ -3,6 +3,8 @@
 Images, depth, approximations and quantities, each on a case small enough to do by hand.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -429,9 +431,10 @@ def test_trial_quantities_by_hand():
     ]:
         assert (found[name] == expected).all(), name
         assert {"approximation", "convention", "pattern"} <= set(found[name].dims)
+    assert found.accuracy_all_images.isnull().all()
     for approximation in ("sparsified", "diagonal"):
         readout = found.readout_measurements.sel(
-            approximation=approximation, convention="corrected", pattern=0
+            approximation=approximation, convention="corrected", first_pattern=0
         )
         assert readout.sel(threshold="zero").values == pytest.approx(1 / overlap**2 - 1)
         about_median = (1 - overlap**2) / (overlap - overlap.mean()) ** 2
@@ -536,6 +539,45 @@ def test_every_pattern_of_a_trial_has_a_generator_of_its_own(trial_of, monkeypat
     assert len(states) == len(set(states)) == 2 * training.sparsity_patterns
 
 
+def test_the_originals_patterns_come_first_and_are_all_of_larger_trials(digits, tmp_path):
+    """More patterns change nothing of the first three; in sweeps and large trials there are three."""
+    trial = Trial(NETWORKS["fully-connected"], (8, 9), 20, 0)
+    few, many = (training.trial_patterns(0, trial, count) for count in (3, 5))
+    for convention in training.conventions:
+        first = [p.matrix.toarray() for p in few if p.convention == convention]
+        same = [p.matrix.toarray() for p in many if p.convention == convention][:3]
+        assert np.array_equal(first, same)
+    assert training.pattern_count(trial) == 30 and training.pattern_count(trial, in_sweep=True) == 3
+    assert training.pattern_count(Trial(trial.network, (8, 9), 514, 0)) == 3
+    record = training.compute_trial(Run(0, 4, tmp_path, "numba", "float64", digits), trial)
+    assert (record.sizes["pattern"], record.sizes["first_pattern"]) == (30, 3)
+
+
+def test_the_calibrated_threshold_is_tried_on_images_that_it_was_not_made_of():
+    """The median of images 0, 2 and 4 is 3; of the others, 1 and 5 are right and 3 is wrong."""
+    outputs, label = np.array([3.0, 4, 9, 4, 1, 2]), np.array([-1, 1, -1, -1, -1, -1])
+    assert training.accuracies(outputs, label)[0] == pytest.approx(2 / 3)
+
+
+def test_all_test_images_are_classified_by_the_same_weights(digits, tmp_path):
+    """As many of each class as the smaller one has; of the convolutional network, none."""
+    trial = Trial(NETWORKS["fully-connected"], (8, 9), 16, 0)
+    run = Run(0, 4, tmp_path, "numba", "float64", digits)
+    kernels = training.trial_kernels(run, trial)
+    every = training.with_all_test_images(run, kernels)
+    counts = [np.count_nonzero(digits.test.label == label) for label in trial.classes]
+    assert len(every.all_test_label) == 2 * min(counts) and every.all_test_label.sum() == 0
+    found = training.trial_quantities(every, training.trial_patterns(0, trial))
+    exact = training.predict(training.approximations[0], kernels, None)
+    right = (every.all_test @ exact.weights > 0) == (every.all_test_label > 0)
+    at = {"approximation": "exact", "threshold": "zero"}
+    assert (found.accuracy_all_images.sel(at) == right.mean()).all()
+    convolutional = replace(trial, network=NETWORKS["convolutional"])
+    assert (
+        training.with_all_test_images(run, replace(kernels, trial=convolutional)).all_test is None
+    )
+
+
 def test_a_trials_approximations_are_those_of_its_quantities(digits, tmp_path, monkeypatch):
     """What others rebuild from the kernel files alone is what the results were computed from."""
     monkeypatch.setattr(training, "convolutional_depth", SHALLOW)
@@ -543,7 +585,7 @@ def test_a_trials_approximations_are_those_of_its_quantities(digits, tmp_path, m
     trial = Trial(training.make_networks()["convolutional"], (1, 0), 16, 0)
     record = training.compute_trial(run, trial)
     kernels = training.stored_kernels(tmp_path, "digits-convolutional", 16, 0, 0)
-    again = training.trial_quantities(kernels, training.trial_patterns(0, kernels.trial))
+    again = training.trial_quantities(kernels, training.trial_patterns(0, kernels.trial, 30))
     assert record.drop_vars("separability").identical(again.drop_vars("separability"))
 
 
