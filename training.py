@@ -800,6 +800,11 @@ def off_diagonal_ratio(kernels: TrialKernels) -> float:
     return kernels.largest_off_diagonal / np.abs(kernels.train.diagonal()).min()
 
 
+def count_of_all_test_images(kernels: TrialKernels) -> float:
+    """How many test images all are; NaN where their kernels are not known."""
+    return np.nan if kernels.all_test_label is None else len(kernels.all_test_label)
+
+
 class Quantity(NamedTuple):
     """What is computed, what it is, its unit, and its own axes."""
 
@@ -853,6 +858,9 @@ kernel_quantities = {
         "measurements until |k*> is prepared, n/sum(k_i^2)",
         ("divisor", "image"),
         "measurements",
+    ),
+    "all_test_images": Quantity(
+        count_of_all_test_images, "test images of both classes in the dataset, as many of each"
     ),
     "clipped_share": Quantity(clipped_shares, "share of k* at 1 or -1", ("divisor",)),
 }

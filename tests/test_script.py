@@ -118,11 +118,12 @@ def test_results_of_all_trials_and_nan_where_there_is_none(finished, network):
     wanted["positive_definite"] = (*trial, *matrix)
     for name in ("depth", "separability", "off_diagonal_ratio", "test_images", "patterns"):
         wanted[name] = trial
+    wanted["all_test_images"] = trial
     texts = dict.fromkeys(("precision", "engine", "code", "finished"), trial)
     assert {name: values.dims for name, values in results.data_vars.items()} == wanted | texts
     for name in wanted:
         known = results[name].notnull()
-        if name == "accuracy_all_images":
+        if name in ("accuracy_all_images", "all_test_images"):
             assert known.sel(n=4).all() if network == "fully-connected" else not known.any()
         elif name != "pattern_sparsity":
             assert known.sel(n=4).all() and known.sel(n=16, trial=0).all(), name

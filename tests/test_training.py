@@ -572,6 +572,7 @@ def test_all_test_images_are_classified_by_the_same_weights(digits, tmp_path):
     right = (every.all_test @ exact.weights > 0) == (every.all_test_label > 0)
     at = {"approximation": "exact", "threshold": "zero"}
     assert (found.accuracy_all_images.sel(at) == right.mean()).all()
+    assert found.all_test_images == 2 * min(counts)
     convolutional = replace(trial, network=NETWORKS["convolutional"])
     assert (
         training.with_all_test_images(run, replace(kernels, trial=convolutional)).all_test is None
