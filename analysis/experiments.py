@@ -62,6 +62,22 @@ class Experiment:
         return f"{self.short}, {classes} {whose}".strip(" ,")
 
 
+def of_all_images(results: xr.Dataset) -> xr.Dataset:
+    """The same with accuracies of all test images where these are known.
+
+    Those of the images that the original draws become `accuracy_of_drawn`.
+    """
+    if "accuracy_all_images" not in results:
+        return results
+    every = results.accuracy_all_images
+    return results.assign(
+        accuracy=every.fillna(results.accuracy).assign_attrs(results.accuracy.attrs),
+        accuracy_of_drawn=results.accuracy.where(every.notnull()),
+        test_images=results.all_test_images.fillna(results.test_images),
+        drawn_images=results.test_images,
+    )
+
+
 def read_experiments(folder: Path) -> tuple[list[Experiment], list[BadInput]]:
     """The experiments that a folder has files of, and the files that can't be used."""
     experiments: dict[str, Experiment] = {}
@@ -71,7 +87,7 @@ def read_experiments(folder: Path) -> tuple[list[Experiment], list[BadInput]]:
         try:
             if kind not in COMMANDS:
                 raise BadInput("output", path, f"is of an unknown kind, “{kind}”; move it away")
-            results = read_results(path)
+            results = of_all_images(read_results(path))
             origin = origin_of(results)
             dataset = find_dataset(origin.get("dataset", ""))
         except BadInput as error:

@@ -273,14 +273,18 @@ FINDINGS = CLAIMS | FAILURES | COSTS | {"what grows": what_grows}
 
 
 def accuracy_table(results: Dataset) -> str:
-    """Accuracy and readout in the original's convention, by threshold; equal rows are one."""
+    """Accuracy and readout in the original's convention, by threshold; equal rows are one.
+
+    The test set's median, which a single prediction can't know, is left to the page of tables.
+    """
     results = results.isel(n=is_computed(results).any("trial").values).sel(convention="original")
+    thresholds = dict.fromkeys([usual_threshold(results), "zero"])
+    results = results.sel(threshold=list(thresholds))
     shown = np.unique(np.linspace(0, results.sizes["n"] - 1, SHOWN_SIZES).round().astype(int))
     rows = {"trials": is_computed(results).sum("trial").values[shown]}
     quantities = tables.judged_quantities(results[["accuracy", "readout_measurements"]])
     for name, values in quantities.items():
-        images = results.test_images if values.name == "accuracy" else None
-        cells = tables.mean_cells(values, images)
+        cells = tables.mean_cells(values, tables.images_of(results, values))
         rows[name] = [cells[i] for i in shown]
     return tables.by_size(results.n.values[shown], rows)
 

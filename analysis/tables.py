@@ -16,6 +16,7 @@ Array = NDArray[np.float64]
 
 QUANTITIES = {  # what is averaged and judged, and how tables call it
     "accuracy": "accuracy",
+    "accuracy_of_drawn": "accuracy of the drawn images",
     "condition_number": "κ",
     "sparsity": "sparsity",
     "pattern_sparsity": "sparsity of a pattern",
@@ -208,17 +209,36 @@ def growth_row(name: str, values: DataArray) -> list[Any]:
     return [name, sizes, fitted.ratio, index, exponent, verdict]
 
 
+def images_of(results: Dataset, values: DataArray) -> DataArray | None:
+    """How many test images accuracies are of; None of other quantities."""
+    names = {"accuracy": "test_images", "accuracy_of_drawn": "drawn_images"}
+    name = names.get(str(values.name))
+    return None if name is None else results[name]
+
+
+def of_first_patterns(results: Dataset) -> dict[str, DataArray]:
+    """What K̃ is like with the original's patterns alone, where there are more."""
+    patterns, first = results.sizes["pattern"], results.sizes.get("first_pattern", 0)
+    if first in (0, patterns):
+        return {}
+    own = results.sel(pattern=results.first_pattern.values)
+    own = own.sel(approximation=["sparsified"], convention=["original"])
+    columns = judged_quantities(own[["accuracy", "condition_number", "sparsity"]])
+    return {f"{name}, the original's patterns": values for name, values in columns.items()}
+
+
 def main(experiment: Experiment) -> dict[str, Any]:
     """All tables of one network and pair of classes."""
     results = experiment.results
     means: dict[str, Any] = {"trials": is_computed(results).sum("trial").values}
     losses, rows = {}, []
-    for name, values in judged_quantities(results).items():
+    quantities = judged_quantities(results)
+    for name, values in quantities.items():
         rows.append(growth_row(name, values))
-        images = results.test_images if values.name == "accuracy" else None
+    for name, values in (quantities | of_first_patterns(results)).items():
         if "trial" in values.dims:
             name += ", less 1" if less_one(values) else ""
-            means[name] = mean_cells(values, images)
+            means[name] = mean_cells(values, images_of(results, values))
     for name, loss in losses_of(results.accuracy).items():
         losses[name] = paired_cells(loss)
     heading = ["quantity", "n", "growth (95 %)", "λ (95 %)", "b of a nᵇ (95 %)", "verdict"]
