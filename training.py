@@ -1001,6 +1001,7 @@ def settings_of(args: argparse.Namespace, dataset: Dataset, network: Network) ->
         return [Setting(float(depth), classes, depth) for depth in network.sweep]
     if args.digit_pairs:
         labels = [label for label, name in enumerate(dataset.class_names) if name]
+        labels = sorted(args.classes or labels)
         settings = []
         for pair in itertools.combinations(labels, 2):
             own = network.classes if set(pair) == set(network.classes) else pair

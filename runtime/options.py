@@ -207,7 +207,7 @@ def add_plan_options(parser: Parser, constants: Constants) -> None:
         (
             "--digit-pairs",
             switch,
-            "run all 45 pairs of classes instead of the plan; hours likewise",
+            "run all 45 pairs of classes instead of the plan, or that of --classes; hours likewise",
             "off",
         ),
         (
@@ -409,12 +409,6 @@ def checked_classes(parser: Parser, args: argparse.Namespace) -> tuple[int, int]
     """The two classes that --classes names, by numbers or names; None where it is not given."""
     if not args.classes:
         return None
-    parser.check(
-        not args.digit_pairs,
-        "classes",
-        args.classes,
-        "--digit-pairs takes all; leave one of them out",
-    )
     dataset = MNIST if args.dataset == "auto" else find_dataset(args.dataset)
     try:
         return parse_classes(dataset, args.classes)

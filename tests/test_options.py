@@ -40,7 +40,6 @@ WRONG = [
     ("--classes 3", "--classes 3: name two"),
     ("--classes 3 3", "--classes 3 3: use two different ones"),
     ("--classes 3 10", "--classes 3 10: .* has no class 10; use two of 0, 1"),
-    ("--classes 3 5 --digit-pairs", "--classes 3 5: --digit-pairs takes all"),
     ("--depth-sweep --digit-pairs", "--depth-sweep --digit-pairs: use one of them at a time"),
     ("--verify --depth-sweep", "--depth-sweep --verify: use one of them at a time"),
     ("--networks recurrent", "--networks: invalid choice: 'recurrent' .*fully-connected"),

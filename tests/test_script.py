@@ -374,6 +374,8 @@ def test_digit_pairs_hold_the_papers_own(tmp_path):
             assert own[name].identical(values.assign_coords(setting="8 9")), name
     exact = pairs.condition_number.sel(approximation="exact", convention="original", pattern=0)
     assert len(set(exact.values.ravel().tolist())) == 45
+    out = succeed(*arguments, "--digit-pairs", "--classes", 9, 8, "--trials", 2)
+    assert "1 trials to compute, 1 are in the results" in out
 
 
 def test_other_classes_have_files_of_their_own(undisturbed, tmp_path):
