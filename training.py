@@ -800,6 +800,19 @@ def off_diagonal_ratio(kernels: TrialKernels) -> float:
     return kernels.largest_off_diagonal / np.abs(kernels.train.diagonal()).min()
 
 
+def label_purity(kernels: TrialKernels) -> float:
+    """Share of training images whose largest other entry of K is of their own class.
+
+    NaN of a part of K.
+    """
+    if not isinstance(kernels.train, np.ndarray):
+        return np.nan
+    others = np.abs(kernels.train)
+    np.fill_diagonal(others, 0)
+    closest = others.argmax(axis=1)
+    return float(np.mean(kernels.train_label[closest] == kernels.train_label))
+
+
 def count_of_all_test_images(kernels: TrialKernels) -> float:
     """How many test images all are; NaN where their kernels are not known."""
     return np.nan if kernels.all_test_label is None else len(kernels.all_test_label)
@@ -858,6 +871,9 @@ kernel_quantities = {
         "measurements until |k*> is prepared, n/sum(k_i^2)",
         ("divisor", "image"),
         "measurements",
+    ),
+    "label_purity": Quantity(
+        label_purity, "share of training images whose closest one, by K, has their label"
     ),
     "all_test_images": Quantity(
         count_of_all_test_images, "test images of both classes in the dataset, as many of each"

@@ -118,7 +118,7 @@ def test_results_of_all_trials_and_nan_where_there_is_none(finished, network):
     wanted["positive_definite"] = (*trial, *matrix)
     for name in ("depth", "separability", "off_diagonal_ratio", "test_images", "patterns"):
         wanted[name] = trial
-    wanted["all_test_images"] = trial
+    wanted["all_test_images"] = wanted["label_purity"] = trial
     texts = dict.fromkeys(("precision", "engine", "code", "finished"), trial)
     assert {name: values.dims for name, values in results.data_vars.items()} == wanted | texts
     for name in wanted:

@@ -448,6 +448,16 @@ def test_trial_quantities_by_hand():
     assert all("long_name" in found[name].attrs and "units" in found[name].attrs for name in found)
 
 
+def test_label_purity_by_hand():
+    """Of four images the first two are each other's closest, the others are closest to image 0."""
+    kernel = np.eye(4)
+    for i, j, entry in [(0, 1, 0.9), (0, 2, -0.5), (0, 3, 0.4), (2, 3, 0.1), (1, 2, 0.2)]:
+        kernel[i, j] = kernel[j, i] = entry
+    assert training.label_purity(kernels_of(kernel, np.ones((2, 4)))) == 0.5
+    part = kernels_of(scipy.sparse.csr_array(kernel), np.ones((2, 4)))
+    assert np.isnan(training.label_purity(part))
+
+
 def test_k_star_is_rescaled_in_the_originals_convention_alone():
     """k* of at most 1/2, and a largest off-diagonal entry of 1/4: 1 is clipped from 1/4 on."""
     kernel = np.eye(2) + 0.25 * (1 - np.eye(2))
