@@ -17,7 +17,7 @@ from typing import Any
 
 import jinja2
 
-from analysis import costs, evidence, findings, growth, tables
+from analysis import costs, evidence, findings, growth, other_data, tables
 from analysis.experiments import Experiment, read_experiments
 from ntk import BadInput
 from runtime import options
@@ -86,6 +86,17 @@ def write_pages(experiments: list[Experiment], folder: Path, problems: list[BadI
     print(f"wrote {path}, and {len(pages)} pages in {tables_folder}")
 
 
+def write_other_data(experiments: list[Experiment], folder: Path) -> None:
+    """Write the page that compares datasets, where there are several."""
+    shown = other_data.page(experiments)
+    if shown:
+        path = folder / "tables" / "other_data.md"
+        with write_errors_explained(path.parent):
+            path.parent.mkdir(exist_ok=True)
+        save_text(path, filled_in("other_data", methods="methods.md", **shown))
+        print(f"wrote {path}")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit status, 2 where something could not be told of."""
     parser = options.Parser(description="Write RESULTS.md and tables/*.md of an output folder.")
@@ -101,6 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         problems.extend(unreadable)
         for dataset in dict.fromkeys(experiment.dataset for experiment in experiments):
             write_pages([e for e in experiments if e.dataset == dataset], folder, problems)
+        write_other_data(experiments, folder)
 
     status = options.with_folder(folder, work)
     for problem in problems:

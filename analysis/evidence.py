@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from xarray import DataArray, Dataset
 
 from analysis import tables
-from analysis.experiments import Experiment
+from analysis.experiments import Experiment, pair_title
 from analysis.tables import accuracy_cells, columns_of, losses_of, paired_cells, usual
 from runtime.results import is_computed, origin_of
 
@@ -123,7 +123,7 @@ def named_pairs(experiment: Experiment) -> Dataset:
     results = experiment.kinds["digit_pairs"]
     names = []
     for label in results.setting.values:
-        names.append(" and ".join(sorted(label.split())))
+        names.append(pair_title(experiment.dataset, [int(each) for each in label.split()]))
     return results.assign_coords(setting=names)
 
 

@@ -1,6 +1,7 @@
 """The files of a folder, by experiment: a network on a pair of classes of a dataset."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import xarray as xr
@@ -21,6 +22,11 @@ COMMANDS = {  # what writes {prefix}_{kind}.nc
     "finite_width": "python finite_width.py",
 }
 NETWORKS = ("fully-connected", "convolutional")  # the paper's come first
+
+
+def pair_title(dataset: Dataset, labels: Sequence[int]) -> str:
+    """8 and 9, or "bag and ankle boot": classes by their names, the lower label first."""
+    return class_title(replace(dataset, noun=""), sorted(labels))
 
 
 @dataclass(eq=False)
@@ -46,8 +52,8 @@ class Experiment:
 
     @property
     def pair(self) -> str:
-        """8 and 9: the two labels."""
-        return " and ".join(map(str, self.classes))
+        """8 and 9: the two classes."""
+        return pair_title(self.dataset, self.classes)
 
     @property
     def short(self) -> str:

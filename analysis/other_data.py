@@ -1,0 +1,179 @@
+"""The same experiments on several datasets, side by side: tables/other_data.md."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy.stats
+from xarray import DataArray, Dataset
+
+from analysis import costs, evidence, findings, tables
+from analysis.experiments import Experiment
+from analysis.tables import losses_of, mean_cells, usual
+
+Experiments = Sequence[Experiment]
+SHOWN_PAIRS = 5  # those on which K̃ loses most
+REASONS = {  # what a pair's loss may come with, and how the table calls it
+    "exact": "accuracy of K",
+    "separability": "separability δ",
+    "label_purity": "label purity",
+    "off_diagonal_ratio": "off-diagonal / diagonal of K",
+}
+
+
+def with_the_papers_classes(experiments: Experiments) -> list[Experiment]:
+    """Those with main results of the classes that the paper takes, of every dataset."""
+    chosen = []
+    for experiment in experiments:
+        own = experiment.prefix == experiment.dataset.prefix + experiment.network
+        if own and "results" in experiment.kinds:
+            chosen.append(experiment)
+    return chosen
+
+
+def common_size(experiments: Experiments, network: str) -> int:
+    """The largest n with several trials in all results of a network."""
+    sizes: set[int] | None = None
+    for experiment in experiments:
+        if experiment.network == network:
+            results = experiment.results
+            several = results.test_images.notnull().sum("trial") > 1
+            here = set(results.n.values[several.values].tolist())
+            sizes = here if sizes is None else sizes & here
+    return max(sizes or {0})
+
+
+def column(experiment: Experiment, n: int) -> dict[str, str]:
+    """What one experiment found at n: levels with their intervals, at the usual threshold."""
+    results = usual(experiment.results).sel(n=slice(None, n))
+    shown = {"n": f"{n}"}
+    for label in results.approximation.values:
+        accuracy = results.accuracy.sel(approximation=label)
+        shown[f"accuracy, {label}"] = mean_cells(accuracy, results.test_images)[-1]
+    if "baselines" in experiment.kinds:
+        shown["accuracy, nearest neighbour"] = nearest_neighbour(experiment, n)
+    for label in ("exact", "sparsified"):
+        condition = results.condition_number.sel(approximation=label)
+        name = f"κ, {label}"
+        if tables.less_one(condition):
+            shown[name] = f"1 + {mean_cells(condition)[-1]}"
+        else:
+            shown[name] = mean_cells(condition)[-1]
+    attempts = results.post_selection_measurements
+    for label in ("training set", "fixed constant"):
+        name = f"post-selection, {tables.in_words(label)}"
+        shown[name] = mean_cells(attempts.sel(divisor=label))[-1]
+    readout = results.readout_measurements.sel(approximation="sparsified")
+    shown["readout, sparsified"] = mean_cells(readout)[-1]
+    if "emulation" in experiment.kinds:
+        emulation = experiment.kinds["emulation"].sel(n=slice(None, n))
+        for name, costs_of in (
+            ("sparsified", costs.quantum_costs),
+            ("diagonal", costs.diagonal_costs),
+        ):
+            queries = costs.cheapest(costs_of(emulation))
+            shown[f"queries, {name}, n = {emulation.n[-1]:d}"] = mean_cells(queries)[-1]
+    return shown
+
+
+def nearest_neighbour(experiment: Experiment, n: int) -> str:
+    """Its accuracy at n, or a dash."""
+    baselines = experiment.kinds["baselines"].sel(n=slice(None, n))
+    if not baselines.sizes["n"] or baselines.n.values[-1] != n:
+        return "–"
+    accuracy = usual(baselines).accuracy.sel(classifier="nearest neighbour")
+    return mean_cells(accuracy, baselines.test_images)[-1]
+
+
+def levels(experiments: Experiments) -> str:
+    """A table with a column for each experiment."""
+    columns = []
+    for experiment in experiments:
+        columns.append(column(experiment, common_size(experiments, experiment.network)))
+    names = dict.fromkeys(name for shown in columns for name in shown)
+    rows = []
+    for name in names:
+        rows.append([name, *(shown.get(name, "–") for shown in columns)])
+    return tables.table(["", *(experiment.title for experiment in experiments)], rows)
+
+
+def complete_size(pairs: Dataset) -> int:
+    """The largest n at which several trials of all pairs are known."""
+    trials = pairs.test_images.notnull().sum("trial").min("setting")
+    return int(pairs.n.where(trials > 1, pairs.n[0]).max())
+
+
+def by_pair(experiment: Experiment, n: int | None = None) -> dict[str, DataArray]:
+    """Means over trials [setting] at one n, by default `complete_size`: losses, and reasons."""
+    pairs = usual(evidence.named_pairs(experiment))
+    pairs = pairs.sel(n=complete_size(pairs) if n is None else n)
+    losses = losses_of(pairs.accuracy)
+    means = {name: loss.mean("trial") for name, loss in losses.items()}
+    exact = pairs.accuracy.sel(approximation="exact").mean(["trial", "pattern"])
+    means["exact"] = exact
+    for name in REASONS:
+        if name in pairs and pairs[name].notnull().any():
+            means[name] = pairs[name].mean("trial")
+    return {name: values.dropna("setting") for name, values in means.items()}
+
+
+def worst_pairs(experiment: Experiment, n: int | None = None) -> str:
+    """A table of the pairs that K̃ loses most on, the median one, and the paper's."""
+    means = by_pair(experiment, n)
+    loss = means["sparsified"].sortby(means["sparsified"], ascending=False)
+    names = loss.setting.values.tolist()
+    shown = [*names[:SHOWN_PAIRS], names[len(names) // 2]]
+    if experiment.pair in names:
+        shown.append(experiment.pair)
+    reasons = [name for name in REASONS if name in means]
+    rows = []
+    for name in dict.fromkeys(shown):
+        row = [name]
+        for quantity in ("sparsified", "diagonal"):
+            row.append(f"{means[quantity].sel(setting=name):+.3f}")
+        row += [f"{means[reason].sel(setting=name):.3f}" for reason in reasons]
+        rows.append(row)
+    heading = ["pair", "lost by K̃", "lost by the diagonal", *(REASONS[name] for name in reasons)]
+    return tables.table(heading, rows)
+
+
+def correlations(experiments: Experiments) -> str:
+    """Rank correlations over the pairs of what K̃ loses with what may explain it, 95 %."""
+    rows = []
+    for experiment in experiments:
+        means = by_pair(experiment)
+        row = [f"{experiment.short}, {experiment.dataset.title}"]
+        for reason in REASONS:
+            if reason in means and np.ptp(means["sparsified"].values) > 0:
+                row.append(rank_correlation(means["sparsified"].values, means[reason].values))
+            else:
+                row.append("–")
+        rows.append(row)
+    return tables.table(["", *REASONS.values()], rows)
+
+
+def rank_correlation(first: Any, second: Any) -> str:
+    """Spearman's, with Fisher's interval, whose variance is 1.06/(m - 3) (Fieller et al., 1957)."""
+    correlation = float(scipy.stats.spearmanr(first, second).statistic)
+    half = 1.96 * np.sqrt(1.06 / (len(first) - 3))
+    centre = np.arctanh(np.clip(correlation, -0.9999, 0.9999))
+    low, high = np.tanh([centre - half, centre + half])
+    return f"{correlation:+.2f} ({low:+.2f} to {high:+.2f})"
+
+
+def page(experiments: Experiments) -> dict[str, Any] | None:
+    """All that other_data.md shows; None unless there are several datasets."""
+    chosen = with_the_papers_classes(experiments)
+    if len({experiment.dataset for experiment in chosen}) < 2:
+        return None
+    chosen.sort(key=lambda experiment: experiment.network, reverse=True)
+    others = [e for e in chosen if e.dataset.prefix]
+    pairs = [e for e in chosen if "digit_pairs" in e.kinds]
+    return {
+        "names": sorted({experiment.dataset.title for experiment in others}),
+        "answers": [(e.title, findings.said(e, findings.pairs_matter)) for e in pairs],
+        "verdicts": findings.side_by_side(chosen, findings.CLAIMS),
+        "levels": levels(chosen),
+        "pairs": [(e.title, complete_size(e.kinds["digit_pairs"]), worst_pairs(e)) for e in pairs],
+        "correlations": correlations(pairs),
+    }
