@@ -6,11 +6,15 @@ if something else would have been less so. So here are, on the same trials as tr
     baselines     what classifiers of a few lines make of the same images, beside the exact NTK
     sensitivity   what becomes of the convolutional K~ when its percentile, its enlarged diagonal
                   and its density are others
+    neighbours    how many training images are near a test image, which the fully-connected
+                  network's theorem counts on when it clips k*
+    trainability  how long gradient descent takes on the convolutional K, and what of its training
+                  K~ does
 
     python controls.py           # of all kernels in kernel_output/; two minutes
     python controls.py --help
 
-The results are `{prefix}_baselines.nc` and `{prefix}_sensitivity.nc`.
+The results are `{prefix}_baselines.nc` and so on.
 """
 
 from runtime import streams
@@ -35,15 +39,15 @@ from sklearn.metrics import pairwise_distances
 from threadpoolctl import threadpool_limits
 
 import training
-from ntk import BadInput
+from ntk import BadInput, fully_connected_ntk, theorem
 from runtime import options, stored
 from runtime.checkpoints import label_of, read_reference
-from runtime.datasets import CannotBeHad, Images, add_dataset_options, load_images
+from runtime.datasets import CannotBeHad, Images, Split, add_dataset_options, load_images
 from runtime.linear_algebra import Array, Matrix
 from runtime.results import ResultsFile, code_version, medians_over_images, quantity
 from runtime.stored import StoredTrials
-from runtime.trials import Network, Run
-from training import Approximation, KernelScale, Pattern, TrialKernels
+from runtime.trials import Classes, Network, Run, Trial
+from training import Approximation, KernelScale, Pattern, Prediction, TrialKernels
 
 # --------------------------------------------------------------------------------------------------
 # Constants
@@ -53,6 +57,7 @@ ridge_penalties = np.logspace(-4, 2, 13)  # the one with the least leave-one-out
 percentiles = (0, 50, 75, training.percentile, 95, 99)  # of |K| inside a class
 boosts = (0, 0.25, 0.5, 1, 1.5, 2, 3)  # times what the original adds to the diagonal
 densities = (0.25, 0.5, 1, 2, 4)  # times the original's p = min(2 ln(n)/n, 1)
+radii = [1e-5, 0.02, 0.05, 0.1, 0.2, 0.3]  # 1 - x*.x_i of what counts as a neighbour
 
 
 class Setting(NamedTuple):
@@ -198,12 +203,8 @@ def baseline_record(run: Run, kernels: TrialKernels) -> xr.Dataset:
         "clipped_share": training.clipped_shares(kernels)[FIXED],
         "diagonal_spread": entries.max() / entries.min() - 1,
     }
-    record = xr.Dataset(
-        coords={"classifier": list(outputs), "threshold": list(training.decision_thresholds)}
-    )
-    for name, (axes, long_name) in BASELINES.items():
-        record[name] = quantity(axes, values[name], long_name)
-    return record
+    labels = {"classifier": list(outputs), "threshold": list(training.decision_thresholds)}
+    return described(BASELINES, values, labels)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -308,6 +309,161 @@ def sensitivity_record(seed: int, kernels: TrialKernels, reference: Array) -> xr
     numbers = range(training.original_patterns)
     record = record.assign_coords(convention=list(training.conventions), pattern=numbers)
     return record.transpose("setting", "approximation", "convention", "pattern", ...)
+
+
+# --------------------------------------------------------------------------------------------------
+# Neighbours: may k* be clipped?
+# --------------------------------------------------------------------------------------------------
+
+NEIGHBOURS = {  # their axes, and what they are
+    "separability": ((), "delta = min 1 - |x_i . x_j|"),
+    "test_images": ((), "number of test images"),
+    "closest_distance": ((), "least 1 - x*.x_i of all test images and training images"),
+    "median_distance": ((), "median over the test images of the least 1 - x*.x_i"),
+    "with_neighbour": (("radius",), "share of test images with a training image that near"),
+    "size": (("radius",), "share of the training images that are that near, mean of test images"),
+    "purity": (("radius",), "share of those that have the test image's label"),
+    "kernel_at_radius": (("radius",), "NTK of two images that far apart, over k_thresh"),
+}
+
+
+def kernel_at(radius: float, depth: int) -> float:
+    """The fully-connected NTK of two images of unit norm with x.x' = 1 - radius."""
+    cosine = 1 - radius
+    pair = np.zeros((2, 28 * 28))
+    pair[0, 0] = 1
+    pair[1, :2] = cosine, np.sqrt((1 - cosine) * (1 + cosine))
+    return fully_connected_ntk(pair[:1], pair[1:], depth=depth)[0, 0]
+
+
+def neighbour_record(run: Run, trial: Trial) -> xr.Dataset:
+    """One trial's neighbourhoods by radius, among all test images of its classes."""
+    images = training.trial_images(run, trial)
+    train, test = images.train, images.test
+    distances = theorem.closest_distances(train, test)
+    delta = training.separability(train)
+    depth = trial.network.depth(trial.size, delta, None)
+    k_thresh = trial.network.kernel_scale(depth, None).k_thresh
+    values: dict[str, Any] = {
+        "separability": delta,
+        "test_images": len(test),
+        "closest_distance": distances.min(),
+        "median_distance": np.median(distances),
+        "kernel_at_radius": [kernel_at(radius, depth) / k_thresh for radius in radii],
+    }
+    for radius in radii:
+        labelled = images.train_label, test, images.test_label
+        for name, value in theorem.neighbourhoods(train, *labelled, radius).items():
+            values.setdefault(name, []).append(value)
+    return described(NEIGHBOURS, values, {"radius": radii})
+
+
+def described(
+    quantities: dict[str, tuple[tuple[str, ...], str]],
+    values: dict[str, Any],
+    labels: dict[str, Any],
+) -> xr.Dataset:
+    """A record of these values, with the axes' labels; quantities: their axes, what they are."""
+    record = xr.Dataset(coords=labels)
+    for name, (axes, long_name) in quantities.items():
+        record[name] = quantity(axes, values[name], long_name)
+    return record
+
+
+def largest_size(split: Split, classes: Classes) -> int:
+    """How many images of two classes can be drawn, half of each."""
+    return 2 * int(min(np.count_nonzero(split.label == label) for label in classes))
+
+
+def plan_and_all(network: Network, classes: Classes, largest: int) -> list[Trial]:
+    """The plan's trials, and one of all training images there are."""
+    counts = dict(zip(training.data_sizes, training.trials, strict=True))
+    trials = []
+    for size, count in (counts | {largest: 1}).items():
+        if size <= largest:
+            trials += [Trial(network, classes, size, number) for number in range(count)]
+    return trials
+
+
+def run_neighbours(args: argparse.Namespace, network: Network, images: Images) -> None:
+    """Neighbourhoods in training sets of every size."""
+    classes: Classes = tuple(args.classes or training.selections[network.name])
+    trials = plan_and_all(network, classes, largest_size(images.train, classes))
+    test_size = largest_size(images.test, classes)
+    run = Run(args.seed, test_size, args.output, "numba", "float64", images)
+    code = {"code": xr.DataArray(code_version(Path(__file__), Path(training.__file__)))}
+    path = run.output / f"{run.prefix(network)}{trials[0].variant}_neighbours.nc"
+    print(f"{path.stem}: {len(trials)} trials")
+    with ResultsFile(path, run.origin(network, classes)) as results:
+        for trial in trials:
+            key = {"n": trial.size, "trial": trial.number}
+            if not results.holds(key, code):
+                results.keep(key, neighbour_record(run, trial).assign(code))
+
+
+# --------------------------------------------------------------------------------------------------
+# Trainability: what does K~ do of the network's training?
+# --------------------------------------------------------------------------------------------------
+
+TRAINABILITY = {  # their axes, and what they are
+    "condition_number": ((), "condition number of K"),
+    "second_condition_number": ((), "second largest over smallest eigenvalue of K"),
+    "descent_steps": ((), "steps of gradient descent on K to 1 % of the residual"),
+    "cosine": (("pattern",), "cosine of the angle between K~^-1 y and K^-1 y"),
+    "trained_correlation": (("pattern",), "correlation of the outputs of K~ and K"),
+    "stopping_time": (
+        ("pattern",),
+        "time, over 1/lambda_max, when outputs of gradient flow on K are nearest to those of K~",
+    ),
+    "stopped_correlation": (("pattern",), "correlation of the outputs at that time"),
+}
+
+
+def descent_values(kernel: Array, y: NDArray) -> dict[str, Any]:
+    """What the spectrum of K [n, n] and the classes y [n] say of gradient descent."""
+    eigenvalues, components = theorem.spectrum(kernel, y)
+    return {
+        "condition_number": eigenvalues[-1] / eigenvalues[0],
+        "second_condition_number": theorem.second_condition_number(eigenvalues),
+        "descent_steps": theorem.gradient_descent_steps(eigenvalues, components),
+    }
+
+
+def beside_training(
+    kernels: TrialKernels, trained: Prediction, sparse: Prediction
+) -> dict[str, float]:
+    """What K~ shares with the trained network, and with one that was stopped early."""
+    about = kernels.train, kernels.test, kernels.train_label, sparse.outputs
+    time, correlation = theorem.closest_stopping_time(*about)
+    return {
+        "cosine": theorem.cosine(sparse.weights, trained.weights),
+        "trained_correlation": np.corrcoef(sparse.outputs, trained.outputs)[0, 1],
+        "stopping_time": time,
+        "stopped_correlation": correlation,
+    }
+
+
+def trainability_record(seed: int, kernels: TrialKernels) -> xr.Dataset:
+    """One trial's gradient descent, and K~ of the original's patterns beside it."""
+    assert isinstance(kernels.train, np.ndarray)
+    exact, sparsified, _ = training.approximations
+    trained = training.predict(exact, kernels, None)
+    values = descent_values(kernels.train, kernels.train_label)
+    for pattern in training.trial_patterns(seed, kernels.trial):
+        if pattern.convention == "original":
+            sparse = training.predict(sparsified, kernels, pattern)
+            for name, value in beside_training(kernels, trained, sparse).items():
+                values.setdefault(name, []).append(value)
+    return described(TRAINABILITY, values, {"pattern": range(training.sparsity_patterns)})
+
+
+def run_trainability(trials: StoredTrials) -> None:
+    """The trainability of all trials whose kernels are whole, merged into their results."""
+
+    def compute(kernels: TrialKernels) -> xr.Dataset | None:
+        return trainability_record(trials.seed, kernels) if kernels.is_whole else None
+
+    run_trials(trials, "trainability", {}, [{}], compute)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -431,6 +587,8 @@ def controls(args: argparse.Namespace) -> None:
     networks = training.make_networks()
     for name in args.networks:
         network = networks[name]
+        if images and network.flat:
+            run_neighbours(args, network, images)
         classes = args.classes or training.selections[name]
         trials = stored.stored_trials(args.output, args.dataset, network, classes, args.seed)
         if trials is None:
@@ -442,6 +600,7 @@ def controls(args: argparse.Namespace) -> None:
             run_baselines(trials, images)
         if has_settings(network):
             run_sensitivity(trials)
+            run_trainability(trials)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -91,6 +91,7 @@ DESCRIPTIONS = {  # long name, unit
     "diagonal_spread": ("standard deviation over mean of K_ii, finite width", "1"),
     "condition_number_infinite": ("condition number of K, infinite width", "1"),
     "condition_number": ("condition number of K, finite width", "1"),
+    "initial_noise": ("variance of an infinitely wide network's random part over the rest", "1"),
     "steps": ("steps of gradient descent to 1 % of the residual; -1: not reached", "1"),
     "rate": ("step size times the largest eigenvalue of the empirical NTK", "1"),
     "kernel_change": ("relative change of the empirical NTK by training, Frobenius norm", "1"),
@@ -162,6 +163,20 @@ def infinite_plain(problem: Problem, rng: np.random.Generator) -> Array:
     return plain_regression(problem.kernel, problem.kernel_test, problem.y, initial)
 
 
+def initial_noise(problem: Problem) -> float:
+    """What one infinitely wide network keeps of its random initial outputs, over k*^T K^-1 y.
+
+    Both as variances over the test images, the first one expected: f0(x*) - k*^T K^-1 f0 is left
+    of normal initial outputs f0. The mean outputs of m networks have 1/m of it.
+    """
+    n, x = len(problem.y), len(problem.outputs)
+    covariance = finite.initial_covariance(problem.x, problem.layers)
+    left = np.hstack([-np.linalg.solve(problem.kernel, problem.kernel_test.T).T, np.eye(x)])
+    assert left.shape == (x, n + x)
+    left_over = left @ covariance @ left.T
+    return (np.diag(left_over).mean() - left_over.mean()) / problem.outputs.var()
+
+
 @dataclass(frozen=True)
 class RandomNetwork:
     """A random network: its weights, its empirical NTK, and its outputs before training."""
@@ -215,6 +230,7 @@ def width_record(run: Run, problem: Problem, width: int, with_training: bool) ->
 
 def trial_record(problem: Problem) -> xr.Dataset:
     """What belongs to a trial's images and to infinite width."""
+    is_flat = problem.trial.network.flat
     off_diagonal = ~np.eye(len(problem.kernel), dtype=bool)
     entries = normalised_off_diagonal(problem.kernel)[off_diagonal]
     kernel_test = problem.kernel_test / np.diag(problem.kernel).mean()
@@ -224,6 +240,7 @@ def trial_record(problem: Problem) -> xr.Dataset:
             "off_diagonal_size": root_mean_square(entries),
             "kernel_test_size": root_mean_square(kernel_test),
             "condition_number_infinite": np.linalg.cond(problem.kernel),
+            "initial_noise": initial_noise(problem) if is_flat else np.nan,
             "label": ("image", problem.test_label),
         },
         coords={"image": range(len(problem.test_label))},
@@ -311,13 +328,12 @@ def merged(record: xr.Dataset, results: xr.Dataset) -> xr.Dataset:
     return record.combine_first(results).assign_attrs(results.attrs)
 
 
-def is_known(results: xr.Dataset, predictor: str, **labels: Any) -> bool:
-    """Whether the results have this predictor's outputs for these labels."""
+def is_known(results: xr.Dataset, quantity: str, **labels: Any) -> bool:
+    """Whether the results have this quantity for these labels."""
     try:
-        values = results["correlation"].sel(predictor=predictor, **labels)
+        return bool(results[quantity].sel(labels).notnull())
     except KeyError:
         return False
-    return bool(values.notnull())
 
 
 # --------------------------------------------------------------------------------------------------
@@ -352,7 +368,7 @@ def missing_widths(
             continue
         with_training = is_trained(network, labels, width)
         needed = "trained" if with_training else "finite"
-        if not is_known(results, needed, width=width, **labels):
+        if not is_known(results, "correlation", predictor=needed, width=width, **labels):
             missing.append((width, with_training))
     return missing
 
@@ -364,7 +380,8 @@ def run_network(args: argparse.Namespace, run: Run, network: Network) -> None:
     with ResultsFile(path, origin(run, network)) as file:
         for labels in tqdm(planned_trials(args.draws, name), desc=name, unit="trial"):
             missing = missing_widths(file.results, name, args.widths[name], labels)
-            if missing:
+            known = not network.flat or is_known(file.results, "initial_noise", **labels)
+            if missing or not known:
                 file.results = with_trial(file.results, run, network, labels, missing)
                 describe(file.results)
                 file.save()

@@ -17,7 +17,16 @@ from typing import Any
 
 import jinja2
 
-from analysis import costs, evidence, findings, growth, other_data, tables
+from analysis import (
+    costs,
+    evidence,
+    figures,
+    findings,
+    growth,
+    other_data,
+    tables,
+    theory,
+)
 from analysis.experiments import Experiment, read_experiments
 from ntk import BadInput
 from runtime import options
@@ -30,8 +39,11 @@ PAGES = {  # name: the kind of file that it tells of, its tables, and the answer
     "baselines": ("baselines", evidence.baselines, findings.rivals),
     "constants": ("sensitivity", evidence.constants, findings.constants_matter),
     "pairs": ("digit_pairs", evidence.pairs, findings.pairs_matter),
+    "theorem": ("depth_sweep", theory.theorem_page, theory.theorem_holds),
+    "finite_width": ("finite_width", theory.finite_page, theory.networks_follow),
     "cost": ("emulation", costs.cost, findings.prediction_is_cheap),
 }
+PICTURES = {"theorem": figures.theorem_error, "finite_width": figures.finite_width}
 TEMPLATES = Path(__file__).parent / "analysis" / "templates"
 SIMULATION = Path(__file__).parent / "tests" / "growth_simulation.json"
 
@@ -57,12 +69,21 @@ def page_of(name: str, experiments: Sequence[Experiment], problems: list[BadInpu
             continue
         part = {"title": experiment.title, "answer": findings.said(experiment, finding)}
         try:
-            parts.append(part | function(experiment))
+            content = function(experiment)
+            if content:
+                parts.append(part | content)
         except (LookupError, ValueError, AttributeError, TypeError) as error:
             path = experiment.folder / f"{experiment.prefix}_{kind}.nc"
             remedy = f"lacks what {name}.md shows ({error}); compute it again"
             problems.append(BadInput("output", path, remedy))
-    return filled_in(name, networks=parts) if parts else ""
+    prefix = experiments[0].dataset.prefix
+    return filled_in(name, networks=parts, prefix=prefix) if parts else ""
+
+
+def draw_picture(name: str, experiments: Sequence[Experiment]) -> None:
+    """The picture of a page."""
+    kind, *_ = PAGES[name]
+    figures.save([each for each in experiments if kind in each.kinds], PICTURES[name])
 
 
 def write_pages(experiments: list[Experiment], folder: Path, problems: list[BadInput]) -> None:
@@ -79,6 +100,8 @@ def write_pages(experiments: list[Experiment], folder: Path, problems: list[BadI
         tables_folder.mkdir(exist_ok=True)
     for name in pages:
         save_text(tables_folder / f"{name}.md", texts[name])
+        if name in PICTURES:
+            draw_picture(name, experiments)
     about = {"dataset": dataset.title, "tables": tables_folder.name, "pages": pages}
     about["missing"] = [Path(str(problem.value)).name for problem in problems]
     path = folder / f"RESULTS{addition}.md"

@@ -33,7 +33,7 @@ import scipy.sparse
 import xarray as xr
 from numpy.typing import NDArray
 
-from ntk import BadInput, fully_connected_ntk, has_accelerator
+from ntk import BadInput, fully_connected_ntk, has_accelerator, theorem
 from ntk.fully_connected import nonlinearity
 from runtime import options
 from runtime.checkpoints import read_kernel_pair, read_reference
@@ -88,8 +88,13 @@ selections = {  # two classes of images; the first one's label is -1, the second
 # its kernel is close to diagonal ("conv" as in convergence).
 depth_factor = 0.1
 convolutional_depth = 96  # convolutions of the other one, a third in each of its three stages
-sweep_factors = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]  # of --depth-sweep, fully connected
+sweep_factors = [  # of --depth-sweep, fully connected
+    0.01, 0.02, 0.03, 0.05, 0.065, 0.08, 0.1, 0.2, 0.5, 1.0
+]  # fmt: skip
 sweep_depths = [6, 12, 24, 48, 96, 192]  # the same, convolutional
+# Variance of the first layer's neurons, in that sweep: as in the experiment, whose images of unit
+# norm make it s/784 = 0.0027, and 1 as in the theorem.
+input_variances: dict[str, float | None] = {"original": None, "one": 1.0}
 
 k_thresh_margin = 1e-5  # fully connected: k_thresh is the NTK at inner product 1 - margin
 reference_size = 16  # convolutional: its first trial gives k_thresh and the sparsifying thresholds
@@ -881,6 +886,37 @@ kernel_quantities = {
     "clipped_share": Quantity(clipped_shares, "share of k* at 1 or -1", ("divisor",)),
 }
 
+# These are what the theorem is about, of a `theorem.Case`, in the sweep of the depth.
+theorem_quantities = {
+    "correlation_of_gradients": Quantity(
+        lambda case: theorem.off_diagonal_ratio(case.kernel), "largest |K_ij|/sqrt(K_ii K_jj)"
+    ),
+    "off_diagonal_bound": Quantity(
+        lambda case: theorem.off_diagonal_bound(case.depth, case.delta),
+        "bound of the proof on the same, on inputs of variance 1",
+    ),
+    "condition_number_excess": Quantity(
+        theorem.Case.excess_condition_numbers, "condition number minus 1", ("approximation",)
+    ),
+    "weight_error": Quantity(theorem.Case.weight_errors, "|w~ - w|/|w|", ("approximation",)),
+    "output_error": Quantity(
+        theorem.Case.largest_output_errors,
+        "largest |k*.(w~ - w)|/(|k*| |w|) of all test images",
+        ("approximation",),
+    ),
+    "flipped_share": Quantity(
+        theorem.Case.flipped_shares,
+        "share of test images whose sign at t = 0 is not that of K",
+        ("approximation",),
+    ),
+    "descent_steps": Quantity(
+        theorem.Case.descent_steps, "steps of gradient descent to 1 % of the residual"
+    ),
+    "second_condition_number": Quantity(
+        theorem.Case.second_condition_number, "second largest over smallest eigenvalue of K"
+    ),
+}
+
 
 def labelled(
     quantities: dict[str, Quantity], values: dict[str, Any], outer: dict[str, list[str]]
@@ -897,6 +933,7 @@ def labelled(
         "convention": list(conventions),
         "threshold": list(decision_thresholds),
         "divisor": list(divisors),
+        "approximation": [approximation.name for approximation in approximations],
     }
     for axis in record.dims:
         record = record.assign_coords({axis: labels.get(str(axis), range(record.sizes[axis]))})
@@ -904,7 +941,7 @@ def labelled(
 
 
 def computed(quantities: dict[str, Quantity], subject: Any) -> xr.Dataset:
-    """All of these quantities of one prediction, or of a trial's kernels."""
+    """All of these quantities of what they are of."""
     values = {name: described.compute(subject) for name, described in quantities.items()}
     return labelled(quantities, values, {})
 
@@ -965,6 +1002,34 @@ def trial_quantities(kernels: TrialKernels, patterns: list[Pattern]) -> xr.Datas
     return record.merge(computed(kernel_quantities, kernels))
 
 
+def with_inputs(run: Run, kernels: TrialKernels, variance: float) -> TrialKernels:
+    """The same trial with images scaled so that the first layer's neurons have that variance."""
+    images = trial_images(run, kernels.trial)
+    scale = theorem.input_scale(images.train.shape[1], variance)
+    train, test = scale * images.train, scale * images.test
+    kernel = fully_connected_ntk(train, depth=kernels.depth, engine=run.engine)
+    kernel_test = fully_connected_ntk(test, train, depth=kernels.depth, engine=run.engine)
+    return replace(kernels, train=kernel, test=kernel_test)
+
+
+def theorem_record(run: Run, kernels: TrialKernels) -> xr.Dataset:
+    """What the theorem is about, by the variance of the inputs; K~ of the trial's first pattern."""
+    pattern = trial_patterns(run.seed, kernels.trial)[0]
+    records = []
+    for variance in input_variances.values():
+        scaled = kernels if variance is None else with_inputs(run, kernels, variance)
+        case = theorem.Case(
+            kernel=scaled.train,
+            kernel_test=scaled.test,
+            y=scaled.train_label,
+            in_its_place=[approximation.make(scaled, pattern) for approximation in approximations],
+            depth=scaled.depth,
+            delta=scaled.separability,
+        )
+        records.append(computed(theorem_quantities, case))
+    return xr.concat(records, xr.Variable("input_variance", list(input_variances)))
+
+
 def pattern_quantities(run_seed: int, network: Network, size: int) -> xr.Dataset:
     """Sparsity of random patterns of one size alone, by convention and draw."""
     by_convention = []
@@ -994,7 +1059,10 @@ def compute_trial(
     """One trial from its images to its quantities; kernels are read where they are on the disk."""
     kernels = with_all_test_images(run, trial_kernels(run, trial, progress))
     count = pattern_count(trial, in_sweep)
-    return trial_quantities(kernels, trial_patterns(run.seed, trial, count))
+    record = trial_quantities(kernels, trial_patterns(run.seed, trial, count))
+    if trial.depth_setting is not None and trial.network.flat:
+        record = record.merge(theorem_record(run, kernels))
+    return record
 
 
 class Setting(NamedTuple):

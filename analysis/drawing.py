@@ -82,7 +82,9 @@ def over_n(label: str, style: Style, values: DataArray) -> Curve:
     return curve_of(label, style, values.n.values, mean, half)
 
 
-def draw_curves(ax: Axes, curves: Iterable[Curve], label: str = "training images n") -> None:
+def draw_curves(
+    ax: Axes, curves: Iterable[Curve], label: str = "training images n", linear: bool = False
+) -> None:
     """Curves with their intervals and names; logarithmic where they span more than a decade."""
     distinct: list[Curve] = []
     for curve in curves:
@@ -99,7 +101,7 @@ def draw_curves(ax: Axes, curves: Iterable[Curve], label: str = "training images
     means = np.concatenate([[], *(curve.mean for curve in distinct)])
     low = means.min(initial=np.inf)
     high = means.max(initial=0)
-    if 0 < low < high / 10:
+    if 0 < low < high / 10 and not linear:
         ax.set_yscale("log")
         ax.set_ylim(bottom=low / 3)
     x = np.concatenate([[10], *(curve.x for curve in distinct)])

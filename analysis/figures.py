@@ -1,10 +1,10 @@
-"""The twelve figures of analysis.ipynb, in its order, from labelled results and stored kernels.
+"""The figures of analysis.ipynb, in its order, from labelled results and stored kernels.
 
     experiments = load("kernel_output", "mnist")
     show(experiments, condition_number, "κ of K̃ stays small")
 
-None computes a kernel. A figure is a function of all experiments, or of a panel and one experiment
-(`PANELS`).
+None computes a kernel. report.py draws `theorem_error` and `finite_width` for its own pages. A
+figure is a function of all experiments, or of a panel and one experiment (`PANELS`).
 """
 
 import contextlib
@@ -19,9 +19,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from xarray import DataArray
+from xarray import DataArray, Dataset
 
-from analysis import costs, drawing, evidence, findings, tables
+from analysis import costs, drawing, evidence, findings, tables, theory
 from analysis.drawing import GREY, STYLES, Curve, curve_of, draw_curves, over_n, picture_only, say
 from analysis.experiments import COMMANDS, Experiment
 from analysis.growth import judged, size_means, trial_values
@@ -32,9 +32,20 @@ from runtime.results import origin_of
 
 Experiments = list[Experiment]
 Drawing = Callable[..., Any]
-NEEDS = {"theorem": "depth_sweep", "cost": "emulation"}  # kinds of results, else the main ones
+NEEDS = {
+    "theorem": "depth_sweep",
+    "theorem_error": "depth_sweep",
+    "finite_width": "finite_width",
+    "cost": "emulation",
+}  # kinds of results that figures need, else the main ones
 NAMES = {"exact": "K", "sparsified": "K̃", "diagonal": "diagonal"}
 WIDTH = 8  # inches, shown as 800 pixels
+FOUR_DEPTHS = {  # over L_conv, where a figure shows four depths
+    0.02: STYLES["exact"],
+    0.05: STYLES["sparsified"],
+    0.065: STYLES["diagonal"],
+    0.1: STYLES["fully-connected"],
+}
 
 
 def save(experiments: Experiments, figure: Drawing, name: str = "") -> bytes:
@@ -281,6 +292,59 @@ def over_depth(label: str, style: drawing.Style, values: DataArray) -> Curve:
         means.append(mean[-1])
         halves.append(half[-1])
     return curve_of(label, style, values.setting.values, np.array(means), np.array(halves))
+
+
+def theorem_error(experiments: Experiments) -> Figure:
+    """Error of the diagonal's weights over n by depth, beside 1/n, for both input variances."""
+    experiment = next(each for each in experiments if theory.has_theorem(each))
+    sweep = theory.theorem_sweep(experiment)
+    figure, axes = panels(1, len(theory.VARIANCES), 3.6)
+    for ax, variance in zip(axes[0], theory.VARIANCES, strict=True):
+        error = theory.measures(sweep, variance)["‖Δw‖/‖w‖"]
+        draw_error(ax, error)
+        begins = theory.beginning(error, -1)[0]
+        inputs = f"Inputs of variance {theory.VARIANCES[variance]}"
+        say(ax, f"{inputs}: the error is O(1/n) from {begins:.3f} L_conv on")
+    axes[0, 0].set_ylabel("error of the weights, ‖w̃ − w‖ / ‖w‖")
+    return figure
+
+
+def draw_error(ax: Axes, error: DataArray) -> None:
+    """Geometric means of errors [n, setting, trial] by setting, each trial as a dot, and 1/n."""
+    n = error.n.values
+    no_bars = np.zeros(len(n))
+    dashed = {"color": GREY, "linestyle": "--"}
+    curves = [Curve("1/n", dashed, n, 1 / n, no_bars)]
+    for depth, style in FOUR_DEPTHS.items():
+        if depth in error.setting:
+            values = error.sel(setting=depth).transpose("n", "trial")
+            mean = theory.geometric_mean(values, "trial").values
+            curves.append(Curve(f"{depth:g} L_conv", style, n, mean, no_bars))
+            ax.plot(n, values, ".", color=style["color"], alpha=0.25)
+    draw_curves(ax, curves)
+
+
+def finite_width(experiments: Experiments) -> Figure:
+    """Correlation of finite networks' outputs with the NTK's over the width, by depth."""
+    results = experiments[0].kinds["finite_width"]
+    figure, axes = panels(1, results.sizes["n"], 3.6)
+    for ax, n in zip(axes[0], results.n.values, strict=True):
+        draw_widths(ax, results.sel(n=[n]))
+        say(ax, f"n = {n}: {theory.what_is_left(results.sel(n=[n]))}")
+    axes[0, 0].set_ylabel("correlation of outputs with the NTK's")
+    return figure
+
+
+def draw_widths(ax: Axes, results: Dataset) -> None:
+    """A panel of that figure: one n."""
+    curves: list[Curve] = []
+    styles = list(FOUR_DEPTHS.values())
+    for words, at in theory.kinds_of_networks(results):
+        label = words.partition(", ")[2].replace(" (", "\n(")
+        style = styles[len(curves) % len(styles)]
+        curves.append(curve_of(label, style, *theory.correlations(at)))
+    ax.set_ylim(-0.35, 1.05)
+    draw_curves(ax, curves, f"{theory.unit_of_width(results)} of a layer", linear=True)
 
 
 def growth(experiments: Experiments) -> Figure:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from xarray import DataArray, Dataset
 
-from analysis import costs, evidence, tables
+from analysis import costs, evidence, tables, theory
 from analysis.experiments import Experiment
 from analysis.growth import FAST, FLAT, SLOW, UNDECIDED, judged, reserve, trial_values
 from analysis.tables import columns_of, in_words, paired, usual, usual_threshold
@@ -152,6 +152,8 @@ CLAIMS: dict[str, Finding] = {
     "preparing k\\* is cheap, divisor known": preparing_is_cheap,
     "reading the sign is cheap": reading_is_cheap,
     "one prediction beats 2n operations": prediction_is_cheap,
+    "the error is O(1/n)": theory.theorem_holds,
+    "networks that can be built follow their NTK": theory.networks_follow,
 }
 
 

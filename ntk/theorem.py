@@ -11,11 +11,17 @@ function here gives one of these numbers, or one that says what stands behind it
 computed from what differs: entries of 1e-118 of the diagonal come out with all their digits.
 
 In order: the kernel, the weights and outputs, the bound, neighbourhoods of images, gradient
-descent.
+descent, and all of it for one training set.
 """
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.linalg
+import scipy.sparse
 from numpy.typing import NDArray
 
 from ntk.fully_connected import diagonal_ntk, erf_scale, fully_connected_ntk, nonlinearity
@@ -292,3 +298,75 @@ def closest_stopping_time(
     correlations = [np.corrcoef(row, outputs)[0, 1] for row in stopped]
     best = int(np.argmax(correlations))
     return float(times[best]), float(correlations[best])
+
+
+# --------------------------------------------------------------------------------------------------
+# All of it for one training set
+# --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Case:
+    """One training set: K [n, n], k* [x, n], classes y [n], what is inverted in K's place, depth.
+
+    in_its_place: matrices K~, dense or sparse, K itself or its diagonal among them. delta: the
+    images' separation. A method gives a number for each K~.
+    """
+
+    kernel: Array
+    kernel_test: Array
+    y: NDArray
+    in_its_place: Sequence[Any]
+    depth: int
+    delta: float
+
+    @functools.cached_property
+    def dense(self) -> list[Array]:
+        """The matrices in K's place."""
+        matrices = self.in_its_place
+        return [each.toarray() if scipy.sparse.issparse(each) else each for each in matrices]
+
+    @functools.cached_property
+    def weights_and_differences(self) -> list[tuple[Array, Array]]:
+        """w~ and w~ - w of each, in units of y over the mean of the diagonal."""
+        scale = np.diag(self.kernel).mean()
+        pairs = []
+        for matrix in self.dense:
+            weights = scipy.linalg.solve(matrix / scale, self.y, assume_a="sym")
+            difference = weight_difference(self.kernel / scale, matrix / scale, weights)
+            pairs.append((weights, difference))
+        return pairs
+
+    @functools.cached_property
+    def spectrum(self) -> tuple[Array, Array]:
+        """`spectrum` of K."""
+        return spectrum(self.kernel, self.y)
+
+    def excess_condition_numbers(self) -> list[float]:
+        """`excess_condition_number` of each."""
+        return [excess_condition_number(matrix) for matrix in self.dense]
+
+    def weight_errors(self) -> list[float]:
+        """`relative_weight_error` of each."""
+        return [relative_weight_error(*pair) for pair in self.weights_and_differences]
+
+    def largest_output_errors(self) -> list[float]:
+        """The largest of `output_errors` of each."""
+        pairs = self.weights_and_differences
+        return [output_errors(self.kernel_test, *pair).max() for pair in pairs]
+
+    def flipped_shares(self) -> list[float]:
+        """`flipped_signs` of each, against the outputs of K."""
+        k = self.kernel_test / np.abs(self.kernel_test).max(axis=1, keepdims=True)
+        shares = []
+        for weights, difference in self.weights_and_differences:
+            shares.append(flipped_signs(k @ weights, k @ (weights - difference)))
+        return shares
+
+    def descent_steps(self) -> float:
+        """`gradient_descent_steps` on K."""
+        return gradient_descent_steps(*self.spectrum)
+
+    def second_condition_number(self) -> float:
+        """`second_condition_number` of K."""
+        return second_condition_number(self.spectrum[0])

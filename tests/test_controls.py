@@ -230,8 +230,8 @@ def test_a_second_run_computes_nothing(finished, quick, monkeypatch, capsys):
     paths = list(finished.glob("*.nc"))
     before = {path: path.read_bytes() for path in paths}
     assert controls.main(["--dataset", "digits", "--output", str(finished)]) == 0
-    assert {path: path.read_bytes() for path in paths} == before and len(paths) == 3
-    assert capsys.readouterr().out.count("has all of these trials") == 3
+    assert {path: path.read_bytes() for path in paths} == before and len(paths) == 5
+    assert capsys.readouterr().out.count("has all of these trials") == 4
     settings = [*controls.settings, controls.Setting(10, 1, 1)]  # one that is not there
     monkeypatch.setattr(controls, "settings", settings)
     asked = []

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.sparse
 
 from ntk import fully_connected_ntk, theorem
 from ntk.fully_connected import nonlinearity
@@ -182,3 +183,33 @@ def test_early_stopping():
     stopped = theorem.early_stopped_outputs(kernel, kernel_test, y, np.array([3.0]))[0]
     time, correlation = theorem.closest_stopping_time(kernel, kernel_test, y, 7 * stopped + 1)
     assert time == pytest.approx(3, rel=0.03) and correlation > 0.9999
+
+
+# ---- all of it for one training set ----
+
+
+def test_a_case_by_hand():
+    """Two images, K = [[2, 1], [1, 2]], y = (1, -1): w = y.
+
+    What is inverted: K, the matrix with an entry of 1/2, the diagonal. k* = (1, 0) and (1, 1).
+    """
+    kernel = np.array([[2.0, 1.0], [1.0, 2.0]])
+    half = np.array([[2.0, 0.5], [0.5, 2.0]])
+    diagonal = scipy.sparse.csr_array(2 * np.eye(2))
+    tests, y = np.array([[1.0, 0.0], [1.0, 1.0], [2.0, 1.0]]), np.array([1, -1])
+    case = theorem.Case(kernel, tests, y, [kernel, half, diagonal], depth=3, delta=0.5)
+    assert case.excess_condition_numbers() == pytest.approx([2, 2.5 / 1.5 - 1, 0])
+    assert case.weight_errors() == pytest.approx([0, 1 / 3, 1 / 2])  # w~ = y/1.5 and y/2
+    assert case.largest_output_errors() == pytest.approx([0, 0.5**0.5 / 3, 0.5**0.5 / 2])
+    assert case.flipped_shares() == [0, 0, 0]
+    assert case.descent_steps() == 7  # (1 - 2/(3 + 1))^t <= 0.01, the residual along y
+    assert case.second_condition_number() == 1
+
+
+def test_signs_that_a_case_flips():
+    """K = [[1, 0.9], [0.9, 1]], k* = (1, 0.95): along w = K^-1 (1, 0.8), not along y."""
+    kernel = np.array([[1.0, 0.9], [0.9, 1.0]])
+    y = np.array([1.0, 0.8])
+    case = theorem.Case(kernel, np.array([[0.3, 1.0]]), y, [kernel, np.eye(2)], 3, 0.5)
+    assert np.sign(case.kernel_test @ np.linalg.solve(kernel, y)) == -1
+    assert case.flipped_shares() == [0, 1]
