@@ -43,7 +43,10 @@ PAGES = {  # name: the kind of file that it tells of, its tables, and the answer
     "finite_width": ("finite_width", theory.finite_page, theory.networks_follow),
     "cost": ("emulation", costs.cost, findings.prediction_is_cheap),
 }
-PICTURES = {"theorem": figures.theorem_error, "finite_width": figures.finite_width}
+PICTURES = {  # of pages: the figure, and whether an experiment has what it shows
+    "theorem": (figures.theorem_error, theory.has_theorem),
+    "finite_width": (figures.finite_width, theory.has_widths),
+}
 TEMPLATES = Path(__file__).parent / "analysis" / "templates"
 SIMULATION = Path(__file__).parent / "tests" / "growth_simulation.json"
 
@@ -81,9 +84,12 @@ def page_of(name: str, experiments: Sequence[Experiment], problems: list[BadInpu
 
 
 def draw_picture(name: str, experiments: Sequence[Experiment]) -> None:
-    """The picture of a page."""
-    kind, *_ = PAGES[name]
-    figures.save([each for each in experiments if kind in each.kinds], PICTURES[name])
+    """The picture of a page, if it has one and anything to show."""
+    if name in PICTURES:
+        figure, has_it = PICTURES[name]
+        shown = [experiment for experiment in experiments if has_it(experiment)]
+        if shown:
+            figures.save(shown, figure)
 
 
 def write_pages(experiments: list[Experiment], folder: Path, problems: list[BadInput]) -> None:
@@ -100,8 +106,7 @@ def write_pages(experiments: list[Experiment], folder: Path, problems: list[BadI
         tables_folder.mkdir(exist_ok=True)
     for name in pages:
         save_text(tables_folder / f"{name}.md", texts[name])
-        if name in PICTURES:
-            draw_picture(name, experiments)
+        draw_picture(name, experiments)
     about = {"dataset": dataset.title, "tables": tables_folder.name, "pages": pages}
     about["missing"] = [Path(str(problem.value)).name for problem in problems]
     path = folder / f"RESULTS{addition}.md"

@@ -296,8 +296,7 @@ def over_depth(label: str, style: drawing.Style, values: DataArray) -> Curve:
 
 def theorem_error(experiments: Experiments) -> Figure:
     """Error of the diagonal's weights over n by depth, beside 1/n, for both input variances."""
-    experiment = next(each for each in experiments if theory.has_theorem(each))
-    sweep = theory.theorem_sweep(experiment)
+    sweep = theory.theorem_sweep(experiments[0])
     figure, axes = panels(1, len(theory.VARIANCES), 3.6)
     for ax, variance in zip(axes[0], theory.VARIANCES, strict=True):
         error = theory.measures(sweep, variance)["‖Δw‖/‖w‖"]

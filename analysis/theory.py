@@ -44,15 +44,24 @@ def exponent(values: DataArray) -> Exponent:
     n = np.repeat(values.n.values, values.sizes["trial"])
     flat = values.values.ravel()
     known = flat > 0
-    fit = scipy.stats.linregress(np.log(n[known]), np.log(flat[known]))
-    half = scipy.stats.t.isf(TAIL / 2, known.sum() - 2) * fit.stderr
-    return Exponent(fit.slope, half)
+    x, y = np.log(n[known]), np.log(flat[known])
+    x = x - x.mean()
+    slope = np.sum(x * y) / np.sum(x**2)
+    freedom = len(x) - 2
+    variance = np.sum((y - y.mean() - slope * x) ** 2) / freedom
+    half = scipy.stats.t.isf(TAIL / 2, freedom) * np.sqrt(variance / np.sum(x**2))
+    return Exponent(slope, half)
 
 
 def has_theorem(experiment: Experiment) -> bool:
     """Whether the sweep has the theorem's quantities."""
     sweep = experiment.kinds.get("depth_sweep", Dataset())
     return "input_variance" in sweep.dims
+
+
+def has_widths(experiment: Experiment) -> bool:
+    """Whether there are networks of finite width."""
+    return "finite_width" in experiment.kinds
 
 
 def measures(sweep: Dataset, variance: str) -> dict[str, DataArray]:
@@ -282,9 +291,8 @@ def theorem_holds(experiment: Experiment) -> str:
         rule = origin_of(sweep)["depth_rule"]
         verdict = "holds" if max(starts.values()) <= rule else "fails"
         return (
-            f"**{verdict}** at the original's depth, {rule:g} L_conv: the weights' error is O(1/n) "
-            f"from {starts['original']:.3f} L_conv on, with inputs of variance 1 from "
-            f"{starts['one']:.3f} on"
+            f"**{verdict}** from {starts['original']:.3f} L_conv on; with inputs of variance 1 "
+            f"from {starts['one']:.3f} on; the original's depth is {rule:g} L_conv"
         )
     results = experiment.kinds["trainability"]
     cosine = results.cosine.mean(["trial", "pattern"]).dropna("n").values[[0, -1]]
@@ -292,9 +300,9 @@ def theorem_holds(experiment: Experiment) -> str:
     stopped = results.stopped_correlation.mean(["trial", "pattern"]).dropna("n").values[-1]
     verdict = "fails" if cosine[1] < min(0.9, cosine[0]) else "undecided"
     return (
-        f"**{verdict}**, where no theorem says it: cos(w̃, w) goes from {cosine[0]:.2f} to "
-        f"{cosine[1]:.2f}; K̃ acts like early stopping (correlation {stopped:.3f}), and descent "
-        f"on K takes {steps[0]:.0f} to {steps[1]:.0f} steps"
+        f"**{verdict}**: cos(w̃, w) goes from {cosine[0]:.2f} to {cosine[1]:.2f}; no theorem says "
+        f"otherwise; K̃ acts like early stopping (correlation {stopped:.3f}), and descent on K "
+        f"takes {steps[0]:.0f} to {steps[1]:.0f} steps"
     )
 
 
@@ -360,9 +368,9 @@ def what_is_left(results: Dataset) -> str:
     words, deepest = kinds_of_networks(results.isel(n=[0]))[-1]
     width = widest(deepest)
     mean, half = over_draws(deepest.correlation.sel(predictor="finite", width=width))
-    left = "nothing" if abs(mean) <= half else f"{mean:.2f}"
+    left = "no correlation" if abs(mean) <= half else f"a correlation of {mean:.2f}"
     depth = words.partition(", ")[2].partition(" (")[0]
-    return f"at {depth} {left} of it is left, even at width {width}"
+    return f"at {depth} {left} is left, even at width {width}"
 
 
 def correlation_table(results: Dataset) -> str:
@@ -446,16 +454,17 @@ def networks_follow(experiment: Experiment) -> str:
     results = experiment.kinds["finite_width"].isel(n=[0])
     kinds = kinds_of_networks(results)
     width = widest(kinds[-1][1])
-    said = {}
+    texts = {}
     for words, at in (kinds[-1], kinds[0]):
-        mean, half = over_draws(at.correlation.sel(predictor="finite", width=width))
-        said[words.partition(", ")[2]] = (mean, half)
-    texts = [f"{tables.plus_minus(*pair)} at {words}" for words, pair in said.items()]
-    text = f"**{verdict_on(*next(iter(said.values())))}**: correlation with the NTK's outputs "
-    text += f"{', '.join(texts)} (n = {results.n.item()}, width {width})"
+        pair = over_draws(at.correlation.sel(predictor="finite", width=width))
+        texts[f"{tables.plus_minus(*pair)} at {words.partition(', ')[2]}"] = verdict_on(*pair)
+    verdict = next(iter(texts.values()))  # of the deepest
+    text = f"**{verdict}**: correlation {'; '.join(texts)}"
+    text += f"; with the NTK's outputs, n = {results.n.item()}, width {width}"
     rule = origin_of(results)["depth_rule"]
-    tried = rule in results.depth
-    return text if tried else f"{text}; the original's depth, {rule:g}, was not tried"
+    if rule not in results.depth:
+        text += f"; the original's depth, {rule:g}, was not tried"
+    return text
 
 
 def verdict_on(correlation: float, half: float) -> str:

@@ -264,7 +264,8 @@ def test_without_images_the_sensitivity_is_computed(run, tmp_path, monkeypatch, 
     monkeypatch.setattr(controls, "load_images", no_images)
     monkeypatch.setattr(controls, "settings", [controls.papers_setting])
     assert controls.main(["--dataset", "digits", "--output", str(tmp_path)]) == 0
-    assert [path.name for path in tmp_path.glob("*.nc")] == ["digits-convolutional_sensitivity.nc"]
+    kinds = {path.stem.removeprefix("digits-convolutional_") for path in tmp_path.glob("*.nc")}
+    assert kinds == {"sensitivity", "trainability"}
     said = capsys.readouterr().out
     assert said.startswith("note: no baselines, which need the images: no connection")
 
@@ -328,3 +329,48 @@ def test_nothing_to_do_is_said(tmp_path, quick, capsys):
     assert controls.main(["--dataset", "digits", "--output", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert said.count("note: no kernels") == 2 and "training.py makes them" in said
+
+
+# Neighbours and trainability
+
+
+def test_neighbours_by_hand(run):
+    """The nearest training image of each test image, pair by pair, and who is within a radius."""
+    trial = trial_of("fully-connected", 16, 0)
+    record = controls.neighbour_record(run, trial)
+    images = training.trial_images(run, trial)
+    distances = np.array([[1 - x @ z for x in images.train] for z in images.test])
+    assert record.closest_distance == pytest.approx(distances.min())
+    assert record.median_distance == pytest.approx(np.median(distances.min(axis=1)))
+    at = record.sel(radius=0.3)
+    near = distances <= 0.3
+    assert at.with_neighbour == pytest.approx(near.any(axis=1).mean()) and near.any()
+    assert at["size"] == pytest.approx(near.mean())
+    shares = []
+    for row, label in zip(near, images.test_label, strict=True):
+        if row.any():
+            shares.append(np.mean(images.train_label[row] == label))
+    assert at.purity == pytest.approx(np.mean(shares))
+    assert record.kernel_at_radius[0] == pytest.approx(1)  # where k_thresh is taken
+    assert np.all(np.diff(record.kernel_at_radius) < 0)
+
+
+def test_neighbours_are_those_of_the_plan_and_of_all_images(finished):
+    results = read_results(finished / "digits-fully-connected_neighbours.nc")
+    assert results.n.values.tolist()[:4] == [16, 32, 64, 128] and results.n[-1] not in (256, 512)
+    assert results.closest_distance.notnull().sum("trial").values[[0, -1]].tolist() == [16, 1]
+    assert controls.plan_and_all(NETWORKS["fully-connected"], (8, 9), 20)[-1].size == 20
+
+
+def test_trainability_by_hand(finished, run):
+    results = read_results(finished / "digits-convolutional_trainability.nc").sel(n=16, trial=1)
+    kernels = training.stored_kernels(finished, "digits-convolutional", 16, 1, 0)
+    values = np.linalg.eigvalsh(kernels.train)
+    assert results.condition_number == pytest.approx(values[-1] / values[0])
+    assert results.second_condition_number == pytest.approx(values[-2] / values[0])
+    pattern = training.trial_patterns(0, kernels.trial)[2]
+    sparse = training.sparsified(kernels, pattern)
+    w, w_sparse = (np.linalg.solve(each, kernels.train_label) for each in (kernels.train, sparse))
+    cosine = w @ w_sparse / np.linalg.norm(w) / np.linalg.norm(w_sparse)
+    assert results.cosine.sel(pattern=2) == pytest.approx(cosine)
+    assert np.all(results.stopped_correlation >= results.trained_correlation - 1e-6)

@@ -136,6 +136,19 @@ def test_a_wide_network_trains_like_its_kernel(problem):
     assert cost["steps"] > 1 and 0 < cost["kernel_change"] < 0.1
 
 
+def test_initial_noise_is_that_of_random_outputs(problem):
+    """The variance over the test images of what many draws of the initial outputs leave."""
+    covariance = finite.initial_covariance(problem.x, problem.layers)
+    rng = np.random.default_rng(7)
+    variances = []
+    for initial in rng.multivariate_normal(np.zeros(9), covariance, size=4000):
+        kernels = problem.kernel, problem.kernel_test
+        left = finite_width.plain_regression(*kernels, problem.y, initial) - problem.outputs
+        variances.append(left.var())
+    expected = np.mean(variances) / problem.outputs.var()
+    assert finite_width.initial_noise(problem) == pytest.approx(expected, rel=0.05)
+
+
 def test_distance_of_kernels_by_hand(problem):
     """A kernel of another scale is not another kernel; one whose entries are moved by 1 % is."""
     same = finite_width.kernel_quantities(problem, 3 * problem.kernel, 3 * problem.kernel_test)
@@ -192,6 +205,7 @@ def test_script_computes_resumes_and_gives_the_same(small_plan, tmp_path, monkey
     assert untrained.sel(width=8).values.tolist() == [False, True]
     assert untrained.sel(width=4).all()
     assert np.allclose(results.correlation.sel(predictor="infinite"), 1)
+    assert (results.initial_noise > 0).all()
     finite_outputs = results.outputs.sel(predictor="finite", width=4, draw=1)
     accuracy = results.accuracy.sel(predictor="finite", width=4, draw=1, threshold="zero")
     right = np.where(finite_outputs > 0, 1, -1) == results.label.sel(draw=1)

@@ -11,7 +11,7 @@ import scipy.sparse
 from conftest import SHALLOW
 
 import training
-from ntk import BadInput
+from ntk import BadInput, fully_connected_ntk, theorem
 from runtime import linear_algebra
 from runtime.datasets import Split
 from runtime.trials import Run, Trial, random_generator
@@ -601,6 +601,27 @@ def test_a_trials_approximations_are_those_of_its_quantities(digits, tmp_path, m
 
 
 @pytest.mark.slow
+def test_the_sweep_measures_the_theorem(digits, tmp_path):
+    """Both input variances: one is the images' own, at the other delta alone decides the ratio."""
+    run = Run(0, 8, tmp_path, "numba", "float64", digits)
+    record = training.compute_trial(run, Trial(NETWORKS["fully-connected"], (8, 9), 8, 0, 0.02))
+    original, one = (record.sel(input_variance=name) for name in ("original", "one"))
+    images = training.trial_images(run, Trial(NETWORKS["fully-connected"], (8, 9), 8, 0))
+    kernel = fully_connected_ntk(images.train, depth=int(record.depth))
+    y = images.train_label
+    w = np.linalg.solve(kernel, y)
+    error = np.linalg.norm(y / kernel[0, 0] - w) / np.linalg.norm(w)
+    assert original.weight_error.sel(approximation="diagonal") == pytest.approx(error)
+    excess = original.condition_number_excess.sel(approximation="exact")
+    assert excess == pytest.approx(np.linalg.cond(kernel) - 1)
+    closest = theorem.closest_pair_ratio(int(record.depth), record.separability.item())
+    assert one.correlation_of_gradients == pytest.approx(closest)
+    assert original.correlation_of_gradients > closest
+    assert original.off_diagonal_bound == one.off_diagonal_bound > closest
+    plan = training.compute_trial(run, Trial(NETWORKS["fully-connected"], (8, 9), 8, 0))
+    assert "input_variance" not in plan.dims
+
+
 def test_a_trial_by_entries_equals_the_whole_one(digits, tmp_path, monkeypatch):
     """With n = 64 computed both ways.
 
