@@ -454,7 +454,7 @@ def trainability_record(seed: int, kernels: TrialKernels) -> xr.Dataset:
             sparse = training.predict(sparsified, kernels, pattern)
             for name, value in beside_training(kernels, trained, sparse).items():
                 values.setdefault(name, []).append(value)
-    return described(TRAINABILITY, values, {"pattern": range(training.sparsity_patterns)})
+    return described(TRAINABILITY, values, {"pattern": range(training.original_patterns)})
 
 
 def run_trainability(trials: StoredTrials) -> None:
