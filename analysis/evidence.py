@@ -41,7 +41,8 @@ def depth(experiment: Experiment) -> dict[str, Any]:
     sweep = sweep.sel(n=slice(swept_size(sweep)))
     exact = usual(sweep).sel(approximation="exact")
     last = exact.isel(n=-1).mean("trial")
-    losses = losses_of(sweep.accuracy)
+    thresholds = dict.fromkeys([tables.usual_threshold(sweep), "zero"])
+    losses = losses_of(sweep.accuracy.sel(threshold=list(thresholds)))
     rows = []
     for setting in sweep.setting.values:
         here, at_last = exact.sel(setting=setting), last.sel(setting=setting)
