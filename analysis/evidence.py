@@ -30,6 +30,14 @@ def losses_by_setting(sweep: Dataset) -> DataArray:
     return loss.sortby(loss)
 
 
+def at_two_thresholds(results: Dataset) -> Dataset:
+    """At the usual threshold and at zero."""
+    thresholds = [tables.usual_threshold(results)]
+    if "zero" not in thresholds:
+        thresholds.append("zero")
+    return results.sel(threshold=thresholds)
+
+
 def unit(sweep: Dataset) -> str:
     """What the settings of a sweep of depths are."""
     return "depth / L_conv" if sweep.setting.max() <= 1 else "depth"
@@ -41,11 +49,11 @@ def depth(experiment: Experiment) -> dict[str, Any]:
     sweep = sweep.sel(n=slice(swept_size(sweep)))
     exact = usual(sweep).sel(approximation="exact")
     last = exact.isel(n=-1).mean("trial")
-    thresholds = dict.fromkeys([tables.usual_threshold(sweep), "zero"])
-    losses = losses_of(sweep.accuracy.sel(threshold=list(thresholds)))
+    losses = losses_of(at_two_thresholds(sweep).accuracy)
     rows = []
     for setting in sweep.setting.values:
-        here, at_last = exact.sel(setting=setting), last.sel(setting=setting)
+        here = exact.sel(setting=setting)
+        at_last = last.sel(setting=setting)
         row = [
             f"{setting:g}",
             f"{at_last.off_diagonal_ratio:.4g}",
@@ -124,7 +132,8 @@ def named_pairs(experiment: Experiment) -> Dataset:
     results = experiment.kinds["digit_pairs"]
     names = []
     for label in results.setting.values:
-        names.append(pair_title(experiment.dataset, [int(each) for each in label.split()]))
+        first, second = label.split()
+        names.append(pair_title(experiment.dataset, [int(first), int(second)]))
     return results.assign_coords(setting=names)
 
 
