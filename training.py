@@ -146,16 +146,24 @@ classified_images = {
 def draw_images(
     split: Split, classes: Classes, class_size: int, flatten: bool, rng: np.random.Generator
 ) -> tuple[NDArray, NDArray]:
-    """Draw a balanced, standardised subset of two classes.
+    """Draw a balanced subset of two classes, as `choose_images`, standardised by its own numbers.
+
+    Returns (images, labels): float64 [n, h * w] if `flatten`, else [n, h, w, 1]; +1 and -1 [n].
+    Raises BadInput as those two functions do.
+    """
+    chosen, labels = choose_images(split, classes, class_size, rng)
+    images = standardised(chosen, chosen, classes)
+    return images.reshape(len(labels), -1) if flatten else images, labels
+
+
+def choose_images(
+    split: Split, classes: Classes, class_size: int, rng: np.random.Generator
+) -> tuple[NDArray, NDArray]:
+    """Draw a balanced subset of two classes, as it is: float64 [n, h, w, 1], +1 and -1 [n].
 
     split: images [m, h, w, 1] and labels [m]. Takes `class_size` images of each class in random
     order (fewer of both, with a note, where one has not that many), first those of classes[1] with
-    label +1, then those of classes[0] with label -1. The subset is standardised by its own mean and
-    standard deviation, all pixels together, then every image scaled to unit Euclidean norm.
-
-    Returns (images, labels): float64 [n, h * w] if `flatten`, else [n, h, w, 1]; +1 and -1 [n].
-    Raises BadInput, a ValueError, where there is no image or only one colour, or where an image is
-    zero once the mean is subtracted.
+    label +1, then those of classes[0] with label -1. Raises BadInput where there is no image.
     """
     negative, positive = (np.flatnonzero(split.label == label) for label in classes)
     count = min(class_size, len(positive), len(negative))
@@ -165,17 +173,24 @@ def draw_images(
     if count < class_size and is_leader():
         print(f"note: only {count} images of each of the classes {classes}, not {class_size}")
     chosen = np.concatenate([rng.permutation(positive)[:count], rng.permutation(negative)[:count]])
-    images = split.image[chosen].astype(np.float64)
-    if images.std() == 0:
+    return split.image[chosen].astype(np.float64), np.repeat([1, -1], count)
+
+
+def standardised(images: NDArray, standard: NDArray, classes: Classes) -> NDArray:
+    """Images [n, h, w, 1] less the mean of `standard`, over its deviation, then of unit norm.
+
+    Mean and deviation are of all pixels together; the original's `standard` are the images
+    themselves. Raises BadInput, a ValueError, where that is of one colour, or where an image is
+    zero once the mean is subtracted.
+    """
+    if standard.std() == 0:
         raise BadInput("classes", classes, "the images are all of one colour; use others")
-    images = (images - images.mean()) / images.std()
+    images = (images - standard.mean()) / standard.std()
     norms = np.sqrt(np.sum(images**2, axis=(1, 2, 3), keepdims=True))
     if (norms == 0).any():
         remedy = "an image is all of the mean colour, which has no direction; leave it out"
         raise BadInput("classes", classes, remedy)
-    images /= norms
-    labels = np.repeat([1, -1], count)
-    return images.reshape(2 * count, -1) if flatten else images, labels
+    return images / norms
 
 
 class TrialImages(NamedTuple):
