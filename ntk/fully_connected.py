@@ -127,6 +127,30 @@ def fully_connected_rows(
         yield slice(start, start + len(block)), theta
 
 
+def fully_connected_pairs(
+    x: ArrayLike, i: NDArray[np.intp], j: NDArray[np.intp], *, depth: int
+) -> NDArray[np.float64]:
+    """The same NTK [m] of the pairs i, j [m] of images x [n, d], where not all pairs are wanted."""
+    (x,) = check_images(2, x=x)
+    q, _ = diagonal_ntk(x, check_depth(depth, 0, 1, "use a whole number of layers, 0 or more"))
+    k0 = np.empty(len(i))
+    for start in range(0, len(i), 2**13):  # so that memory stays small
+        some = slice(start, start + 2**13)
+        k0[some] = erf_scale * np.sum(x[i[some]] * x[j[some]], axis=1) / x.shape[1]
+    k = theta = k0
+    for layer in q[:-1]:
+        norm = (1 + 2 * layer[i]) * (1 + 2 * layer[j])
+        slope = erf_scale * (4 / np.pi) / np.sqrt(np.maximum(norm - 4 * k**2, 1e-300))
+        k = erf_scale * (2 / np.pi) * np.arcsin(np.clip(2 * k / np.sqrt(norm), -1, 1))
+        theta = k + slope * theta
+    alike = np.abs(k0) > (1 - nearly_equal) / 2 * (q[0, i] + q[0, j])
+    first, second, sign = i[alike], j[alike], np.sign(k0[alike])
+    equal = alike_ntk(x[first], sign[:, None] * x[second], q[:, first], q[:, second])
+    theta[alike] = sign * equal
+    check_finite(theta)
+    return theta
+
+
 def blocks_of(
     engine: str, kernel: NDArray[np.float64], q1: NDArray[np.float64], q2: NDArray[np.float64]
 ) -> tuple[int, Callable[[NDArray[np.intp], slice], NDArray[np.float64]]]:
