@@ -34,7 +34,7 @@ import emulation
 import training
 from emulation import Description
 from ntk import BadInput
-from quantum import phases, readout, solvers
+from quantum import assumptions, phases, queries, readout, sequential, solvers
 from runtime import options, stored
 from runtime.linear_algebra import solve
 from runtime.results import ResultsFile, code_version, quantity
@@ -340,7 +340,7 @@ def emulated_calls(prepared: solvers.Prepared) -> dict[str, float]:
     return {
         "oracle": prepared.oracle_queries,
         "labels": prepared.label_queries,
-        "QRAM": emulation.QRAM_QUERIES_PER_STATE,
+        "QRAM": queries.QRAM_QUERIES_PER_STATE,
     }
 
 
@@ -395,12 +395,13 @@ def inputs_of(trials: StoredTrials) -> tuple[Inputs, int]:
     """What is run, of the trial's first pattern and first test image; and its fingerprint."""
     trial = emulation.stored_trial(trials, SIZE, TRIAL)
     y, matrix = trial.kernels.train_label, trial.matrices[0]
-    held = emulation.held_by_qram(trial.kernels)
+    held = emulation.held_by_qram(trial.kernels, trial.random)
     overlap = training.overlaps(held.normalised, solve(matrix, y))
-    level = float(np.median(overlap))
-    shots = readout.shots_needed(overlap, held.label, level, emulation.SHARE)
-    epsilon = min(emulation.EPSILON_SHARE / np.sqrt(shots), emulation.LARGEST_EPSILON)
-    inputs = Inputs(matrix, y, held.k["test set"][IMAGE], float(epsilon))
+    level = assumptions.calibrated_threshold(overlap, held.calibration)
+    common = held.label, level, held.calibration, emulation.SHARE
+    reading = sequential.sequential_shots(overlap, *common)
+    epsilon = float(emulation.allowed_errors([reading.fixed])[0])
+    inputs = Inputs(matrix, y, held.k["test set"][IMAGE], epsilon)
     return inputs, trial.fingerprint
 
 

@@ -3,18 +3,18 @@
 The exact NTK, and its sparsified and diagonal approximations, are accurate. That is evidence only
 if something else would have been less so. So here are, on the same trials as training.py's:
 
-    baselines     what classifiers of a few lines make of the same images, beside the exact NTK
-    sensitivity   what becomes of the convolutional K~ when its percentile, its enlarged diagonal
-                  and its density are others
-    neighbours    how many training images are near a test image, which the fully-connected
-                  network's theorem counts on when it clips k*
-    trainability  how long gradient descent takes on the convolutional K, and what of its training
-                  K~ does
+    baselines        what classifiers of a few lines make of the same images, beside the exact NTK,
+                     and what else can be made of the exact NTK as cheaply as K~'s weights
+    sensitivity      what becomes of the convolutional K~ when its percentile, its enlarged diagonal
+                     and its density are others
+    standardisation  what becomes of everything when test images are standardised by the numbers of
+                     the training images, as a single prediction must
 
-    python controls.py           # of all kernels in kernel_output/; two minutes
+    python controls.py           # baselines, sensitivity: all kernels in kernel_output/; 2 minutes
+    python controls.py --standardisation   # half an hour of convolutional kernels; resumes
     python controls.py --help
 
-The results are `{prefix}_baselines.nc` and so on.
+The results are `{prefix}_baselines.nc`, `{prefix}_sensitivity.nc`, `{prefix}_standardisation.nc`.
 """
 
 from runtime import streams
@@ -28,6 +28,7 @@ import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,16 +39,19 @@ from sklearn.linear_model import RidgeClassifierCV
 from sklearn.metrics import pairwise_distances
 from threadpoolctl import threadpool_limits
 
+import emulation
 import training
-from ntk import BadInput, fully_connected_ntk, theorem
+from ntk import BadInput, fully_connected_ntk
+from quantum import assumptions, sequential
 from runtime import options, stored
 from runtime.checkpoints import label_of, read_reference
-from runtime.datasets import CannotBeHad, Images, Split, add_dataset_options, load_images
+from runtime.datasets import CannotBeHad, Images, add_dataset_options, load_images
+from runtime.kernels import KernelFile, SharedPairs, kernel_values
 from runtime.linear_algebra import Array, Matrix
 from runtime.results import ResultsFile, code_version, medians_over_images, quantity
 from runtime.stored import StoredTrials
-from runtime.trials import Classes, Network, Run, Trial
-from training import Approximation, KernelScale, Pattern, Prediction, TrialKernels
+from runtime.trials import Network, Run, TrialFiles
+from training import Approximation, KernelScale, Pattern, TrialKernels
 
 # --------------------------------------------------------------------------------------------------
 # Constants
@@ -58,6 +62,11 @@ percentiles = (0, 50, 75, training.percentile, 95, 99)  # of |K| inside a class
 boosts = (0, 0.25, 0.5, 1, 1.5, 2, 3)  # times what the original adds to the diagonal
 densities = (0.25, 0.5, 1, 2, 4)  # times the original's p = min(2 ln(n)/n, 1)
 radii = [1e-5, 0.02, 0.05, 0.1, 0.2, 0.3]  # 1 - x*.x_i of what counts as a neighbour
+
+# Trials whose test images are standardised by the training images: of kernels that take hours these
+# many of a size, in this precision.
+standardised_trials = {16: 4, 32: 4, 64: 4, 128: 4}
+standardised_precision = "float32"
 
 
 class Setting(NamedTuple):
@@ -312,158 +321,123 @@ def sensitivity_record(seed: int, kernels: TrialKernels, reference: Array) -> xr
 
 
 # --------------------------------------------------------------------------------------------------
-# Neighbours: may k* be clipped?
+# Standardisation: test images as a single prediction sees them
 # --------------------------------------------------------------------------------------------------
 
-NEIGHBOURS = {  # their axes, and what they are
-    "separability": ((), "delta = min 1 - |x_i . x_j|"),
-    "test_images": ((), "number of test images"),
-    "closest_distance": ((), "least 1 - x*.x_i of all test images and training images"),
-    "median_distance": ((), "median over the test images of the least 1 - x*.x_i"),
-    "with_neighbour": (("radius",), "share of test images with a training image that near"),
-    "size": (("radius",), "share of the training images that are that near, mean of test images"),
-    "purity": (("radius",), "share of those that have the test image's label"),
-    "kernel_at_radius": (("radius",), "NTK of two images that far apart, over k_thresh"),
+STANDARDS = ("test images", "training images")  # whose mean and deviation test images are given
+OF_STANDARDS = {  # by `standard`
+    "accuracy": (
+        ("approximation", "threshold"),
+        "share of the test images outside the calibration half that are classified rightly",
+    ),
+    "readout_measurements": (
+        ("approximation", "threshold"),
+        "measurements to read the sign of o - t: (1 - o^2)/(o - t)^2, median over the same images",
+    ),
+    "post_selection_measurements": (
+        ("divisor",),
+        "measurements until |k*> is prepared, median over the test images",
+    ),
 }
 
 
-def kernel_at(radius: float, depth: int) -> float:
-    """The fully-connected NTK of two images of unit norm with x.x' = 1 - radius."""
-    cosine = 1 - radius
-    pair = np.zeros((2, 28 * 28))
-    pair[0, 0] = 1
-    pair[1, :2] = cosine, np.sqrt((1 - cosine) * (1 + cosine))
-    return fully_connected_ntk(pair[:1], pair[1:], depth=depth)[0, 0]
+def is_standardised(kernels: TrialKernels) -> bool:
+    """Whether a trial is one of those that `standardisation_record` is computed of."""
+    trial = kernels.trial
+    return trial.network.in_seconds or trial.number < standardised_trials.get(trial.size, 0)
 
 
-def neighbour_record(run: Run, trial: Trial) -> xr.Dataset:
-    """One trial's neighbourhoods by radius, among all test images of its classes."""
-    images = training.trial_images(run, trial)
-    train, test = images.train, images.test
-    distances = theorem.closest_distances(train, test)
-    delta = training.separability(train)
-    depth = trial.network.depth(trial.size, delta, None)
-    k_thresh = trial.network.kernel_scale(depth, None).k_thresh
-    values: dict[str, Any] = {
-        "separability": delta,
-        "test_images": len(test),
-        "closest_distance": distances.min(),
-        "median_distance": np.median(distances),
-        "kernel_at_radius": [kernel_at(radius, depth) / k_thresh for radius in radii],
-    }
-    for radius in radii:
-        labelled = images.train_label, test, images.test_label
-        for name, value in theorem.neighbourhoods(train, *labelled, radius).items():
-            values.setdefault(name, []).append(value)
-    return described(NEIGHBOURS, values, {"radius": radii})
+def with_training_standard(run: Run, kernels: TrialKernels) -> TrialKernels:
+    """The same trial with k* of test images that are standardised by the training images."""
+    trial, count = kernels.trial, len(kernels.test_label) // 2
+    split, classes = run.images, trial.classes
+    train_rng, test_rng = trial.random(run.seed, "train"), trial.random(run.seed, "test")
+    train, _ = training.choose_images(split.train, classes, trial.size // 2, train_rng)
+    test, _ = training.choose_images(split.test, classes, count, test_rng)
+    test = training.standardised(test, train, classes)
+    train = training.standardised(train, train, classes)
+    if trial.network.in_seconds:
+        flat = [each.reshape(len(each), -1) for each in (test, train)]
+        return replace(kernels, test=fully_connected_ntk(*flat, depth=kernels.depth))
+    return replace(kernels, test=kernel_by_pairs(run, kernels, train, test))
 
 
-def described(
-    quantities: dict[str, tuple[tuple[str, ...], str]],
-    values: dict[str, Any],
-    labels: dict[str, Any],
-) -> xr.Dataset:
-    """A record of these values, with the axes' labels; quantities: their axes, what they are."""
-    record = xr.Dataset(coords=labels)
-    for name, (axes, long_name) in quantities.items():
+def kernel_by_pairs(run: Run, kernels: TrialKernels, train: Array, test: Array) -> Array:
+    """K* [x, n] of images [n, h, w, 1] and [x, h, w, 1], read or computed and kept.
+
+    What is computed stands in a journal, so that a run that was killed goes on.
+    """
+    folder = run.output / "standardised"
+    folder.mkdir(exist_ok=True)
+    run = replace(run, output=folder, precision=standardised_precision)
+    files = TrialFiles(run, kernels.trial, kernels.depth)
+    label = files.label() | {"test_size": len(test), "standard": "training images"}
+    shape = len(test), len(train)
+    described = KernelFile("kernel_test", label, shape, len(test) * len(train))
+    print(f"{files.stem}: {described.pairs} pairs of images", flush=True)
+    rows, columns = np.indices(shape).reshape(2, -1)
+    pairs = SharedPairs(np.concatenate([train, test]), files)
+    values = kernel_values(files, described, rows + len(train), columns, pairs, lambda _: None)
+    return values.reshape(shape)
+
+
+def outputs_and_overlaps(kernels: TrialKernels, seed: int) -> dict[str, list[tuple[Array, Array]]]:
+    """Outputs [x] and overlaps [x] by approximation, of each pattern where it is random."""
+    patterns = emulation.original_patterns(kernels.trial, seed)
+    by_approximation = {}
+    for approximation in training.approximations:
+        if not kernels.is_whole and approximation.needs_all:
+            continue
+        both = []
+        for pattern in patterns if approximation.random else [None]:
+            prediction = training.predict(approximation, kernels, pattern)
+            both.append((prediction.outputs, prediction.overlap))
+        by_approximation[approximation.name] = both
+    return by_approximation
+
+
+def standard_record(kernels: TrialKernels, seed: int) -> xr.Dataset:
+    """The quantities `OF_STANDARDS` of one trial, by one of the `STANDARDS`; means over patterns.
+
+    The accuracies are of outputs, the readout of overlaps, as in training.py.
+    """
+    random = emulation.random_of(kernels.trial, seed)
+    calibration = sequential.calibration_half(kernels.test_label, random("calibration"))
+    counted = ~calibration
+    label = kernels.test_label[counted]
+    by_approximation = outputs_and_overlaps(kernels, seed)
+    values: dict[str, list] = {"accuracy": [], "readout_measurements": []}
+    for both in by_approximation.values():
+        right, measurements = [], []
+        for outputs, overlap in both:
+            levels = assumptions.levels(outputs, calibration)
+            right.append([training.accuracy(outputs[counted], label, t) for t in levels])
+            levels = assumptions.levels(overlap, calibration)
+            by_level = [training.readout_measurements(overlap[counted], t) for t in levels]
+            measurements.append(np.median(by_level, axis=1))
+        values["accuracy"].append(np.mean(right, axis=0))
+        values["readout_measurements"].append(np.mean(measurements, axis=0))
+    post_selection = np.median(training.post_selections(kernels), axis=1)
+    values["post_selection_measurements"] = post_selection.tolist()
+    record = xr.Dataset(
+        coords={
+            "approximation": list(by_approximation),
+            "threshold": list(assumptions.LEVELS),
+            "divisor": list(training.divisors),
+        }
+    )
+    for name, (axes, long_name) in OF_STANDARDS.items():
         record[name] = quantity(axes, values[name], long_name)
     return record
 
 
-def largest_size(split: Split, classes: Classes) -> int:
-    """How many images of two classes can be drawn, half of each."""
-    return 2 * int(min(np.count_nonzero(split.label == label) for label in classes))
-
-
-def plan_and_all(network: Network, classes: Classes, largest: int) -> list[Trial]:
-    """The plan's trials, and one of all training images there are."""
-    counts = dict(zip(training.data_sizes, training.trials, strict=True))
-    trials = []
-    for size, count in (counts | {largest: 1}).items():
-        if size <= largest:
-            trials += [Trial(network, classes, size, number) for number in range(count)]
-    return trials
-
-
-def run_neighbours(args: argparse.Namespace, network: Network, images: Images) -> None:
-    """Neighbourhoods in training sets of every size."""
-    classes: Classes = tuple(args.classes or training.selections[network.name])
-    trials = plan_and_all(network, classes, largest_size(images.train, classes))
-    test_size = largest_size(images.test, classes)
-    run = Run(args.seed, test_size, args.output, "numba", "float64", images)
-    code = {"code": xr.DataArray(code_version(Path(__file__), Path(training.__file__)))}
-    path = run.output / f"{run.prefix(network)}{trials[0].variant}_neighbours.nc"
-    print(f"{path.stem}: {len(trials)} trials")
-    with ResultsFile(path, run.origin(network, classes)) as results:
-        for trial in trials:
-            key = {"n": trial.size, "trial": trial.number}
-            if not results.holds(key, code):
-                results.keep(key, neighbour_record(run, trial).assign(code))
-
-
-# --------------------------------------------------------------------------------------------------
-# Trainability: what does K~ do of the network's training?
-# --------------------------------------------------------------------------------------------------
-
-TRAINABILITY = {  # their axes, and what they are
-    "condition_number": ((), "condition number of K"),
-    "second_condition_number": ((), "second largest over smallest eigenvalue of K"),
-    "descent_steps": ((), "steps of gradient descent on K to 1 % of the residual"),
-    "cosine": (("pattern",), "cosine of the angle between K~^-1 y and K^-1 y"),
-    "trained_correlation": (("pattern",), "correlation of the outputs of K~ and K"),
-    "stopping_time": (
-        ("pattern",),
-        "time, over 1/lambda_max, when outputs of gradient flow on K are nearest to those of K~",
-    ),
-    "stopped_correlation": (("pattern",), "correlation of the outputs at that time"),
-}
-
-
-def descent_values(kernel: Array, y: NDArray) -> dict[str, Any]:
-    """What the spectrum of K [n, n] and the classes y [n] say of gradient descent."""
-    eigenvalues, components = theorem.spectrum(kernel, y)
-    return {
-        "condition_number": eigenvalues[-1] / eigenvalues[0],
-        "second_condition_number": theorem.second_condition_number(eigenvalues),
-        "descent_steps": theorem.gradient_descent_steps(eigenvalues, components),
-    }
-
-
-def beside_training(
-    kernels: TrialKernels, trained: Prediction, sparse: Prediction
-) -> dict[str, float]:
-    """What K~ shares with the trained network, and with one that was stopped early."""
-    about = kernels.train, kernels.test, kernels.train_label, sparse.outputs
-    time, correlation = theorem.closest_stopping_time(*about)
-    return {
-        "cosine": theorem.cosine(sparse.weights, trained.weights),
-        "trained_correlation": np.corrcoef(sparse.outputs, trained.outputs)[0, 1],
-        "stopping_time": time,
-        "stopped_correlation": correlation,
-    }
-
-
-def trainability_record(seed: int, kernels: TrialKernels) -> xr.Dataset:
-    """One trial's gradient descent, and K~ of the original's patterns beside it."""
-    assert isinstance(kernels.train, np.ndarray)
-    exact, sparsified, _ = training.approximations
-    trained = training.predict(exact, kernels, None)
-    values = descent_values(kernels.train, kernels.train_label)
-    for pattern in training.trial_patterns(seed, kernels.trial):
-        if pattern.convention == "original":
-            sparse = training.predict(sparsified, kernels, pattern)
-            for name, value in beside_training(kernels, trained, sparse).items():
-                values.setdefault(name, []).append(value)
-    return described(TRAINABILITY, values, {"pattern": range(training.original_patterns)})
-
-
-def run_trainability(trials: StoredTrials) -> None:
-    """The trainability of all trials whose kernels are whole, merged into their results."""
-
-    def compute(kernels: TrialKernels) -> xr.Dataset | None:
-        return trainability_record(trials.seed, kernels) if kernels.is_whole else None
-
-    run_trials(trials, "trainability", {}, [{}], compute)
+def standardisation_record(run: Run, kernels: TrialKernels) -> xr.Dataset | None:
+    """One trial's quantities by standard; None of trials that take too long."""
+    if not is_standardised(kernels):
+        return None
+    both = [kernels, with_training_standard(run, kernels)]
+    records = [standard_record(each, run.seed) for each in both]
+    return xr.concat(records, xr.Variable("standard", list(STANDARDS)))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -471,19 +445,24 @@ def run_trainability(trials: StoredTrials) -> None:
 # --------------------------------------------------------------------------------------------------
 
 
-def run_baselines(trials: StoredTrials, images: Images) -> None:
-    """The baselines of all trials, merged into their results."""
+def run_with_images(
+    trials: StoredTrials,
+    what: str,
+    images: Images,
+    record_of: Callable[[Run, TrialKernels], xr.Dataset | None],
+) -> None:
+    """record_of(run, kernels) of all trials, merged into `{prefix}_{what}.nc`."""
     expected = trials.label["dataset_sha256"]
     if images.sha256 != expected:
-        what = f"its kernels are of images of dataset_sha256 {expected}, not {images.sha256}"
-        raise BadInput("output", trials.folder, f"{what}; name the images that they were made of")
+        other = f"its kernels are of images of dataset_sha256 {expected}, not {images.sha256}"
+        raise BadInput("output", trials.folder, f"{other}; name the images that they were made of")
 
-    def compute(kernels: TrialKernels) -> xr.Dataset:
+    def compute(kernels: TrialKernels) -> xr.Dataset | None:
         test_size = len(kernels.test_label)
         run = Run(trials.seed, test_size, trials.folder, "numba", "float64", images)
-        return baseline_record(run, kernels)
+        return record_of(run, kernels)
 
-    run_trials(trials, "baselines", {}, [{}], compute)
+    run_trials(trials, what, {}, [{}], compute)
 
 
 def run_sensitivity(trials: StoredTrials) -> None:
@@ -565,6 +544,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = options.Parser(description=description)
     stored.add_network_options(parser, training.selections, training.seed)
     add_dataset_options(parser, default="mnist")
+    text = "test images standardised by the training images, in baselines' and sensitivity's place"
+    parser.add_argument("--standardisation", action="store_true", help=text)
     parser.add_output(text="folder of training.py's kernels, to write to as well")
     args = stored.parse_arguments(parser, argv)
     remedy = "no such folder; name that of training.py"
@@ -577,7 +558,8 @@ def images_or_note(args: argparse.Namespace) -> Images | None:
     try:
         return load_images(args.dataset, args.data_dir, args.mnist_dir)
     except CannotBeHad as error:
-        print(f"note: no baselines, which need the images: {error.remedy}")
+        what = "standardisation" if args.standardisation else "baselines"
+        print(f"note: no {what}, which need the images: {error.remedy}")
         return None
 
 
@@ -596,9 +578,12 @@ def controls(args: argparse.Namespace) -> None:
             print(f"note: {what}; training.py makes them")
             continue
         trials.say_note()
+        if images and args.standardisation:
+            run_with_images(trials, "standardisation", images, standardisation_record)
+            continue
         if images:
-            run_baselines(trials, images)
-        if has_settings(network):
+            run_with_images(trials, "baselines", images, baseline_record)
+        if has_settings(network) and not args.standardisation:
             run_sensitivity(trials)
             run_trainability(trials)
 

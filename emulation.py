@@ -1,18 +1,21 @@
 """The quantum algorithm of arXiv:2107.09200, emulated on the kernels that training.py wrote.
 
     python emulation.py                                 # every complete trial in kernel_output/
-    python emulation.py --networks fully-connected --data-sizes 16 32 --trials 4
+    python emulation.py --networks fully-connected --data-sizes 16 8192 --trials 4
     python emulation.py --help                          # everything else
 
 A prediction is the sign of o - t, o = <k*|w>, with |w> ~ K~^-1 |y> (sparsified, by a quantum linear
-solver) or |w> = |y> (diagonal), and t = 0 or the median of the o of the test set. Everything is
-computed classically but as the algorithm does it, with its errors and probabilities of success;
-what it costs is counted in queries, for every solver, block encoding and readout, beside what a
-classical computer does for the same prediction.
+solver) or |w> = |y> (diagonal), and t = 0, the median of the o of the test set or, as a single
+prediction can know it, of half of the test set. Everything is computed classically but as the
+algorithm does it, with its errors and probabilities of success; what it costs is counted in
+queries, for every solver, block encoding and readout, beside what a classical computer does for the
+same prediction. Both stop as soon as the sign is clear. That is tuned on the half of the test
+images that t is known from, the calibration half, and counted on the other half.
 
 Read from top to bottom: what a record holds, states, readout, cost, classical rivals, a trial. The
-solvers, formulas and assumptions are in quantum/; the same as gates is in circuit.py. Writes
-`{prefix}_emulation.nc`: the quantities of `DESCRIPTIONS` by size and trial.
+solvers, formulas and assumptions are in quantum/; the same as gates is in circuit.py. Kernels that
+take seconds and are not in the folder are computed. Writes `{prefix}_emulation.nc`: the quantities
+of `DESCRIPTIONS` by size and trial.
 """
 
 from runtime import streams
@@ -35,15 +38,21 @@ from scipy.sparse.linalg import cg
 from threadpoolctl import threadpool_limits
 
 import training
-from ntk import BadInput
-from quantum import assumptions, classical, readout, solvers
+from ntk import BadInput, fully_connected_ntk
+from ntk.fully_connected import fully_connected_pairs
+from quantum import assumptions, classical, queries, readout, sequential, solvers
+from quantum.assumptions import LEVELS
+from quantum.queries import KINDS, READOUTS
+from quantum.sequential import Reading
 from quantum.solvers import ENCODINGS, SOLVERS, Encoding, Prepared
 from runtime import options, stored
-from runtime.linear_algebra import Array, Matrix, solve
+from runtime.checkpoints import symmetric
+from runtime.datasets import CannotBeHad, load_images
+from runtime.linear_algebra import Array, Matrix, closest_pair, solve
 from runtime.results import ResultsFile, code_version, quantity
 from runtime.stored import StoredTrials
-from runtime.trials import Network
-from training import TrialKernels
+from runtime.trials import Network, Run, Trial
+from training import Pattern, TrialKernels
 
 Values = dict[str, Any]  # of quantities, by name
 Random = Callable[[str], Generator]  # generators by purpose
@@ -52,22 +61,20 @@ Random = Callable[[str], Generator]  # generators by purpose
 # Constants
 # --------------------------------------------------------------------------------------------------
 
-VERSION = 5  # of the constants here and in quantum/; functions that change are noticed without it
+VERSION = 6  # of the constants here and in quantum/; functions that change are noticed without it
+PATTERNS = 3  # of a trial, in the original's convention
 SHARE = 0.99  # of the noiseless accuracy, that a readout has to reach
 EPSILON_SHARE = 0.1  # error of |w>, which moves o by that at most, over the shot noise 1/sqrt(M)
 LARGEST_EPSILON = 0.1
 CG_ERROR = 1e-13  # relative residual of the conjugate gradients that solve large matrices
 FOLLOWED = 256  # weights that stand for all in the local solver's mean costs, of large matrices
-QRAM_QUERIES_PER_STATE = 2  # |k*>: load, rotate an ancilla, load again to uncompute
-SHOTS = [int(m) for m in np.unique(np.geomspace(1, 10**6, 31).round())]  # five a decade
 
-LEVELS: dict[str, Callable[[Array], Any]] = {  # t, of the outputs of all test images
-    "test median": np.median,
-    "zero": lambda outputs: 0.0,
-}
-READOUTS = ("shots", "amplified shots", "amplitude estimation")
-KINDS = ("oracle", "QRAM", "all")  # queries: to K~'s entries; to k*; both and those to y
-STATISTICS = ("mean", "10 %", "median", "90 %")  # over the test images
+# Trials whose kernels take seconds, computed where the folder has not got them.
+quick_trials = dict(zip(training.data_sizes, training.trials, strict=True))
+quick_trials |= {1024: 4, 2048: 4, 4096: 4, 8192: 4}
+
+EFFORTS = ("fixed", "sequential")  # every image as many shots, or until its sign is clear
+UNITS = ("shots", "uses", "reads")  # of Wald's test, amplitude estimation, the classical sampler
 METHODS = (  # of a classical computer: `classical_operations`
     "all entries",
     "sampler",
@@ -75,11 +82,8 @@ METHODS = (  # of a classical computer: `classical_operations`
     "conjugate gradients anew",
     "Cholesky anew",
 )
-SAMPLER_OPERATIONS = {  # for each entry that it reads
-    "test median": classical.SAMPLER_OPERATIONS["median"],
-    "zero": classical.SAMPLER_OPERATIONS["zero"],
-}
-MEDIAN = list(LEVELS).index("test median")
+SAMPLER_OPERATIONS = [classical.SAMPLER_OPERATIONS[level] for level in LEVELS]  # for each entry
+CALIBRATED = LEVELS.index("calibrated")
 
 LABELS: dict[str, list[Any]] = {  # of the axes, beside n, trial, pattern and image
     "approximation": ["sparsified", "diagonal"],
@@ -89,10 +93,10 @@ LABELS: dict[str, list[Any]] = {  # of the axes, beside n, trial, pattern and im
     "encoding": list(ENCODINGS),
     "readout": list(READOUTS),
     "kind": list(KINDS),
-    "statistic": list(STATISTICS),
     "method": list(METHODS),
-    "shots": SHOTS,
-    "overlaps": ["exact", "from shots"],
+    "effort": list(EFFORTS),
+    "unit": list(UNITS),
+    "bound": ["low", "high"],
     "degree_by": ["norm of E", "beta"],
 }
 
@@ -111,25 +115,27 @@ class Description(NamedTuple):
 
 T = ("threshold",)
 RUNS = ("threshold", "solver", "encoding")
-COSTS = ("readout", "divisor", "kind", "statistic")
+COSTS = ("readout", "divisor", "effort", "kind")
+ONCE = ("readout", "divisor")
 
-OF_PREDICTIONS = {  # of both approximations; of the sparsified one, by pattern
+# Accuracies and efforts are of the test images outside the calibration half. All these are of both
+# approximations; of the sparsified one, by pattern.
+OF_PREDICTIONS = {
     "overlap": Description(("image",), "o = <k*|w>"),
+    "level": Description(T, "t"),
     "accuracy_noiseless": Description(T, "accuracy of the sign of o - t"),
-    "accuracy_unnormalised": Description(T, "accuracy of k*'w, not divided by |k*|"),
     "accuracy_clipped": Description(T, "accuracy where k* is clipped at the training matrix's"),
-    "accuracy_after_shots": Description((*T, "shots"), "accuracy after so many shots an image"),
-    "shots_needed": Description(T, "shots for 99 % of the noiseless accuracy", "shots"),
-    "points_needed": Description(
-        T, "points of amplitude estimation's schedule for the same", "points"
-    ),
     "accuracy_unbalanced": Description(T, "accuracy with P/p wrong by a factor of 2"),
-    "accuracy_calibrated": Description(
-        ("overlaps",), "accuracy with t from every second test image, the shots needed for each"
+    "accuracy_drawn": Description((), "accuracy with t from the shots needed for each image"),
+    "needed": Description(
+        (*T, "unit", "effort"), "shots, uses of the preparation, or reads, of one prediction"
     ),
-    "samples_needed": Description(T, "entries that the sampler reads for the same", "entries"),
+    "stated_error": Description((*T, "unit"), "error that the sequential readout states"),
+    "accuracy_read": Description((*T, "unit"), "accuracy of the sequential readout"),
+    "accuracy_interval": Description((*T, "unit", "bound"), "its 95 % interval"),
+    "accuracy_kept": Description((*T, "unit"), "the same over the noiseless accuracy"),
     "operations_classical": Description(
-        (*T, "method"), "operations of a classical computer for a prediction", "operations"
+        (*T, "method", "effort"), "classical operations of a prediction", "operations"
     ),
 }
 OF_MATRICES = {  # of the sparsified approximation alone, by pattern
@@ -140,13 +146,9 @@ OF_MATRICES = {  # of the sparsified approximation alone, by pattern
     "success_probability": Description(RUNS, "p, that a run of the solver succeeds"),
     "solver_error": Description(RUNS, "error of the state that the solver prepares"),
     "cost": Description((*RUNS, *COSTS), "queries of one prediction", "queries"),
-    "cheapest_quantum": Description(
-        (*T, "divisor"), "least mean number of queries of one prediction", "queries"
+    "calibration_queries": Description(
+        ("solver", "encoding", *ONCE), "queries for the calibrated t, once for all", "queries"
     ),
-    "cheapest_quantum_index": Description(
-        (*T, "divisor"), "where that is in [solver, encoding, readout], flattened"
-    ),
-    "cheapest_classical": Description(T, "least number of classical operations", "operations"),
     "dominant_rows": Description((), "share of the rows that the diagonal dominates"),
     "jacobi_radius": Description((), "spectral radius of D^-1 K~ - 1, D the diagonal of K~"),
     "local_length": Description(T, "length of the local solver's series", "terms"),
@@ -156,19 +158,20 @@ OF_MATRICES = {  # of the sparsified approximation alone, by pattern
     "local_accuracy": Description(T, "accuracy of its weights"),
     "series_operations": Description(T, "of the same series for all weights", "operations"),
     "iterations": Description(T, "of conjugate gradients until the error is epsilon", "iterations"),
+    # What becomes of the costs where a number is not known; all with the calibrated t.
     "cost_kappa_doubled": Description(
-        (*T, "encoding"), "cost with half the smallest eigenvalue over that with the right one"
+        ("encoding",), "cost with half the smallest eigenvalue over that with the right one"
     ),
-    "error_kappa_halved": Description((*T, "encoding"), "error with twice the smallest eigenvalue"),
+    "error_kappa_halved": Description(("encoding",), "error with twice the smallest eigenvalue"),
     "cost_norm_unknown": Description(
-        (*T, "encoding"), "queries of kernel reflection without |H^-1 y| over those with it"
+        ("encoding",), "queries of kernel reflection without |H^-1 y| over those with it"
     ),
     "cost_degrees": Description(
-        (*T, "degree_by"), "degree of the series in E by what is known of |E|"
+        ("degree_by",), "degree of the series in E by what is known of |E|"
     ),
-    "cost_one_norm": Description(T, "queries of QSVT by the sparse oracle over those by I + E"),
+    "cost_one_norm": Description((), "queries of QSVT by the sparse oracle over those by I + E"),
     "cost_fixed_point": Description(
-        (*T, "divisor"), "queries to k* of fixed-point amplification over those that know P"
+        ("divisor",), "queries to k* of fixed-point amplification over those that know P"
     ),
     "bits_matrix": Description((), "bits of K~'s entries for 99 % of the accuracy", "bits"),
     "bits_test": Description(("divisor",), "bits of k*'s entries for the same", "bits"),
@@ -176,9 +179,11 @@ OF_MATRICES = {  # of the sparsified approximation alone, by pattern
 OF_TRIALS = {
     "qram_writes": Description((), "kernel evaluations to write a prediction's k*", "evaluations"),
     "post_selection_probability": Description(("divisor", "image"), "P, that |k*> is prepared"),
-    "accuracy_weighted": Description(T, "accuracy of k*'w, w_i = y_i/K_ii"),
     "cost_without_solver": Description(
         (*T, *COSTS), "queries of one prediction with |w> = |y>", "queries"
+    ),
+    "calibration_queries_without_solver": Description(
+        ONCE, "queries for its calibrated t, once for all predictions", "queries"
     ),
 }
 DESCRIPTIONS = OF_PREDICTIONS | OF_MATRICES | OF_TRIALS
@@ -222,12 +227,14 @@ def stacked(records: list[Values]) -> Values:
 class Held(NamedTuple):
     """A trial's test images as QRAM holds them.
 
-    k: k* [x, n] by divisor, |k_i| <= 1; label [x]. Overlaps are of `normalised`, k*/k_thresh; what
-    clipping by the known divisor, the training matrix's largest entry, does is accuracy_clipped.
+    k: k* [x, n] by divisor, |k_i| <= 1; label [x]; calibration [x], True for the half that t is
+    known from. Overlaps are of `normalised`, k*/k_thresh; what clipping by the known divisor, the
+    training matrix's largest entry, does is accuracy_clipped.
     """
 
     k: dict[str, Array]
     label: NDArray
+    calibration: sequential.Mask
 
     @property
     def normalised(self) -> Array:
@@ -240,49 +247,69 @@ class Held(NamedTuple):
         return np.minimum([training.post_selection_probability(k) for k in self.k.values()], 1)
 
 
-def held_by_qram(kernels: TrialKernels) -> Held:
-    """The test images of a trial, by all of training.py's divisors."""
+def held_by_qram(kernels: TrialKernels, random: Random) -> Held:
+    """The test images of a trial, by all of training.py's divisors, and a random half of them."""
     by_divisor = {name: scale(kernels) for name, scale in training.divisors.items()}
-    return Held(by_divisor, kernels.test_label)
+    label = kernels.test_label
+    return Held(by_divisor, label, sequential.calibration_half(label, random("calibration")))
 
 
 # --------------------------------------------------------------------------------------------------
-# Readout: how many shots, or rounds of amplitude estimation, a prediction needs
+# Readout: how many shots, uses of the preparation, or reads, a prediction needs
 # --------------------------------------------------------------------------------------------------
 
-
-def levels_of(outputs: Array) -> Array:
-    """The t of these outputs [x], by threshold."""
-    return np.array([level(outputs) for level in LEVELS.values()])
+Readings = dict[str, Reading]  # by `UNITS`
 
 
-def accuracies(outputs: Array, label: NDArray, levels: Array) -> list[float]:
-    """Accuracy of the sign of output - t, by threshold."""
-    return [readout.noiseless_accuracy(outputs, label, t) for t in levels]
+def accuracies(held: Held, outputs: Array, levels: Array) -> list[float]:
+    """Accuracy of the sign of outputs [x] - t outside the calibration half, by threshold."""
+    counted = ~held.calibration
+    return [readout.noiseless_accuracy(outputs[counted], held.label[counted], t) for t in levels]
 
 
-def read_out(held: Held, state: Array, rng: Generator) -> Values:
-    """What it takes to read the sign of o - t for |w> = state [n]: most of `OF_PREDICTIONS`."""
-    label = held.label
-    overlap = training.overlaps(held.normalised, state)
-    unnormalised = held.normalised @ state
-    clipped = training.overlaps(held.k["training set"], state)
-    levels = levels_of(overlap)
-    after_shots, shots = [], []
-    for t in levels:
-        after_shots.append([readout.accuracy_of_shots(overlap, label, t, m) for m in SHOTS])
-        shots.append(readout.shots_needed(overlap, label, t, SHARE))
-    points = readout.points_needed(overlap, label, levels, SHARE, rng)
+def readings_at(held: Held, state: Array, overlap: Array, t: float, random: Random) -> Readings:
+    """The three sequential readouts of the sign of o - t, o = overlap [x], for |w> = state [n]."""
+    common = held.label, t, held.calibration, SHARE
     return {
+        "shots": sequential.sequential_shots(overlap, *common),
+        "uses": sequential.sequential_estimation(overlap, *common, random("readout")),
+        "reads": classical.sequential_samples(held.normalised, state, *common, random("sampler")),
+    }
+
+
+def read_out(held: Held, state: Array, random: Random) -> tuple[Values, list[Readings]]:
+    """`OF_PREDICTIONS` but for operations, and the readings by threshold, for |w> = state [n]."""
+    overlap = training.overlaps(held.normalised, state)
+    clipped = training.overlaps(held.k["training set"], state)
+    levels = assumptions.levels(overlap, held.calibration)
+    levels_of_clipped = assumptions.levels(clipped, held.calibration)
+    noiseless = accuracies(held, overlap, levels)
+    by_threshold = [readings_at(held, state, overlap, t, random) for t in levels]
+    shots = by_threshold[CALIBRATED]["shots"].fixed
+    drawn = assumptions.drawn_threshold(overlap, held.calibration, shots, random("threshold"))
+    values = {
         "overlap": overlap,
-        "accuracy_noiseless": accuracies(overlap, label, levels),
-        "accuracy_unnormalised": accuracies(unnormalised, label, levels_of(unnormalised)),
-        "accuracy_clipped": accuracies(clipped, label, levels_of(clipped)),
-        "accuracy_after_shots": after_shots,
-        "shots_needed": shots,
-        "points_needed": points,
-        "accuracy_unbalanced": accuracies(assumptions.unbalanced(overlap), label, levels),
-        "accuracy_calibrated": assumptions.calibrated_accuracy(overlap, label, shots[MEDIAN], rng),
+        "level": levels,
+        "accuracy_noiseless": noiseless,
+        "accuracy_clipped": accuracies(held, clipped, levels_of_clipped),
+        "accuracy_unbalanced": accuracies(held, assumptions.unbalanced(overlap), levels),
+        "accuracy_drawn": accuracies(held, overlap, np.array([drawn]))[0],
+    }
+    counted = []
+    for readings, accuracy in zip(by_threshold, noiseless, strict=True):
+        counted.append(stacked([judged(held, readings[unit], accuracy) for unit in UNITS]))
+    return values | stacked(counted), by_threshold
+
+
+def judged(held: Held, reading: Reading, noiseless: float) -> Values:
+    """What one reading takes and achieves outside the calibration half."""
+    result = sequential.held_out(reading, held.calibration, noiseless)
+    return {
+        "needed": [reading.fixed, result.spent],
+        "stated_error": reading.error,
+        "accuracy_read": result.accuracy,
+        "accuracy_interval": [result.low, result.high],
+        "accuracy_kept": result.kept,
     }
 
 
@@ -291,59 +318,39 @@ def read_out(held: Held, state: Array, rng: Generator) -> Values:
 # --------------------------------------------------------------------------------------------------
 
 
-def over_images(queries: Array) -> list[float]:
-    """The `STATISTICS`: 1/P is heavy-tailed, and the mean is what many predictions cost."""
-    return [queries.mean(), *np.quantile(queries, (0.1, 0.5, 0.9), method="higher")]
+def times_of(held: Held, reading: Reading) -> Array:
+    """How often every image outside the calibration half is shot, used or read. [efforts, x]"""
+    spent = reading.spent[~held.calibration]
+    return np.array([np.full(len(spent), reading.fixed), spent])
 
 
-class Uses(NamedTuple):
-    """How often a shot or round prepares |w> and |k*> of each image, and the number of those."""
+def cost(prepared: Prepared, held: Held, readings: Readings) -> Array:
+    """Queries of one prediction. -> [readouts, divisors, efforts, kinds]
 
-    of_w: Array
-    of_k: Array
-    times: float
-
-
-def uses_by_readout(prepared: Prepared, P: Array, shots: float, points: float) -> list[Uses]:
-    """Uses by each of the `READOUTS`; P: of every test image [x].
-
-    "Amplitude estimation" uses the preparation of both and its inverse as its schedule says; NaN
-    where there is no inverse.
+    prepared: of |w>; readings: at this threshold. NaN for a solver that does not apply.
     """
-    p = prepared.success_probability
-    cost_w = prepared.oracle_queries + prepared.label_queries
-    cost_k = QRAM_QUERIES_PER_STATE
-    rounds = readout.uses_of_schedule(points) if prepared.coherent else np.nan
-    return [
-        Uses(*readout.uses_per_shot(p, P), shots),
-        Uses(*readout.amplified_shot(cost_w, p, cost_k, P), shots),
-        Uses(*readout.amplified_estimate(cost_w, p, cost_k, P), rounds),
-    ]
-
-
-def cost(prepared: Prepared, probabilities: Array, shots: float, points: float) -> Array:
-    """Queries of one prediction. -> [readouts, divisors, kinds, statistics]
-
-    prepared: of |w>; probabilities: P [divisors, x]; shots, points: needed at this threshold. NaN
-    for a solver that does not apply.
-    """
-    queries = np.full(shape_of(COSTS), np.nan)
     if np.isnan(prepared.success_probability):
-        return queries
-    for d, P in enumerate(probabilities):
-        for r, uses in enumerate(uses_by_readout(prepared, P, shots, points)):
-            for kind, each_time in enumerate(queries_each_time(prepared, uses)):
-                is_free = not each_time.any()  # also for ever
-                queries[r, d, kind] = 0 if is_free else over_images(each_time * uses.times)
-    return queries
+        return np.full(shape_of(COSTS), np.nan)
+    times = {unit: times_of(held, reading) for unit, reading in readings.items()}
+    means = []
+    for P in held.probabilities[:, ~held.calibration]:
+        means.append(queries.mean_queries(queries.each_time(prepared, P), times))
+    return np.stack(means, axis=1)
 
 
-def queries_each_time(prepared: Prepared, uses: Uses) -> list[Array]:
-    """Queries by one shot or round, by each of the `KINDS`."""
-    to_oracle = uses.of_w * prepared.oracle_queries
-    to_k = uses.of_k * QRAM_QUERIES_PER_STATE
-    to_w = uses.of_w * (prepared.oracle_queries + prepared.label_queries)
-    return [to_oracle, to_k, to_w + to_k]
+def calibration_cost(prepared: Prepared, held: Held, readings: Readings) -> Array:
+    """Queries for t, once for all predictions: every calibration image, read by fixed effort.
+
+    -> [readouts, divisors]; arguments as for `cost`.
+    """
+    if np.isnan(prepared.success_probability):
+        return np.full(shape_of(ONCE), np.nan)
+    repeated = np.array([readings[unit].fixed for unit in READOUTS.values()])
+    totals = []
+    for P in held.probabilities[:, held.calibration]:
+        each = queries.each_time(prepared, P)[:, KINDS.index("all")]
+        totals.append(repeated * each.sum(axis=1))
+    return np.stack(totals, axis=1)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -351,71 +358,71 @@ def queries_each_time(prepared: Prepared, uses: Uses) -> list[Array]:
 # --------------------------------------------------------------------------------------------------
 
 
-def sampler_costs(held: Held, state: Array, levels: Array, rng: Generator) -> Values:
-    """What reading k* and |w> = state [n], which is known, costs: the first two `METHODS`."""
-    samples = classical.samples_needed(held.normalised, state, held.label, levels, SHARE, rng)
-    operations = np.full((len(LEVELS), len(METHODS)), np.nan)
-    operations[:, 0] = 2 * len(state)
-    operations[:, 1] = samples * [SAMPLER_OPERATIONS[threshold] for threshold in LEVELS]
-    return {"samples_needed": samples, "operations_classical": operations}
+def sampler_costs(held: Held, n: int, by_threshold: list[Readings]) -> Array:
+    """What reading k* and |w> [n], which is known, costs. -> [thresholds, methods, efforts]
 
-
-def solver_costs(
-    matrix: Matrix, y: NDArray, exact: Array, epsilon: float, radius: float, samples: float
-) -> Values:
-    """What finding the weights costs, at one threshold, within epsilon of `exact` [n].
-
-    radius: of `classical.jacobi_radius`; samples: weights that the sampler reads. The local solver
-    finds those, each alone (local_operations) or, where that is cheaper, all at once
-    (series_operations); conjugate gradients find all of them. Returns weights [n] besides.
+    The other `METHODS` are NaN.
     """
-    n, sparse = len(y), scipy.sparse.csr_array(matrix)
-    error = solvers.relative_error(epsilon)
+    operations = np.full(shape_of((*T, "method", "effort")), np.nan)
+    operations[:, 0] = 2 * n
+    for t, readings in enumerate(by_threshold):
+        reads = times_of(held, readings["reads"]).mean(axis=1)
+        operations[t, 1] = SAMPLER_OPERATIONS[t] * reads
+    return operations
+
+
+def local_costs(
+    matrix: Matrix,
+    y: NDArray,
+    exact: Array,
+    held: Held,
+    epsilon: float,
+    radius: float,
+    level: float,
+) -> tuple[Values, Array]:
+    """What finding weights within epsilon of `exact` [n] costs, and how accurate they are.
+
+    Returns values, and the local solver's operations for each weight that is followed [m].
+    """
+    n = len(y)
     followed = None if n <= training.dense_limit else np.linspace(0, n - 1, FOLLOWED).astype(int)
-    weights, entries, operations, length = classical.local_solve(matrix, y, error, radius, followed)
-    series = classical.series_operations(sparse, length)
-    iterations = classical.conjugate_gradient_iterations(sparse, y, exact, epsilon)
-    return {
-        "weights": weights,
-        "local_length": length,
-        "local_entries": entries.mean(),
-        "local_operations": operations.mean(),
-        "local_error": np.linalg.norm(weights / np.linalg.norm(weights) - exact),
-        "series_operations": series,
-        "iterations": iterations,
-        "local": min(samples * operations.mean(), series),
-        "anew": 2 * n + classical.conjugate_gradient_operations(sparse, iterations),
-        "Cholesky": 2 * n + classical.cholesky_operations(n),
-    }
+    values, operations = classical.solver_costs(matrix, y, exact, epsilon, radius, followed)
+    overlap = training.overlaps(held.normalised, values.pop("weights"))
+    accuracy = accuracies(held, overlap, np.array([level]))[0]
+    values["local_accuracy"] = accuracy if values["local_length"] >= 0 else np.nan
+    return values, operations
 
 
 def classical_costs(
-    matrix: Matrix, y: NDArray, exact: Array, held: Held, epsilons: Array, rng: Generator
+    matrix: Matrix,
+    y: NDArray,
+    exact: Array,
+    held: Held,
+    epsilons: Array,
+    levels: Array,
+    by_threshold: list[Readings],
 ) -> Values:
     """What a classical computer does for the prediction of K~ = matrix, whose |w> is exact [n].
 
     operations_classical, by method: "all entries" adds up k*'w, w solved once, and so has
     "sampler"; "local solver" finds the w_i that are sampled; "anew" finds all for every prediction.
     """
-    levels = levels_of(training.overlaps(held.normalised, exact))
-    read = sampler_costs(held, exact, levels, rng)
-    operations, radius = read["operations_classical"], classical.jacobi_radius(matrix)
-    by_threshold = []
+    operations, radius = sampler_costs(held, len(y), by_threshold), classical.jacobi_radius(matrix)
+    rows = []
     for t, level in enumerate(levels):
-        solved = solver_costs(matrix, y, exact, epsilons[t], radius, read["samples_needed"][t])
-        operations[t, 2] = operations[t, 1] + solved.pop("local")
-        operations[t, 3:] = solved.pop("anew"), solved.pop("Cholesky")
-        overlap = training.overlaps(held.normalised, solved.pop("weights"))
-        converges = solved["local_length"] >= 0
-        right = readout.noiseless_accuracy(overlap, held.label, level)
-        solved["local_accuracy"] = right if converges else np.nan
-        by_threshold.append(solved)
+        row, local = local_costs(matrix, y, exact, held, epsilons[t], radius, level)
+        for effort, reads in enumerate(times_of(held, by_threshold[t]["reads"])):
+            series = row["series_operations"]
+            spent = classical.sampling_operations(reads, SAMPLER_OPERATIONS[t], local, series)
+            operations[t, 2, effort] = spent.mean()
+        operations[t, 3] = 2 * len(y) + row.pop("anew")
+        operations[t, 4] = 2 * len(y) + classical.cholesky_operations(len(y))
+        rows.append(row)
     return {
-        **read,
-        **stacked(by_threshold),
+        "operations_classical": operations,
+        **stacked(rows),
         "jacobi_radius": radius,
         "dominant_rows": np.mean(classical.dominance(matrix) < 1),
-        "cheapest_classical": np.nanmin(operations, axis=1),
     }
 
 
@@ -424,37 +431,37 @@ def classical_costs(
 # --------------------------------------------------------------------------------------------------
 
 
-def allowed_errors(shots_needed: list[float]) -> Array:
-    """Epsilon, by threshold: a tenth of the shot noise of the shots that are needed."""
-    epsilons = np.minimum(EPSILON_SHARE / np.sqrt(shots_needed), LARGEST_EPSILON)
+def allowed_errors(shots: Iterable[float]) -> Array:
+    """Epsilon, by threshold: a tenth of the shot noise of the shots that fixed effort needs."""
+    epsilons = np.minimum(EPSILON_SHARE / np.sqrt(list(shots)), LARGEST_EPSILON)
     return np.maximum(epsilons, EPSILON_SHARE / math.sqrt(readout.MOST_SHOTS))
 
 
 def run_solvers(
-    encodings: dict[str, Encoding], exact: Array, epsilons: Array, read: Values, held: Held
+    encodings: dict[str, Encoding],
+    exact: Array,
+    epsilons: Array,
+    held: Held,
+    by_threshold: list[Readings],
 ) -> Values:
-    """All solvers through all block encodings, and their costs. read: of `read_out`."""
+    """All solvers through all block encodings, and their costs."""
     uses, probability, error = np.full((3, *shape_of(RUNS)), np.nan)
-    queries = np.full(shape_of((*RUNS, *COSTS)), np.nan)
-    shots, points = read["shots_needed"], read["points_needed"]
+    spent = np.full(shape_of((*RUNS, *COSTS)), np.nan)
+    once = np.full(shape_of(("solver", "encoding", *ONCE)), np.nan)
     for place, prepared in solvers.prepare_all(encodings, epsilons):
-        t, *_ = place
+        t, *run = place
         uses[place] = prepared.uses
         probability[place] = prepared.success_probability
         error[place] = np.linalg.norm(prepared.state - exact)
-        queries[place] = cost(prepared, held.probabilities, shots[t], points[t])
-    values = {"uses": uses, "success_probability": probability, "solver_error": error}
-    return values | {"cost": queries} | cheapest(queries)
-
-
-def cheapest(queries: Array) -> Values:
-    """The least mean of all queries, by threshold and divisor, and where it is."""
-    means = queries[..., KINDS.index("all"), STATISTICS.index("mean")]
-    means = np.where(np.isnan(means), np.inf, means)
-    means = means.reshape(len(LEVELS), -1, len(training.divisors))
+        spent[place] = cost(prepared, held, by_threshold[t])
+        if t == CALIBRATED:
+            once[tuple(run)] = calibration_cost(prepared, held, by_threshold[t])
     return {
-        "cheapest_quantum": means.min(axis=1),
-        "cheapest_quantum_index": means.argmin(axis=1),
+        "uses": uses,
+        "success_probability": probability,
+        "solver_error": error,
+        "cost": spent,
+        "calibration_queries": once,
     }
 
 
@@ -462,13 +469,13 @@ def without_assumptions(
     encodings: dict[str, Encoding], exact: Array, epsilons: Array, runs: Values, held: Held
 ) -> Values:
     """What becomes of the costs where a number is not known. runs: of `run_solvers`."""
-    doubled, halved = assumptions.misjudged_eigenvalue(encodings, epsilons, exact)
-    uses, probability = runs["uses"], runs["success_probability"]
-    unknown = assumptions.unknown_numbers(
-        encodings, epsilons, uses, probability, held.probabilities
-    )
+    epsilon = epsilons[[CALIBRATED]]
+    doubled, halved = assumptions.misjudged_eigenvalue(encodings, epsilon, exact)
+    uses, probability = runs["uses"][[CALIBRATED]], runs["success_probability"][[CALIBRATED]]
+    unknown = assumptions.unknown_numbers(encodings, epsilon, uses, probability, held.probabilities)
     unknown["cost_one_norm"] = unknown["cost_one_norm"][:, 0]
-    return {"cost_kappa_doubled": doubled, "error_kappa_halved": halved, **unknown}
+    factors = {"cost_kappa_doubled": doubled, "error_kappa_halved": halved, **unknown}
+    return {name: values[0] for name, values in factors.items()}
 
 
 def solution(matrix: Matrix, y: NDArray) -> Array:
@@ -486,15 +493,14 @@ def solution(matrix: Matrix, y: NDArray) -> Array:
     return solve(matrix, y)
 
 
-def bits_needed(matrix: Matrix, y: NDArray, exact: Array, held: Held) -> Values:
-    """Bits of the entries of K~ = matrix and of k* for 99 % of the accuracy at the median."""
-    k, label = held.normalised, held.label
-    overlap = training.overlaps(k, exact)
-    t = float(np.median(overlap))
-    goal = SHARE * readout.noiseless_accuracy(overlap, label, t)
+def bits_needed(matrix: Matrix, y: NDArray, exact: Array, held: Held, t: float) -> Values:
+    """Bits of the entries of K~ = matrix and of k* for 99 % of the accuracy at t."""
+    counted = ~held.calibration
+    k, label = held.normalised[counted], held.label[counted]
+    goal = SHARE * readout.noiseless_accuracy(training.overlaps(k, exact), label, t)
     bits_test = []
     for scaled in held.k.values():
-        bits_test.append(assumptions.bits_of_test(scaled, 1, exact, label, t, goal))
+        bits_test.append(assumptions.bits_of_test(scaled[counted], 1, exact, label, t, goal))
 
     def solved(rough: Matrix) -> Array:
         return solution(rough, y)
@@ -506,25 +512,26 @@ def bits_needed(matrix: Matrix, y: NDArray, exact: Array, held: Held) -> Values:
 def emulate_pattern(matrix: Matrix, y: NDArray, held: Held, random: Random) -> xr.Dataset:
     """One sparsified matrix K~ [n, n]: `OF_PREDICTIONS` and `OF_MATRICES`; NaN if it is singular.
 
-    Shots are those of the exact |w>. random: generators by purpose.
+    Readings are of the exact |w>. random: generators by purpose.
     """
     exact = solution(matrix, y)
     if np.isnan(exact).any():
         return of_singular_matrix(len(held.label))
-    read = read_out(held, exact, random("readout"))
-    epsilons = allowed_errors(read["shots_needed"])
+    read, by_threshold = read_out(held, exact, random)
+    epsilons = allowed_errors(readings["shots"].fixed for readings in by_threshold)
     encodings = solvers.block_encodings(matrix, y)
     kappas = [encodings[name].kappa if name in encodings else np.inf for name in ENCODINGS]
-    runs = run_solvers(encodings, exact, epsilons, read, held)
+    runs = run_solvers(encodings, exact, epsilons, held, by_threshold)
+    rivals = classical_costs(matrix, y, exact, held, epsilons, read["level"], by_threshold)
     return labelled({
         **read,
         "sparsity": training.sparsity(matrix),
         "epsilon": epsilons,
         "kappa": kappas,
         **runs,
-        **classical_costs(matrix, y, exact, held, epsilons, random("sampler")),
+        **rivals,
         **without_assumptions(encodings, exact, epsilons, runs, held),
-        **bits_needed(matrix, y, exact, held),
+        **bits_needed(matrix, y, exact, held, read["level"][CALIBRATED]),
     })  # fmt: skip
 
 
@@ -533,19 +540,17 @@ def emulate_pattern(matrix: Matrix, y: NDArray, held: Held, random: Random) -> x
 # --------------------------------------------------------------------------------------------------
 
 
-def emulate_diagonal(kernels: TrialKernels, held: Held, random: Random) -> Values:
+def emulate_diagonal(y: NDArray, held: Held, random: Random) -> Values:
     """The prediction of the diagonal algorithm, |w> = |y>: no solver, no query to K~."""
-    y = kernels.train_label
-    read = read_out(held, y, random("readout"))
+    read, by_threshold = read_out(held, y, random)
     labels_alone = Prepared(y / np.linalg.norm(y), 0, 1.0)
-    queries = []
-    for shots, points in zip(read["shots_needed"], read["points_needed"], strict=True):
-        queries.append(cost(labels_alone, held.probabilities, shots, points))
-    weighted = held.normalised @ (y / kernels.train.diagonal())
-    accuracy_weighted = accuracies(weighted, held.label, levels_of(weighted))
-    sampled = sampler_costs(held, y, levels_of(read["overlap"]), random("sampler"))
-    own = {"cost_without_solver": queries, "accuracy_weighted": accuracy_weighted}
-    return {**read, **sampled, **own}
+    once = calibration_cost(labels_alone, held, by_threshold[CALIBRATED])
+    return {
+        **read,
+        "operations_classical": sampler_costs(held, len(y), by_threshold),
+        "cost_without_solver": [cost(labels_alone, held, readings) for readings in by_threshold],
+        "calibration_queries_without_solver": once,
+    }
 
 
 def emulate_trial(kernels: TrialKernels, matrices: Iterable[Matrix], random: Random) -> xr.Dataset:
@@ -554,13 +559,13 @@ def emulate_trial(kernels: TrialKernels, matrices: Iterable[Matrix], random: Ran
     random: generators by purpose. All draw the same random numbers, so that they differ in nothing
     else. What does not depend on the pattern is the same for all of them.
     """
-    held = held_by_qram(kernels)
+    held, y = held_by_qram(kernels, random), kernels.train_label
     diagonal = labelled({
-        **emulate_diagonal(kernels, held, random),
-        "qram_writes": len(kernels.train_label),
+        **emulate_diagonal(y, held, random),
+        "qram_writes": len(y),
         "post_selection_probability": held.probabilities,
     })  # fmt: skip
-    records = [emulate_pattern(each, kernels.train_label, held, random) for each in matrices]
+    records = [emulate_pattern(each, y, held, random) for each in matrices]
     sparsified = xr.concat(records, xr.Variable("pattern", np.arange(len(records))))
     both = [records[list(OF_PREDICTIONS)] for records in (sparsified, diagonal)]
     axis = xr.Variable("approximation", LABELS["approximation"])
@@ -574,8 +579,8 @@ def emulate_trial(kernels: TrialKernels, matrices: Iterable[Matrix], random: Ran
 # --------------------------------------------------------------------------------------------------
 
 
-class StoredTrial(NamedTuple):
-    """A trial from its files: kernels, K~ of every pattern, and generators by purpose."""
+class TrialInputs(NamedTuple):
+    """A trial: kernels, K~ of every pattern, and generators by purpose."""
 
     kernels: TrialKernels
     matrices: list[Matrix]
@@ -587,20 +592,73 @@ class StoredTrial(NamedTuple):
         return stored.fingerprint(*self.matrices, self.kernels.test_normalised)
 
 
-def stored_trial(trials: StoredTrials, size: int, number: int) -> StoredTrial:
+def original_patterns(trial: Trial, seed: int) -> list[Pattern]:
+    """The first PATTERNS random patterns of a trial in the original's convention."""
+    patterns = []
+    for number in range(PATTERNS):
+        rng = trial.random(seed, f"pattern {number}{training.conventions['original']}")
+        patterns.append(Pattern("original", number, training.sparsity_pattern(trial.size, rng)))
+    return patterns
+
+
+def random_of(trial: Trial, seed: int) -> Random:
+    """The generators of a trial's draws, by purpose."""
+    return lambda purpose: trial.random(seed, f"emulation {purpose}")
+
+
+def inputs_of(kernels: TrialKernels, seed: int) -> TrialInputs:
+    """A trial from its kernels."""
+    patterns = original_patterns(kernels.trial, seed)
+    matrices = [training.sparsified(kernels, pattern) for pattern in patterns]
+    return TrialInputs(kernels, matrices, random_of(kernels.trial, seed))
+
+
+def stored_trial(trials: StoredTrials, size: int, number: int) -> TrialInputs:
     """Read a trial. Raises BadInput where a file is not there or damaged, or there is no |k*>."""
     seed = trials.seed
     kernels = training.stored_kernels(trials.folder, trials.prefix, size, number, seed)
     if not np.all(np.any(kernels.test_normalised, axis=1)):
         path = trials.kernel_test(size, number)
         raise BadInput("input", path, "a row is 0, no |k*>; remove the trial")
-    matrices = []
-    for pattern in training.trial_patterns(seed, kernels.trial):
-        if pattern.convention == "original":
-            matrices.append(training.sparsified(kernels, pattern))
-    return StoredTrial(
-        kernels, matrices, lambda purpose: kernels.trial.random(seed, f"emulation {purpose}")
+    return inputs_of(kernels, seed)
+
+
+def computed_trial(run: Run, trial: Trial) -> TrialInputs:
+    """Compute a trial of flat images. Nothing of a large trial is dense but k*."""
+    images = training.trial_images(run, trial)
+    largest, closest = closest_pair(images.train)
+    depth = trial.network.depth(trial.size, 1 - largest, None)
+    if trial.size <= training.dense_limit:
+        train: Matrix = fully_connected_ntk(images.train, depth=depth)
+    else:
+        patterns = original_patterns(trial, run.seed)
+        train = entries_of_patterns(images.train, depth, patterns, closest)
+    kernels = TrialKernels(
+        trial=trial,
+        depth=depth,
+        separability=1 - largest,
+        train=train,
+        test=fully_connected_ntk(images.test, images.train, depth=depth),
+        train_label=images.train_label,
+        test_label=images.test_label,
+        scale=trial.network.kernel_scale(depth, None),
     )
+    return inputs_of(kernels, run.seed)
+
+
+def entries_of_patterns(
+    x: Array, depth: int, patterns: list[Pattern], closest: tuple[int, int]
+) -> Matrix:
+    """The entries of K that patterns have, of images x [n, d]; sparse [n, n].
+
+    And that of the closest pair, the largest off the diagonal, which k* is divided by.
+    """
+    n = len(x)
+    places = scipy.sparse.csr_array(([True], ([max(closest)], [min(closest)])), shape=(n, n))
+    for pattern in patterns:
+        places = places + pattern.matrix
+    rows, columns = scipy.sparse.tril(places).nonzero()
+    return symmetric(n, rows, columns, fully_connected_pairs(x, rows, columns, depth=depth))
 
 
 def code_files() -> list[Path]:
@@ -609,10 +667,49 @@ def code_files() -> list[Path]:
     return [here, *sorted((here.parent / "quantum").glob("*.py"))]
 
 
+class Source(NamedTuple):
+    """A trial before it is computed: a number that stands for it, and what is said of it."""
+
+    fingerprint: int
+    about: dict[str, xr.DataArray]
+    inputs: Callable[[], TrialInputs]
+
+
+def source(trials: StoredTrials, network: Network, size: int, number: int) -> Source:
+    """A trial: its kernels read, or computed once they are asked for."""
+    if (size, number) not in trials.computed:
+        inputs = stored_trial(trials, size, number)
+        about = stored.provenance(trials.kernel_test(size, number))
+        return Source(inputs.fingerprint, about, lambda: inputs)
+    run = trials.run
+    assert run is not None
+    trial = Trial(network, tuple(trials.label["digits"]), size, number)
+    label = stored.label_of_computed(run, trial)
+    about = stored.about(label)
+    return Source(stored.fingerprint_of(label), about, lambda: computed_trial(run, trial))
+
+
+def with_quick_trials(
+    args: argparse.Namespace, network: Network, trials: StoredTrials | None
+) -> StoredTrials | None:
+    """The trials in the folder and the `quick_trials`, where their images can be had."""
+    name = trials.dataset.name if trials else args.dataset
+    try:
+        images = load_images("mnist" if name == "auto" else name)
+    except CannotBeHad as error:
+        print(f"note: no trials but those in {args.input}/: {error.remedy}")
+        return trials
+    run = Run(args.seed, training.test_size, args.input, "numba", "float64", images)
+    classes = args.classes or training.selections[network.name]
+    return stored.with_computed(trials, run, network, classes, quick_trials)
+
+
 def chosen_trials(args: argparse.Namespace, network: Network) -> StoredTrials | None:
-    """The trials of a network that the command line asks for and that are in the folder."""
+    """The trials of a network that the command line asks for."""
     classes = args.classes or training.selections[network.name]
     trials = stored.stored_trials(args.input, args.dataset, network, classes, args.seed)
+    if network.in_seconds and quick_trials:
+        trials = with_quick_trials(args, network, trials)
     numbers = trials.numbers if trials else {}
     for size in sorted(set(args.data_sizes or []) - set(numbers)):
         what = f"{network.name}, n = {size}, seed {args.seed}"
@@ -627,7 +724,7 @@ def chosen_trials(args: argparse.Namespace, network: Network) -> StoredTrials | 
     return trials.only(chosen)
 
 
-def run_network(args: argparse.Namespace, trials: StoredTrials) -> None:
+def run_network(args: argparse.Namespace, network: Network, trials: StoredTrials) -> None:
     """Emulate trials, and merge them into their network's results.
 
     A trial that the results hold, of the same inputs and the same code, is not computed again.
@@ -637,13 +734,12 @@ def run_network(args: argparse.Namespace, trials: StoredTrials) -> None:
     code = code_version(*code_files())
     with ResultsFile(path, trials.origin | {"emulation": VERSION}) as results:
         for size, number in trials.all():
-            trial = stored_trial(trials, size, number)
+            trial = source(trials, network, size, number)
             key = {"n": size, "trial": number}
-            inputs = stored.inputs_of(trial.fingerprint, code)
-            if not results.holds(key, inputs):
-                record = emulate_trial(*trial)
-                about = stored.provenance(trials.kernel_test(size, number))
-                results.keep(key, record.assign(inputs | about))
+            known_by = stored.inputs_of(trial.fingerprint, code)
+            if not results.holds(key, known_by):
+                record = emulate_trial(*trial.inputs())
+                results.keep(key, record.assign(known_by | trial.about))
     if not results.computed_now:
         print(f"{path} has all of these trials")
     for size, numbers in trials.numbers.items():
@@ -651,15 +747,16 @@ def run_network(args: argparse.Namespace, trials: StoredTrials) -> None:
 
 
 def summary(prefix: str, records: xr.Dataset) -> str:
-    """One size's means, threshold at the median and k* over the training matrix's largest entry."""
-    at_median = records.sel(threshold="test median")
-    shots = at_median.shots_needed.sel(approximation="sparsified").mean()
-    quantum = at_median.cheapest_quantum.sel(divisor="training set").mean()
-    operations = at_median.cheapest_classical.mean()
+    """One size's geometric means: t calibrated, k* over the training matrix's largest entry."""
+    at = {"threshold": "calibrated", "effort": "sequential"}
+    kinds = {"divisor": "training set", "kind": "all"}
+    spent = records.cost.sel(at | kinds).mean("pattern").min(["solver", "encoding", "readout"])
+    quantum = math.exp(np.log(spent).mean())
+    operations = records.operations_classical.sel(at).mean(["approximation", "pattern"])
+    classical_least = math.exp(np.log(operations.min("method")).mean())
     return (
         f"{prefix} n = {records.n.item()}: trials {records.sizes['trial']}, "
-        f"shots needed {shots:.0f}, cheapest quantum {quantum:.3g} queries, "
-        f"classical {operations:.3g} operations"
+        f"cheapest quantum {quantum:.3g} queries, classical {classical_least:.3g} operations"
     )
 
 
@@ -670,7 +767,7 @@ def run_networks(args: argparse.Namespace) -> None:
     for name in args.networks:
         trials = chosen_trials(args, networks[name])
         if trials:
-            run_network(args, trials)
+            run_network(args, networks[name], trials)
             is_any = True
     if not is_any:
         raise BadInput("input", args.input, "no such complete trial there; run training.py first")

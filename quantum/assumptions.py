@@ -15,6 +15,8 @@ Array = NDArray[np.float64]
 Matrix: TypeAlias = "NDArray[np.float64] | scipy.sparse.csr_array"
 
 MOST_BITS = 60
+# The thresholds t of a prediction: the one that a single prediction can know comes first.
+LEVELS = ("calibrated", "test median", "zero")
 
 # What is assumed free or known, and the array that says what it costs where it is not.
 ASSUMPTIONS = {
@@ -27,9 +29,11 @@ ASSUMPTIONS = {
     ),
     "k* has exact entries": ("bits an entry for the same, by convention", "bits_test"),
     "t is known": (
-        "accuracy with t from half of the test images: with exact overlaps, "
-        "with the shots of a prediction for each",
-        "accuracy_calibrated",
+        "queries for the median of the calibration half, once for all predictions, by way",
+        "calibration_queries",
+    ),
+    "t is known exactly": (
+        "accuracy with t from the shots of a prediction for each of them", "accuracy_drawn"
     ),
     "the smallest eigenvalue is known": (
         "cost of QSVT if it is taken to be half as large: factor, by encoding", "cost_kappa_doubled"
@@ -143,6 +147,11 @@ def calibrated_threshold(overlap: Array, calibration: NDArray[np.bool_]) -> floa
     return float(np.median(overlap[calibration]))
 
 
+def levels(outputs: Array, calibration: NDArray[np.bool_]) -> Array:
+    """The thresholds LEVELS of these outputs [test]: [3]."""
+    return np.array([calibrated_threshold(outputs, calibration), np.median(outputs), 0.0])
+
+
 def drawn_threshold(
     overlap: Array, calibration: NDArray[np.bool_], shots: float, rng: np.random.Generator
 ) -> float:
@@ -150,32 +159,6 @@ def drawn_threshold(
     shots = int(min(shots, readout.MOST_SHOTS))
     chance = np.clip((1 + overlap[calibration]) / 2, 0, 1)
     return float(np.median(2 * rng.binomial(shots, chance) / shots - 1))
-
-
-def calibration_queries(queries: Array, calibration: NDArray[np.bool_], shots: float) -> float:
-    """Queries of `drawn_threshold`, once for all predictions. queries: of a shot of each image
-    [test]
-    """
-    return float(shots * queries[calibration].sum())
-
-
-def calibrated_accuracy(
-    overlap: Array, label: Array, shots: float, rng: np.random.Generator
-) -> Array:
-    """Accuracy on every second test image at a threshold that the others, a calibration set, give.
-    -> [2]
-
-    The threshold is the median of the calibration set's overlaps, exact ones or (second) estimated
-    by `shots` shots.
-    """
-    calibration = np.arange(len(overlap)) % 2 == 0
-    known = calibrated_threshold(overlap, calibration)
-    estimated = drawn_threshold(overlap, calibration, shots, rng)
-    shots = int(min(shots, readout.MOST_SHOTS))
-    return np.array([
-        readout.noiseless_accuracy(overlap[~calibration], label[~calibration], known),
-        readout.accuracy_of_shots(overlap[~calibration], label[~calibration], estimated, shots),
-    ])  # fmt: skip
 
 
 def unbalanced(overlap: Array, wrong: float = 2) -> Array:

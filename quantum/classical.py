@@ -9,7 +9,7 @@ Ann. Stat. 2, 39 (1974), on sums without replacement. Yao, Rosasco, Caponnetto, 
 
 import math
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.linalg
@@ -17,18 +17,19 @@ import scipy.sparse
 import scipy.sparse.linalg
 from numpy.typing import NDArray
 
-from quantum import sequential
+from quantum import sequential, solvers
 
 Array = NDArray[np.float64]
 Matrix: TypeAlias = "NDArray[np.float64] | scipy.sparse.csr_array"
 
-PERMUTATIONS = 20  # random orders in which the sampler reads k*
-SEQUENTIAL_ORDERS = 6  # the same, where every image stops by itself
+ORDERS = 6  # random orders in which the sampler reads k*
+LOOKS = 1024  # times at most that it looks whether its sum is clear, evenly over the n reads
 SAMPLER_LOG_ODDS = np.geomspace(0.02, 20, 40)  # ln((1 - error)/error) that are tried
 # Of an entry read: it adds to the sum of k w; for t, of k^2 and w^2 too.
 SAMPLER_OPERATIONS = {
+    "calibrated": 6,
+    "test median": 6,
     "zero": 2,
-    "median": 6,
 }
 
 
@@ -61,38 +62,8 @@ def conjugate_gradient_operations(matrix: scipy.sparse.csr_array, iterations: fl
     return iterations * (2 * matrix.nnz + 10 * matrix.shape[0])
 
 
-def samples_needed(
-    kernel_test: Array,
-    weights: Array,
-    label: Array,
-    thresholds: Array,
-    share: float,
-    rng: np.random.Generator,
-) -> Array:
-    """Entries m <= n that a sampler without replacement reads until it has `share` of the noiseless
-    accuracy. -> [2]
-
-    It draws i uniformly, no i twice, reads k_i and w_i, and estimates o by the cosine of the parts
-    of k* and w that it has read: after n reads it is exact. kernel_test: [test, n]. The accuracy is
-    a mean over random orders.
-    """
-    n, exact = (
-        len(weights),
-        kernel_test @ weights / np.linalg.norm(kernel_test, axis=1) / np.linalg.norm(weights),
-    )
-    noiseless = np.array([np.mean((exact > t) == (label > 0)) for t in thresholds])
-    accuracy = np.zeros((len(thresholds), n))
-    for _ in range(PERMUTATIONS):
-        estimates = partial_cosines(kernel_test, weights, rng.permutation(n))
-        for row, t in zip(accuracy, thresholds, strict=True):
-            row += np.mean((estimates > t) == (label > 0)[:, None], axis=0) / PERMUTATIONS
-    accuracy[:, -1] = noiseless  # in any order
-    below = accuracy < share * noiseless[:, None] - 1e-12
-    return np.where(below.any(axis=1), n - np.argmax(below[:, ::-1], axis=1) + 1, 1).astype(float)
-
-
 def partial_cosines(kernel_test: Array, weights: Array, order: NDArray[np.intp]) -> Array:
-    """The sampler's estimates of o after 1, 2, ..., n reads in that order. [test, n]"""
+    """Cosine of what is known of k* and w after 1, 2, ..., n reads in that order. [test, n]"""
     k, w = kernel_test[:, order], weights[order]
     norms = np.sqrt(np.cumsum(k**2, axis=1) * np.cumsum(w**2))
     return np.cumsum(k * w, axis=1) / np.where(norms > 0, norms, 1)
@@ -107,16 +78,22 @@ def entry_variance(kernel_test: Array, weights: Array) -> float:
     return float(np.mean(np.var(scaled, axis=1)))
 
 
+def looks(n: int) -> NDArray[np.int64]:
+    """The numbers of reads, 1 to n, after which the sampler looks whether its sum is clear."""
+    return np.unique(np.ceil(np.linspace(0, n, min(n, LOOKS) + 1)[1:]).astype(np.int64))
+
+
 def partial_sums(kernel_test: Array, weights: Array, t: float, rng: np.random.Generator) -> Array:
-    """Sums m (estimate of o - t) after m = 1, ..., n reads, in random orders. [orders, test, n]
+    """Sums m (estimate of o - t) after m reads, at each of the `looks`. [orders, test, looks]
 
     The last one, which is exact, is +1 or -1 times infinity: nothing is clearer.
     """
     n = len(weights)
-    sums = np.empty((SEQUENTIAL_ORDERS, len(kernel_test), n))
-    for order in range(SEQUENTIAL_ORDERS):
+    reads = looks(n)
+    sums = np.empty((ORDERS, len(kernel_test), len(reads)))
+    for order in range(ORDERS):
         estimates = partial_cosines(kernel_test, weights, rng.permutation(n))
-        sums[order] = np.arange(1, n + 1) * (estimates - t)
+        sums[order] = reads * (estimates[:, reads - 1] - t)
     sums[:, :, -1] = np.where(sums[0, :, -1] > 0, np.inf, -np.inf)
     return sums
 
@@ -130,30 +107,28 @@ def sequential_samples(
     share: float,
     rng: np.random.Generator,
 ) -> sequential.Reading:
-    """The sampler of `samples_needed`, which stops an image as soon as its partial sum is clear.
-    kernel_test: [test, n]
+    """A sampler without replacement that stops an image as soon as its partial sum is clear.
 
-    After m reads the sum m (estimate - t) has a drift of o - t and a variance of `entry_variance` a
-    read, so that the sign is clear at a stated error where its magnitude reaches ln((1 -
-    error)/error) variance/(2 d): [Wald] for normal numbers, the rule of `sequential.wald_test`,
-    with the same d. Reads without replacement spread less, [Serfling]. Error and most reads are the
-    cheapest that have `share` of the noiseless accuracy on the calibration half, in the mean over
-    SEQUENTIAL_ORDERS. After n reads the sign is the exact one. `spent` and `last` are in reads.
+    It draws i uniformly, no i twice, reads k_i and w_i, and estimates o by the cosine of the parts
+    of k* and w that it has read. kernel_test: [test, n]. After m reads the sum m (estimate - t) has
+    a drift of o - t and a variance of `entry_variance` a read, so that the sign is clear at a
+    stated error where its magnitude reaches ln((1 - error)/error) variance/(2 d): [Wald] for normal
+    numbers, the rule of `sequential.wald_test`, with the same d. Reads without replacement spread
+    less, [Serfling]. Error and most reads are the cheapest that have `share` of the noiseless
+    accuracy on the calibration half, in the mean over ORDERS. After n reads the sign is the exact
+    one. `spent`, `last` and `fixed` are in reads.
     """
     n = len(weights)
     overlap = partial_cosines(kernel_test, weights, np.arange(n))[:, -1]
     distance = max(sequential.typical_distance(overlap, t, calibration), 1e-9)
-    boundaries = (
-        SAMPLER_LOG_ODDS * entry_variance(kernel_test[calibration], weights) / (2 * distance)
-    )
-    lasts = np.unique(np.ceil(n * 2 ** (-np.arange(8) / 4)).astype(int)) - 1
+    variance = entry_variance(kernel_test[calibration], weights)
+    boundaries = SAMPLER_LOG_ODDS * variance / (2 * distance)
     sums = partial_sums(kernel_test, weights, t, rng)
-    reads = np.arange(1.0, n + 1)
-    rules = sequential.stopping_rules(sums, label, reads, boundaries, lasts.tolist())
     goal = sequential.calibration_goal(overlap, label, t, calibration, share)
-    chosen = sequential.cheapest_rule(*rules, calibration, goal)
-    error = sequential.error_of(SAMPLER_LOG_ODDS[chosen[0]])
-    return sequential.Reading(error, reads[lasts[chosen[1]]], rules[0][chosen], rules[1][chosen])
+    reads = looks(n).astype(float)
+    lasts = np.unique(np.ceil(len(reads) * 2 ** (-np.arange(8) / 4)).astype(int)) - 1
+    rules = SAMPLER_LOG_ODDS, boundaries, lasts.tolist()
+    return sequential.cheapest_reading(sums, label, reads, calibration, goal, *rules)
 
 
 def sampling_operations(reads: Array, per_read: float, local: Array, series: float) -> Array:
@@ -245,6 +220,36 @@ def local_solve(
     for _ in range(length):
         weights = start - rest @ weights
     return weights, *neighbourhoods(rest, followed, length), float(length)
+
+
+def solver_costs(
+    matrix: Matrix,
+    y: Array,
+    exact: Array,
+    epsilon: float,
+    radius: float,
+    followed: NDArray[np.intp] | None,
+) -> tuple[dict[str, Any], Array]:
+    """What finding the weights of K~ = matrix within epsilon of the unit vector `exact` [n] costs.
+
+    The local solver finds single weights, or all at once (series_operations); conjugate gradients
+    find all of them (anew). radius, followed: of `local_solve`. Returns values, among them the local
+    solver's weights [n], and its operations for each weight that is followed [m].
+    """
+    sparse, error = scipy.sparse.csr_array(matrix), solvers.relative_error(epsilon)
+    weights, entries, operations, length = local_solve(matrix, y, error, radius, followed)
+    iterations = conjugate_gradient_iterations(sparse, y, exact, epsilon)
+    values = {
+        "weights": weights,
+        "local_length": length,
+        "local_entries": entries.mean(),
+        "local_operations": operations.mean(),
+        "local_error": np.linalg.norm(weights / np.linalg.norm(weights) - exact),
+        "series_operations": series_operations(sparse, length),
+        "iterations": iterations,
+        "anew": conjugate_gradient_operations(sparse, iterations),
+    }
+    return values, operations
 
 
 def neighbourhoods(

@@ -1,5 +1,5 @@
-"""From two prepared states to the sign of o - t, o = <k*|w>: shots of the Hadamard test,
-amplification, estimation.
+"""From two prepared states to the sign of o - t, o = <k*|w>: shots of the Hadamard test, and what
+they and the uses of amplitude estimation cost. sequential.py has how many are needed.
 
 The Hadamard test prepares a|0>U_w|0> + b|1>U_k|0>, where U_w succeeds with probability p and U_k
 with P, each by a flag. With a^2 p = b^2 P the kept state is (|0>|w> + |1>|k*>)/sqrt(2), whatever p
@@ -8,12 +8,11 @@ probability 2pP/(p + P), so that a shot takes (1/p + 1/P)/2 runs. U_k comes firs
 measured before U_w begins: that happens in (1 + p)/(2p) runs a shot. Amplifying the two flags apart
 puts the amplified p' and P' in their places.
 
-Sources: [BHMT] Brassard, Hoyer, Mosca, Tapp, quant-ph/0005055. [Suzuki] Suzuki et al.,
-arXiv:1904.10246.
+Source: [BHMT] Brassard, Hoyer, Mosca, Tapp, quant-ph/0005055.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import scipy.special
@@ -22,10 +21,6 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 
 MOST_SHOTS = 10**9  # more are not looked for: inf
-SHOTS_A_POINT = 24  # of amplitude estimation, at each number of rounds
-MOST_POINTS = 20  # rounds up to 2^18
-POINTS_EVERYWHERE = 6  # the likelihood of few points has several peaks: all angles are looked at
-REPETITIONS = 10  # times that every test image is read out by amplitude estimation
 AMPLIFIED_ENOUGH = (
     0.9  # a success probability that is left as it is: one round would triple the uses
 )
@@ -194,7 +189,7 @@ def amplified_shot(
 
 
 # --------------------------------------------------------------------------------------------------
-# Amplitude estimation by maximum likelihood
+# What a use of the whole preparation costs, for amplitude estimation
 # --------------------------------------------------------------------------------------------------
 
 
@@ -222,97 +217,3 @@ def amplified_estimate(
         return factor * times_w, factor * times_k
 
     return cheapest_uses(uses, cost_w, p, cost_k, post_selection)
-
-
-def schedule(points: int) -> NDArray[np.int64]:
-    """Rounds m = 0, 1, 2, 4, 8, ..., the exponential schedule of [Suzuki]. [points]"""
-    return np.array([0, *(2**j for j in range(points - 1))], dtype=np.int64)
-
-
-def uses_of_schedule(points: float) -> float:
-    """Uses of the preparation by SHOTS_A_POINT shots at each point: m rounds take 2m + 1. inf for
-    inf points.
-    """
-    return (
-        float(SHOTS_A_POINT * np.sum(2 * schedule(int(points)) + 1))
-        if math.isfinite(points)
-        else math.inf
-    )
-
-
-def draw_hits(overlap: Array, rounds: int, rng: np.random.Generator) -> Array:
-    """How many of SHOTS_A_POINT shots give 0: each with sin^2((2m + 1) theta), sin^2(theta) = (1 +
-    o)/2. [...]
-    """
-    theta = np.arcsin(np.sqrt(np.clip((1 + overlap) / 2, 0, 1)))
-    return rng.binomial(SHOTS_A_POINT, np.sin((2 * rounds + 1) * theta) ** 2).astype(float)
-
-
-def log_likelihood(theta: Array, hits: Array, rounds: NDArray[np.int64]) -> Array:
-    """Of angles theta [..., grid] for hits [points, ...] at `rounds` [points]. [..., grid]"""
-    if theta.ndim > 2:  # a repetition at a time stays in the cache
-        return np.stack([log_likelihood(each, hits[:, i], rounds) for i, each in enumerate(theta)])
-    total = np.zeros(theta.shape)
-    for count, m in zip(hits, rounds, strict=True):
-        chance = np.clip(np.sin((2 * m + 1) * theta) ** 2, 1e-12, 1 - 1e-12)
-        total += count[..., None] * np.log(chance) + (SHOTS_A_POINT - count)[..., None] * np.log1p(
-            -chance
-        )
-    return total
-
-
-def refine(theta: Array, reach: float, hits: Array, rounds: NDArray[np.int64]) -> Array:
-    """The most likely of 121 angles within `reach` of theta, then of 21 between its neighbours.
-    [...]
-    """
-    for points, width in ((121, reach), (21, reach / 60)):
-        grid = np.clip(theta[..., None] + np.linspace(-width, width, points), 0, np.pi / 2)
-        best = np.argmax(log_likelihood(grid, hits, rounds), axis=-1)
-        theta = np.take_along_axis(grid, best[..., None], axis=-1)[..., 0]
-    return theta
-
-
-def spread(points: int) -> float:
-    """Standard deviation of theta that the schedule's Fisher information, 4 N sum (2m + 1)^2,
-    allows.
-    """
-    return float(1 / np.sqrt(4 * SHOTS_A_POINT * np.sum((2 * schedule(points) + 1.0) ** 2)))
-
-
-def estimates_by_amplitude(
-    overlap: Array, most_points: int, rng: np.random.Generator
-) -> Iterator[Array]:
-    """Yield the estimates of o [...] by schedules of 1, 2, ... points; a longer one keeps the
-    shorter one's draws.
-    """
-    hits, theta = np.empty((0, *overlap.shape)), np.full(overlap.shape, np.pi / 4)
-    for points in range(1, most_points + 1):
-        rounds = schedule(points)
-        hits = np.concatenate([hits, draw_hits(overlap, int(rounds[-1]), rng)[None]])
-        if points <= POINTS_EVERYWHERE:
-            theta = refine(np.full(overlap.shape, np.pi / 4), np.pi / 4, hits, rounds)
-        else:
-            theta = refine(theta, 12 * spread(points - 1), hits, rounds)
-        yield -np.cos(2 * theta)
-
-
-def points_needed(
-    overlap: Array, label: Array, thresholds: Array, share: float, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """Points of the shortest schedule whose estimates have `share` of the noiseless accuracy, by
-    threshold.
-
-    That schedule and the next one must, in the mean over REPETITIONS draws; inf if none up to
-    MOST_POINTS. -> [2]
-    """
-    goals = np.array([share * noiseless_accuracy(overlap, label, t) for t in thresholds])
-    found, before = np.full(len(goals), np.inf), np.zeros(len(goals), bool)
-    repeated = np.broadcast_to(overlap, (REPETITIONS, len(overlap)))
-    for points, estimates in enumerate(estimates_by_amplitude(repeated, MOST_POINTS, rng), 1):
-        right = (estimates > thresholds[:, None, None]) == (label > 0)
-        enough = right.mean(axis=(1, 2)) >= goals
-        found = np.where(enough & before & np.isinf(found), points - 1, found)
-        before = enough
-        if np.isfinite(found).all():
-            break
-    return found

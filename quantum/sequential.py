@@ -72,6 +72,7 @@ class Reading(NamedTuple):
     last: float  # shots, uses or reads after which it stops at the latest
     right: Array  # probability that the sign of o - t is that of the label [test]
     spent: Array  # expected shots, uses of the preparation or reads [test]
+    fixed: float  # as many for every image reach the same goal on the calibration half; inf: none
 
 
 class HeldOut(NamedTuple):
@@ -267,7 +268,8 @@ def sequential_shots(
         error = error_of(log_odds)
     test = wald_test(t, distance, error)
     above, shots = exact_walk(overlap, test)
-    return Reading(error, test.most, np.where(above_t, above, 1 - above), shots)
+    fixed = readout.shots_needed(overlap[calibration], label[calibration], t, share)
+    return Reading(error, test.most, np.where(above_t, above, 1 - above), shots, fixed)
 
 
 def error_of(log_odds: float) -> float:
@@ -318,6 +320,41 @@ def cheapest_rule(right: Array, spent: Array, calibration: Mask, goal: float) ->
     best = np.argmax(accuracy) if below.all() else np.argmin(np.where(below, np.inf, cost))
     boundary, last = np.unravel_index(best, accuracy.shape)
     return int(boundary), int(last)
+
+
+def fixed_effort(clear: Array, label: Array, cost: Array, calibration: Mask, goal: float) -> float:
+    """What it costs to stop every image at the same step; inf where no step reaches the goal.
+
+    That is the first from which on all have the goal on the calibration half. clear and cost: of
+    `stopping_rules`.
+    """
+    above, above_t = clear[:, calibration] > 0, label[calibration] > 0
+    accuracy = np.mean(above == above_t[:, None], axis=(0, 1))
+    below = np.flatnonzero(accuracy < goal - 1e-12)
+    first = below[-1] + 1 if len(below) else 0
+    return float(cost[first]) if first < len(cost) else math.inf
+
+
+def cheapest_reading(
+    clear: Array,
+    label: Array,
+    cost: Array,
+    calibration: Mask,
+    goal: float,
+    log_odds: Array,
+    boundaries: Array,
+    lasts: Sequence[int],
+) -> Reading:
+    """What the `cheapest_rule` of these boundaries and last steps does; arguments as there.
+
+    log_odds: ln((1 - error)/error) of each boundary.
+    """
+    right, spent = stopping_rules(clear, label, cost, boundaries, lasts)
+    boundary, last = cheapest_rule(right, spent, calibration, goal)
+    fixed = fixed_effort(clear, label, cost, calibration, goal)
+    at = boundary, last
+    error = error_of(log_odds[boundary])
+    return Reading(error, float(cost[lasts[last]]), right[at], spent[at], fixed)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -406,8 +443,6 @@ def sequential_estimation(
     """
     uses = uses_by_stage()
     clear = sign_ratios(overlap, t, rng)
-    right, spent = stopping_rules(clear, label, uses, STAGE_LOG_ODDS, range(len(uses)))
     goal = calibration_goal(overlap, label, t, calibration, share)
-    boundary, last = cheapest_rule(right, spent, calibration, goal)
-    error = error_of(STAGE_LOG_ODDS[boundary])
-    return Reading(error, float(uses[last]), right[boundary, last], spent[boundary, last])
+    rules = STAGE_LOG_ODDS, STAGE_LOG_ODDS, range(len(uses))
+    return cheapest_reading(clear, label, uses, calibration, goal, *rules)

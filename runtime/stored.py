@@ -5,6 +5,7 @@ They choose trials by the same options, and say of each record what it was compu
 
 import argparse
 import hashlib
+import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -20,13 +21,14 @@ from runtime.datasets import (
     MNIST,
     NAMES_HELP,
     Dataset,
+    Split,
     add_classes_option,
     dataset_name,
     find_dataset,
 )
 from runtime.linear_algebra import Matrix
 from runtime.results import quantity
-from runtime.trials import Classes, Label, Network, Trial
+from runtime.trials import Classes, Label, Network, Run, Trial
 
 AUTO_HELP = "auto (MNIST's kernels, or the digits' where there are none)"
 
@@ -74,7 +76,8 @@ class StoredTrials:
     """The finished trials of one network, dataset and pair of classes in a folder.
 
     prefix: what the names of their files begin with; numbers: of the trials, by size; label: what
-    the label of each of them says too.
+    the label of each of them says too. computed: size and number of those that are not in the
+    folder, and that `run` computes.
     """
 
     folder: Path
@@ -83,6 +86,8 @@ class StoredTrials:
     seed: int
     numbers: Mapping[int, list[int]]
     label: Label
+    computed: frozenset[tuple[int, int]] = frozenset()
+    run: Run | None = None
 
     @property
     def origin(self) -> dict[str, object]:
@@ -140,6 +145,49 @@ def stored_trials(
     return None
 
 
+def with_computed(
+    trials: StoredTrials | None,
+    run: Run,
+    network: Network,
+    classes: Classes,
+    counts: Mapping[int, int],
+) -> StoredTrials:
+    """The trials in a folder, and the first ones of each size that a run can compute.
+
+    counts: how many, by size. None of images of which there are not enough, or which are not those
+    of the folder's kernels.
+    """
+    if trials is None:
+        label: Label = {"dataset": run.images.name, "dataset_sha256": run.images.sha256}
+        label |= {"network": network.name, "digits": list(classes)}
+        prefix = run.prefix(network) + Trial(network, classes, 0, 0).variant
+        trials = StoredTrials(run.output, run.images.dataset, prefix, run.seed, {}, label)
+    if run.images.sha256 != trials.label["dataset_sha256"]:
+        return trials
+    there = set(trials.all())
+    computed = set()
+    for size, count in counts.items():
+        is_enough = size <= most_images(run.images.train, classes)
+        if is_enough and run.test_size <= most_images(run.images.test, classes):
+            computed |= {(size, number) for number in range(count)} - there
+    numbers: dict[int, list[int]] = {}
+    for size, number in sorted(there | computed):
+        numbers.setdefault(size, []).append(number)
+    return replace(trials, numbers=numbers, computed=frozenset(computed), run=run)
+
+
+def most_images(split: Split, classes: Classes) -> int:
+    """Of the largest subset that has as many of each class."""
+    return 2 * min(int(np.count_nonzero(split.label == label)) for label in classes)
+
+
+def label_of_computed(run: Run, trial: Trial) -> Label:
+    """What decides a trial that a run computes."""
+    label = {"size": trial.size, "trial": trial.number, "test_size": run.test_size}
+    origin = run.origin(trial.network, trial.classes)
+    return origin | label | {"precision": run.precision_of(trial.network)}
+
+
 # --------------------------------------------------------------------------------------------------
 # What a trial's record says of its computation
 # --------------------------------------------------------------------------------------------------
@@ -157,6 +205,11 @@ def fingerprint(*matrices: Matrix) -> int:
     return int.from_bytes(digest.digest()[:6], "little")
 
 
+def fingerprint_of(label: Label) -> int:
+    """The same for what is computed of such a label."""
+    return fingerprint(np.frombuffer(json.dumps(label).encode(), np.uint8))
+
+
 def inputs_of(number: int, code: str) -> dict[str, xr.DataArray]:
     """What a record is known by: the `fingerprint` of its inputs, and the code's version."""
     return {
@@ -170,7 +223,11 @@ def provenance(path: Path) -> dict[str, xr.DataArray]:
 
     The engine that evaluated them is in no label.
     """
-    label = label_of(path)
+    return about(label_of(path))
+
+
+def about(label: Label) -> dict[str, xr.DataArray]:
+    """The same by the label itself."""
     now = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     return {
         "test_images": quantity((), label["test_size"], "number of test images", "images"),
