@@ -9,8 +9,8 @@ superposition. Registers, in Qiskit's order: j (4 qubits at n = 16), k (4), flag
 all. Kept is what has k = flag = angle = 0; then the test qubit is 0 with probability (1 + o)/2.
 
 Oracles are gates with names, so that their calls can be counted, and are synthesised from
-multiplexed rotations, so that all gates can be. Writes `{prefix}_circuit.nc`: the quantities of
-`DESCRIPTIONS`. Qiskit is needed by this script and its test alone.
+multiplexed rotations, so that all gates can be. Shots are drawn from the state until the sign is
+clear. Writes `{prefix}_circuit.nc`: the quantities of `DESCRIPTIONS` and `OF_TESTS`. Qiskit is needed by this script and its test alone.
 """
 
 from runtime import streams
@@ -35,6 +35,7 @@ import training
 from emulation import Description
 from ntk import BadInput
 from quantum import assumptions, phases, queries, readout, sequential, solvers
+from quantum.sequential import WaldTest
 from runtime import options, stored
 from runtime.linear_algebra import solve
 from runtime.results import ResultsFile, code_version, quantity
@@ -46,8 +47,9 @@ Array = NDArray[np.float64]
 BASIS = ["cx", "rz", "sx", "x"]  # that all gates are transpiled to
 CALLS = {"positions": 1, "entries": 2, "labels": 1, "load": 2}  # queries by a gate, or its inverse
 KINDS = {"oracle": ("positions", "entries"), "labels": ("labels",), "QRAM": ("load",)}
+DRAWS = 1000  # of the sequential test, from the circuit's state
 SIZE, TRIAL, IMAGE = 16, 0, 0  # what is run: the trial's first pattern, and its first test image
-VERSION = 1  # of the constants; functions that change are noticed without it
+VERSION = 2  # of the constants; functions that change are noticed without it
 
 LABELS = {
     "approximation": ["diagonal", "sparsified"],
@@ -66,6 +68,12 @@ DESCRIPTIONS = {  # of each approximation
     "gates": Description(("gate",), "gates after transpiling, by name", "gates"),
     "gate_count": Description((), "all gates after transpiling", "gates"),
     "depth": Description((), "depth of the circuit after transpiling", "layers"),
+}
+OF_TESTS = {  # of each approximation in the script's trial
+    "sequential_shots": Description(
+        ("source",), "mean shots until the sign is clear, drawn or by formula", "shots"
+    ),
+    "sequential_error": Description((), "standard error of what was drawn", "shots"),
 }
 
 # --------------------------------------------------------------------------------------------------
@@ -372,7 +380,7 @@ def labelled(values: dict[str, object]) -> xr.Dataset:
     """The same with axes, their labels, what they are, and units, as `DESCRIPTIONS` says."""
     record = xr.Dataset()
     for name, value in values.items():
-        axes, long_name, units = DESCRIPTIONS[name]
+        axes, long_name, units = (DESCRIPTIONS | OF_TESTS)[name]
         record[name] = quantity(axes, value, long_name, units)
     return record.assign_coords({axis: LABELS[str(axis)] for axis in record.dims})
 
@@ -383,12 +391,16 @@ def labelled(values: dict[str, object]) -> xr.Dataset:
 
 
 class Inputs(NamedTuple):
-    """K~ [n, n], y [n], k* [n] over the test set's largest entry, and emulation.py's epsilon."""
+    """K~ [n, n], y [n], k* [n] over the test set's largest entry, and emulation.py's epsilon.
+
+    tests: Wald's of the sign of o - t, with the calibrated t, for both algorithms as in LABELS.
+    """
 
     matrix: Array
     y: Array
     k: Array
     epsilon: float
+    tests: list[WaldTest]
 
 
 def inputs_of(trials: StoredTrials) -> tuple[Inputs, int]:
@@ -396,19 +408,49 @@ def inputs_of(trials: StoredTrials) -> tuple[Inputs, int]:
     trial = emulation.stored_trial(trials, SIZE, TRIAL)
     y, matrix = trial.kernels.train_label, trial.matrices[0]
     held = emulation.held_by_qram(trial.kernels, trial.random)
-    overlap = training.overlaps(held.normalised, solve(matrix, y))
-    level = assumptions.calibrated_threshold(overlap, held.calibration)
-    common = held.label, level, held.calibration, emulation.SHARE
-    reading = sequential.sequential_shots(overlap, *common)
-    epsilon = float(emulation.allowed_errors([reading.fixed])[0])
-    inputs = Inputs(matrix, y, held.k["test set"][IMAGE], epsilon)
+    tests = []
+    for state in (y, solve(matrix, y)):
+        overlap = training.overlaps(held.normalised, state)
+        level = assumptions.calibrated_threshold(overlap, held.calibration)
+        common = held.label, level, held.calibration, emulation.SHARE
+        reading = sequential.sequential_shots(overlap, *common)
+        distance = sequential.typical_distance(overlap, level, held.calibration)
+        tests.append(sequential.wald_test(level, distance, reading.error))
+    epsilon = float(emulation.allowed_errors([reading.fixed])[0])  # of the sparsified one
+    inputs = Inputs(matrix, y, held.k["test set"][IMAGE], epsilon, tests)
     return inputs, trial.fingerprint
+
+
+def drawn_shots(overlap: float, test: WaldTest) -> Array:
+    """Shots until Wald's test stops, DRAWS times, shot by shot of 0 with (1 + overlap)/2."""
+    rng = np.random.default_rng(0)
+    steps = np.arange(1, test.most + 1)
+    shots = []
+    for _ in range(DRAWS):
+        zeros = np.cumsum(rng.random(test.most) < (1 + overlap) / 2)
+        stopped = np.abs(zeros - test.slope * steps) >= test.height
+        shots.append(1 + np.argmax(stopped) if stopped.any() else test.most)
+    return np.array(shots, float)
+
+
+def sequential_shots(record: xr.Dataset, test: WaldTest) -> xr.Dataset:
+    """What the sequential test of an overlap takes: drawn from the state, and by formula."""
+    built, emulated = record.overlap.values
+    drawn = drawn_shots(built, test)
+    formula = sequential.exact_walk(np.array([emulated]), test)[1][0]
+    return labelled({
+        "sequential_shots": [drawn.mean(), formula],
+        "sequential_error": drawn.std() / np.sqrt(DRAWS),
+    })  # fmt: skip
 
 
 def run_both(inputs: Inputs) -> xr.Dataset:
     """Both algorithms on the same inputs."""
-    matrix, y, k, epsilon = inputs
-    records = [predict(None, y, k, epsilon), predict(matrix, y, k, epsilon)]
+    matrix, y, k, epsilon, tests = inputs
+    records = []
+    for solved, test in zip((None, matrix), tests, strict=True):
+        record = predict(solved, y, k, epsilon)
+        records.append(record.merge(sequential_shots(record, test)))
     record = xr.concat(records, xr.Variable("approximation", LABELS["approximation"]))
     record["epsilon"] = quantity((), epsilon, "largest error of |w> that is allowed")
     return record

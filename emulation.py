@@ -131,9 +131,9 @@ OF_PREDICTIONS = {
         (*T, "unit", "effort"), "shots, uses of the preparation, or reads, of one prediction"
     ),
     "stated_error": Description((*T, "unit"), "error that the sequential readout states"),
-    "accuracy_read": Description((*T, "unit"), "accuracy of the sequential readout"),
-    "accuracy_interval": Description((*T, "unit", "bound"), "its 95 % interval"),
-    "accuracy_kept": Description((*T, "unit"), "the same over the noiseless accuracy"),
+    "accuracy_read": Description((*T, "unit", "effort"), "accuracy of the readout"),
+    "accuracy_interval": Description((*T, "unit", "effort", "bound"), "its 95 % interval"),
+    "accuracy_kept": Description((*T, "unit", "effort"), "accuracy_read over accuracy_noiseless"),
     "operations_classical": Description(
         (*T, "method", "effort"), "classical operations of a prediction", "operations"
     ),
@@ -302,26 +302,28 @@ def read_out(held: Held, state: Array, random: Random) -> tuple[Values, list[Rea
 
 
 def judged(held: Held, reading: Reading, noiseless: float) -> Values:
-    """What one reading takes and achieves outside the calibration half."""
-    result = sequential.held_out(reading, held.calibration, noiseless)
+    """What one reading takes and achieves outside the calibration half, by effort."""
+    results = []
+    for right in (reading.fixed_right, reading.right):
+        results.append(sequential.held_out(right, held.calibration, noiseless))
     return {
-        "needed": [reading.fixed, result.spent],
+        "needed": times_of(held, reading).mean(axis=1),
         "stated_error": reading.error,
-        "accuracy_read": result.accuracy,
-        "accuracy_interval": [result.low, result.high],
-        "accuracy_kept": result.kept,
+        "accuracy_read": [result.accuracy for result in results],
+        "accuracy_interval": [[result.low, result.high] for result in results],
+        "accuracy_kept": [result.kept for result in results],
     }
-
-
-# --------------------------------------------------------------------------------------------------
-# Cost: queries of one prediction
-# --------------------------------------------------------------------------------------------------
 
 
 def times_of(held: Held, reading: Reading) -> Array:
     """How often every image outside the calibration half is shot, used or read. [efforts, x]"""
     spent = reading.spent[~held.calibration]
     return np.array([np.full(len(spent), reading.fixed), spent])
+
+
+# --------------------------------------------------------------------------------------------------
+# Cost: queries of one prediction
+# --------------------------------------------------------------------------------------------------
 
 
 def cost(prepared: Prepared, held: Held, readings: Readings) -> Array:

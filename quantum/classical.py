@@ -233,8 +233,8 @@ def solver_costs(
     """What finding the weights of K~ = matrix within epsilon of the unit vector `exact` [n] costs.
 
     The local solver finds single weights, or all at once (series_operations); conjugate gradients
-    find all of them (anew). radius, followed: of `local_solve`. Returns values, among them the local
-    solver's weights [n], and its operations for each weight that is followed [m].
+    find all of them (anew). radius, followed: of `local_solve`. Returns values, among them the
+    local solver's weights [n], and its operations for each weight that is followed [m].
     """
     sparse, error = scipy.sparse.csr_array(matrix), solvers.relative_error(epsilon)
     weights, entries, operations, length = local_solve(matrix, y, error, radius, followed)

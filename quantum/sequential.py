@@ -73,6 +73,7 @@ class Reading(NamedTuple):
     right: Array  # probability that the sign of o - t is that of the label [test]
     spent: Array  # expected shots, uses of the preparation or reads [test]
     fixed: float  # as many for every image reach the same goal on the calibration half; inf: none
+    fixed_right: Array  # what is right then [test]
 
 
 class HeldOut(NamedTuple):
@@ -82,15 +83,17 @@ class HeldOut(NamedTuple):
     low: float  # 95 % interval of the accuracy
     high: float
     kept: float  # accuracy over the noiseless one, of the same images
-    spent: float  # mean
 
 
-def held_out(reading: Reading, calibration: Mask, noiseless: float) -> HeldOut:
-    """What a reading does outside `calibration`; noiseless: accuracy of exact overlaps there."""
-    accuracy = float(reading.right[~calibration].mean())
+def held_out(right: Array, calibration: Mask, noiseless: float) -> HeldOut:
+    """What a reading that is `right` [test] does outside `calibration`.
+
+    noiseless: accuracy of exact overlaps there.
+    """
+    accuracy = float(right[~calibration].mean())
     low, high = wilson_interval(accuracy, int(np.count_nonzero(~calibration)))
     kept = accuracy / noiseless if noiseless > 0 else math.nan
-    return HeldOut(accuracy, low, high, kept, float(reading.spent[~calibration].mean()))
+    return HeldOut(accuracy, low, high, kept)
 
 
 def calibration_goal(
@@ -269,7 +272,9 @@ def sequential_shots(
     test = wald_test(t, distance, error)
     above, shots = exact_walk(overlap, test)
     fixed = readout.shots_needed(overlap[calibration], label[calibration], t, share)
-    return Reading(error, test.most, np.where(above_t, above, 1 - above), shots, fixed)
+    above_fixed = readout.probability_above(overlap, t, min(fixed, readout.MOST_SHOTS))
+    right = np.where(above_t, [above, above_fixed], [1 - above, 1 - above_fixed])
+    return Reading(error, test.most, right[0], shots, fixed, right[1])
 
 
 def error_of(log_odds: float) -> float:
@@ -322,17 +327,20 @@ def cheapest_rule(right: Array, spent: Array, calibration: Mask, goal: float) ->
     return int(boundary), int(last)
 
 
-def fixed_effort(clear: Array, label: Array, cost: Array, calibration: Mask, goal: float) -> float:
-    """What it costs to stop every image at the same step; inf where no step reaches the goal.
+def fixed_effort(
+    clear: Array, label: Array, cost: Array, calibration: Mask, goal: float
+) -> tuple[float, Array]:
+    """What it costs to stop every image at the same step, and the share of draws that are right.
 
-    That is the first from which on all have the goal on the calibration half. clear and cost: of
-    `stopping_rules`.
+    That is the first step from which on all have the goal on the calibration half; inf, and what is
+    right at the last step, where there is none. clear and cost: of `stopping_rules`. -> 1, [test]
     """
-    above, above_t = clear[:, calibration] > 0, label[calibration] > 0
-    accuracy = np.mean(above == above_t[:, None], axis=(0, 1))
-    below = np.flatnonzero(accuracy < goal - 1e-12)
-    first = below[-1] + 1 if len(below) else 0
-    return float(cost[first]) if first < len(cost) else math.inf
+    right = np.mean((clear > 0) == (label > 0)[:, None], axis=0)  # [test, steps]
+    below = np.flatnonzero(right[calibration].mean(axis=0) < goal - 1e-12)
+    first = int(below[-1]) + 1 if len(below) else 0
+    if first == len(cost):
+        return math.inf, right[:, -1]
+    return float(cost[first]), right[:, first]
 
 
 def cheapest_reading(
@@ -354,7 +362,7 @@ def cheapest_reading(
     fixed = fixed_effort(clear, label, cost, calibration, goal)
     at = boundary, last
     error = error_of(log_odds[boundary])
-    return Reading(error, float(cost[lasts[last]]), right[at], spent[at], fixed)
+    return Reading(error, float(cost[lasts[last]]), right[at], spent[at], *fixed)
 
 
 # --------------------------------------------------------------------------------------------------

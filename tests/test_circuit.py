@@ -2,14 +2,15 @@
 
 import numpy as np
 import pytest
-from conftest import swap_trials
+from conftest import ROOT, swap_trials
 from qiskit import QuantumCircuit
 from qiskit.quantum_info import Operator, Statevector
 
 import circuit
 import emulation
 import training
-from quantum import phases, readout, sequential, solvers
+from quantum import phases, queries, readout, sequential, solvers
+from runtime import stored
 from runtime.checkpoints import write_kernel
 from runtime.results import origin_of, read_results
 
@@ -136,20 +137,39 @@ def check_prediction(matrix, y, k, epsilon):
     return record
 
 
-def check_sequential_shots(overlap, draws=2000):
-    """Shots drawn with the state's probability of 0, until Wald's test stops.
+def test_sequential_test_is_that_of_runs_drawn_from_the_state():
+    """The convolutional network's first prediction at n = 16, from the state vector, run by run.
 
-    As many as its formula says.
+    The shots until Wald's test stops are in the mean those of the formula, and so are the runs.
     """
-    test = sequential.wald_test(t=0.03, distance=0.1, error=0.02)
-    expected = sequential.exact_walk(np.array([overlap]), test)[1][0]
-    zeros = np.random.default_rng(2).random((draws, test.most)) < (1 + overlap) / 2
-    beyond = np.cumsum(zeros, axis=1) - test.slope * np.arange(1, test.most + 1)
-    stopped = np.abs(beyond) >= test.height
-    stopped[:, -1] = True
-    shots = 1 + np.argmax(stopped, axis=1)
-    assert abs(shots.mean() - expected) < 4 * shots.std() / np.sqrt(draws)
-    assert 1.1 * expected > shots.mean() > 0.9 * expected  # which is no weak bound
+    network, folder = training.make_networks()["convolutional"], ROOT / "kernel_output"
+    trials = stored.stored_trials(folder, "mnist", network, network.classes, 0)
+    (_, y, k, epsilon, tests), _ = circuit.inputs_of(trials)
+    weights = 1.0, float(training.post_selection_probability(k[None])[0])
+    built = circuit.prediction_circuit(None, y, k, epsilon, weights)
+    chance = Statevector(built).probabilities().reshape(2, -1, 16)  # [test, others, j]
+    rng = np.random.default_rng(3)
+    runs = rng.choice(chance.size, p=chance.ravel(), size=2 * 10**6)
+    test_qubit, others, _ = np.unravel_index(runs, chance.shape)
+    zeros = test_qubit[others == 0] == 0
+    test = tests[0]._replace(most=2000, height=tests[0].height / 10)  # quicker, and less sure
+    drawn, start = [], 0
+    while start + test.most < len(zeros):
+        beyond = np.cumsum(zeros[start : start + test.most])
+        beyond = beyond - test.slope * np.arange(1, test.most + 1)
+        stopped = np.append(np.abs(beyond) >= test.height, True)
+        drawn.append(min(1 + np.argmax(stopped), test.most))
+        start += drawn[-1]
+    overlap = training.overlaps(k[None], y)
+    expected = sequential.exact_walk(overlap, test)[1][0]
+    error = np.std(drawn) / np.sqrt(len(drawn))
+    assert abs(np.mean(drawn) - expected) < 4 * error < 0.1 * expected
+    kept = 1 / readout.runs_per_shot(*weights)
+    assert len(zeros) / len(runs) == pytest.approx(kept, rel=0.01)
+    # the script's own draws
+    shots = circuit.drawn_shots(overlap[0], test)
+    error = np.std(shots) / np.sqrt(len(shots))
+    assert abs(np.mean(shots) - expected) < 4 * error
 
 
 def test_diagonal_prediction(inputs):
@@ -159,7 +179,6 @@ def test_diagonal_prediction(inputs):
         kind="oracle"
     ) == 0 and record.success_probability.item() == pytest.approx(1)
     assert record.overlap.item() == pytest.approx(k @ y / np.linalg.norm(k) / np.sqrt(8))
-    check_sequential_shots(record.overlap.item())
 
 
 @pytest.mark.slow
@@ -198,8 +217,7 @@ def test_prediction_of_16_images():
     y, k = np.repeat([1.0, -1.0], 8), rng.uniform(-1, 1, 16)
     record = check_prediction(kernel, y, k, 0.3)
     assert record.qubits.sel(source="circuit") == 11 and record.gate_count > 10**4
-    assert circuit.CALLS["load"] == emulation.QRAM_QUERIES_PER_STATE
-    check_sequential_shots(record.overlap.sel(source="circuit").item())
+    assert circuit.CALLS["load"] == queries.QRAM_QUERIES_PER_STATE
 
 
 # --------------------------------------------------------------------------------------------------

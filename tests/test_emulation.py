@@ -12,16 +12,21 @@ from conftest import ROOT, swap_trials
 
 import emulation
 import training
-from quantum import assumptions, readout, solvers
+from quantum import assumptions, queries, sequential, solvers
 from runtime import options, stored
 from runtime.checkpoints import ENTRY, read_kernel, write_kernel
 from runtime.linear_algebra import solve
 from runtime.results import origin_of, read_results
+from runtime.trials import Run, Trial
 
 NETWORKS = list(training.selections)
 READ = {name: i for i, name in enumerate(emulation.READOUTS)}
-MEAN = emulation.STATISTICS.index("mean")
-COSTS = tuple(emulation.shape_of(emulation.COSTS))
+
+
+@pytest.fixture(autouse=True)
+def no_quick_trials(monkeypatch):
+    """Trials in folders alone."""
+    monkeypatch.setattr(emulation, "quick_trials", {})
 
 
 def made_up_kernels(train, test, k_thresh, y, label):
@@ -39,13 +44,15 @@ def made_up_kernels(train, test, k_thresh, y, label):
 def test_post_selection_by_hand():
     label = np.array([1, -1])
     train, test = np.array([[9.0, 2], [2, 9]]), np.array([[5.0, 0], [1, -1]])
-    held = emulation.held_by_qram(made_up_kernels(train, test, 10, label, label))
+    made = made_up_kernels(train, test, 10, label, label)
+    held = emulation.held_by_qram(made, random_by_purpose)
     # divided by the largest entry 0.5; clipped at the training matrix's 2; as it is
     expected = [[[1, 0], [0.2, -0.2]], [[1, 0], [0.5, -0.5]], [[0.5, 0], [0.1, -0.1]]]
     np.testing.assert_allclose(list(held.k.values()), expected)
     assert list(held.k) == list(training.divisors)
     np.testing.assert_allclose(held.probabilities, [[0.5, 0.04], [0.5, 0.25], [0.125, 0.01]])
-    held = emulation.held_by_qram(made_up_kernels(np.eye(2), test, 10, label, label))
+    made = made_up_kernels(np.eye(2), test, 10, label, label)
+    held = emulation.held_by_qram(made, random_by_purpose)
     # No such entry: the sign is what is left.
     assert held.k["training set"].tolist() == [
         [1, 0],
@@ -53,51 +60,57 @@ def test_post_selection_by_hand():
     ]
 
 
-def test_cost_by_hand():
+def test_queries_by_hand():
     prepared = solvers.Prepared(np.ones(2), 5, 0.25, 3)  # 20 oracle queries, 3 to the labels
-    probabilities = np.array([[0.25] * 3, [1.0] * 3, [0.95] * 3])
-    found = emulation.cost(prepared, probabilities, 10, 2)
-    assert found.shape == COSTS
-    kept, found = found[..., 2, :, :], found[..., :2, :, :]
+    found = queries.each_time(prepared, np.array([0.25, 1.0, 0.95]))
+    assert found.shape == (len(queries.READOUTS), len(queries.KINDS), 3)
     # shots: (4 + 4)/2 and (4 + 1)/2 runs, of 2 queries; (1 + 1/4)/(2/4) of them go on to |w>, of 20
     # and in all 23
-    np.testing.assert_allclose(found[READ["shots"], :, :, MEAN], [[500, 80, 655], [500, 50, 625]])
+    np.testing.assert_allclose(found[READ["shots"], :, :2].T, [[50, 8, 65.5], [50, 5, 62.5]])
     # amplification, three uses for one, is not worth it
-    np.testing.assert_allclose(
-        found[READ["amplified shots"], :, :, MEAN], found[READ["shots"], :, :, MEAN]
-    )
-    # estimation, (1 + 3) times the shots a point: one round for |k*>, none for |w>, so that
-    # K = 1/2.5 is kept
-    times = readout.SHOTS_A_POINT * 4
-    expected = times * np.sqrt(2 * 2.5 - 1) * np.array([[20, 6, 29], [20, 2, 25]])
-    np.testing.assert_allclose(found[READ["amplitude estimation"], :, :, MEAN], expected)
+    np.testing.assert_allclose(found[READ["amplified shots"]], found[READ["shots"]])
+    # estimation: one round for |k*>, none for |w>, so that K = 1/2.5 is kept
+    expected = np.sqrt(2 * 2.5 - 1) * np.array([[20, 6, 29], [20, 2, 25]])
+    estimation = found[READ["amplitude estimation"]]
+    np.testing.assert_allclose(estimation[:, :2].T, expected)
     # P = 0.95 is left as it is; 1/K = (4 + 1/0.95)/2 is above 2.5, so that |w> has to be made 1
     runs = (1 + 1 / 0.95) / 2
-    full = times * np.sqrt(2 * runs - 1) * np.array([60, 2, 71])
-    np.testing.assert_allclose(kept[READ["amplitude estimation"], :, MEAN], full)
+    np.testing.assert_allclose(estimation[:, 2], np.sqrt(2 * runs - 1) * np.array([60, 2, 71]))
     # repetitions that are measured have no inverse; the other readouts stay
-    measured = emulation.cost(dataclasses.replace(prepared, coherent=False), probabilities, 10, 2)
-    assert np.isnan(measured[READ["amplitude estimation"]]).all()
-    np.testing.assert_array_equal(measured[:2, :2], found[:2])
-    # no accuracy, or no state: no finite cost, or none
-    assert np.isinf(emulation.cost(prepared, probabilities, math.inf, math.inf)).all()
-    assert np.isnan(
-        emulation.cost(solvers.Prepared(np.ones(2), 5, np.nan), probabilities, 10, 2)
-    ).all()
-    # the labels alone, |y>: one phase query a run, none to the oracle, also for ever
-    free = solvers.Prepared(np.ones(2), 0, 1.0)
-    for shots in (10, math.inf):
-        assert np.all(emulation.cost(free, probabilities, shots, 2)[:, :, 0] == 0)
-    np.testing.assert_allclose(emulation.cost(free, probabilities, 10, 2)[0, :2, 2, MEAN], [60, 30])
+    measured = dataclasses.replace(prepared, coherent=False)
+    measured = queries.each_time(measured, np.array([0.25, 1.0, 0.95]))
+    assert np.isnan(measured[2]).all()
+    np.testing.assert_array_equal(measured[:2], found[:2])
 
 
-def test_cost_is_a_mean_over_test_images():
-    probabilities = np.array([[0.5] * 19 + [0.001], [1.0] * 20, [1.0] * 20])
-    found = emulation.cost(solvers.Prepared(np.ones(2), 0, 1.0), probabilities, 1, 2)[0, 0, 1]
-    runs = (1 + 1 / probabilities[0]) / 2
-    # To |k*>, in every run.
-    np.testing.assert_allclose(found, 2 * np.array([runs.mean(), 1.5, 1.5, 1.5]))
-    assert found[0] > 15 * found[2]  # a median would hide the image that costs most
+def test_mean_queries_by_hand():
+    """Two images, the first one cheap: a median would hide the one that costs most."""
+    each = np.array([[[0, 0.0], [1, 5], [1, 5]]] * 3)
+    times = {"shots": np.array([[10, 10.0], [2, 20]]), "uses": np.array([[np.inf, np.inf], [1, 3]])}
+    found = queries.mean_queries(each, times)
+    assert found[0].tolist() == found[1].tolist() == [[0, 30, 30], [0, 51, 51]]
+    assert found[2].tolist() == [[0, np.inf, np.inf], [0, 8, 8]]  # nothing for ever is nothing
+
+
+def test_cost_counts_the_other_half():
+    label, n = np.array([1.0, 1, -1, -1]), 4
+    k = dict.fromkeys(training.divisors, np.full((4, n), 0.5))
+    held = emulation.Held(k, label, np.array([True, False, True, False]))
+    spent = np.array([1000.0, 2, 1000, 4])
+    reading = sequential.Reading(0.1, 9.0, np.ones(4), spent, 7.0, np.ones(4))
+    readings = dict.fromkeys(emulation.UNITS, reading)
+    prepared = solvers.Prepared(np.ones(n), 0, 1.0)  # |y>: one phase query a run, P = 1/4
+    found = emulation.cost(prepared, held, readings)
+    assert found.shape == tuple(emulation.shape_of(emulation.COSTS))
+    each = 2 * (1 + 4) / 2 + 1  # of a shot
+    np.testing.assert_allclose(found[READ["shots"], 0, :, 2], [7 * each, 3 * each])
+    assert np.all(found[..., 0] == 0)
+    # t: every image of the calibration half, by fixed effort
+    once = emulation.calibration_cost(prepared, held, readings)
+    np.testing.assert_allclose(once[READ["shots"]], 2 * 7 * each)
+    lost = solvers.Prepared(np.ones(n), 5, np.nan)
+    assert np.isnan(emulation.cost(lost, held, readings)).all()
+    assert np.isnan(emulation.calibration_cost(lost, held, readings)).all()
 
 
 # --------------------------------------------------------------------------------------------------
@@ -144,30 +157,30 @@ def test_record_of_a_trial(kernels, trial):
     assert error.sel(solver=counted).isnull().all()
     assert error.sel(solver=["CKS series", "QSVT", "kernel reflection"]).notnull().all()
     assert (error.isnull() | (error <= record.epsilon)).all()
-    # epsilon is a tenth of the shot noise of the shots that are needed
-    expected = np.minimum(0.1 / np.sqrt(first.shots_needed), emulation.LARGEST_EPSILON)
+    # epsilon is a tenth of the shot noise of the shots that fixed effort needs
+    fixed = first.needed.sel(unit="shots", effort="fixed")
+    expected = np.minimum(0.1 / np.sqrt(fixed), emulation.LARGEST_EPSILON)
     np.testing.assert_allclose(first.epsilon, expected)
-    median = first.sel(threshold="test median")
-    reached = readout.accuracy_of_shots(
-        overlap, label, np.median(overlap), median.shots_needed.item()
-    )
-    assert reached >= 0.99 * median.accuracy_noiseless
-    assert (first.cheapest_classical <= 2 * 16).all()
     # half the smallest eigenvalue costs more, twice of it loses the state
     assert (first.cost_kappa_doubled > 1.5).all()
-    assert (first.error_kappa_halved > first.epsilon).all()
+    assert (first.error_kappa_halved > first.epsilon.sel(threshold="calibrated")).all()
     assert record.bits_test[:2].notnull().all() and (record.bits_matrix[:2] < 20).all()
-
-
-def test_the_smallest_cost_is_marked(trial):
-    first = trial[1].isel(pattern=0)
-    means = first.cost.sel(kind="all", statistic="mean")
-    for threshold in first.threshold:
-        for divisor in first.divisor:
-            at = {"threshold": threshold, "divisor": divisor}
-            costs = means.sel(at).values.ravel()  # [solver, encoding, readout]
-            marked = costs[int(first.cheapest_quantum_index.sel(at))]
-            assert marked == first.cheapest_quantum.sel(at) == np.nanmin(costs)
+    # thresholds, and what is counted: the half that t is not from
+    calibration = emulation.held_by_qram(kernels, random_by_purpose).calibration
+    levels = [np.median(overlap[calibration]), np.median(overlap), 0]
+    np.testing.assert_allclose(first.level, levels)
+    for t, level in enumerate(levels):
+        right = np.mean((overlap > level)[~calibration] == (label > 0)[~calibration])
+        assert first.accuracy_noiseless[t] == right
+    low, high = first.accuracy_interval.sel(bound="low"), first.accuracy_interval.sel(bound="high")
+    inside = (low < first.accuracy_read) & (first.accuracy_read < high + 1e-9)
+    assert inside.all()
+    kept = first.accuracy_read / first.accuracy_noiseless
+    np.testing.assert_allclose(first.accuracy_kept, kept)
+    common = label, levels[0], calibration, emulation.SHARE
+    reading = sequential.sequential_shots(overlap, *common)
+    spent = first.needed.sel(unit="shots", threshold="calibrated")
+    assert spent.values.tolist() == [reading.fixed, reading.spent[~calibration].mean()]
 
 
 def test_identity_is_the_diagonal_algorithm(trial):
@@ -180,42 +193,46 @@ def test_identity_is_the_diagonal_algorithm(trial):
     )
     assert (series.uses == 0).all()
     np.testing.assert_allclose(sparsified.overlap, diagonal.overlap)
-    np.testing.assert_array_equal(sparsified.shots_needed, diagonal.shots_needed)
+    np.testing.assert_array_equal(sparsified.needed, diagonal.needed)
     # the same random numbers: not even estimation differs
     np.testing.assert_array_equal(series.cost, series.cost_without_solver)
+    once = series.calibration_queries_without_solver
+    np.testing.assert_array_equal(series.calibration_queries, once)
     assert record.bits_matrix == 1
 
 
-def test_classical_costs_by_hand(monkeypatch):
-    """A path of three points: every way's operations."""
+def test_classical_costs_by_hand():
+    """A path of three points, and a sampler that reads three entries or one: operations."""
     matrix = np.array([[4.0, 1, 0], [1, 4, 1], [0, 1, 4]])
     y, k, label = np.array([1.0, 1, -1]), np.array([[1.0, 0, 0], [0, 0, 1]]), np.array([1.0, -1])
-    held = emulation.Held(dict.fromkeys(training.divisors, k), label)
+    held = emulation.Held(dict.fromkeys(training.divisors, k), label, np.zeros(2, bool))
     exact = solve(matrix, y)
-    monkeypatch.setattr(emulation.classical, "samples_needed", lambda *_: np.array([3.0, 1.0]))
-    monkeypatch.setattr(emulation, "levels_of", lambda outputs: np.zeros(2))
-    epsilons, rng = np.array([1e-6, 0.3]), np.random.default_rng(0)
-    found = emulation.classical_costs(matrix, y, exact, held, epsilons, rng)
+    by_threshold = [
+        {"reads": sequential.Reading(0.1, 3.0, np.ones(2), np.full(2, reads), 3.0, np.ones(2))}
+        for reads in (3.0, 2.0, 1.0)
+    ]
+    epsilons, levels = np.array([1e-6, 1e-2, 0.3]), np.zeros(3)
+    found = emulation.classical_costs(matrix, y, exact, held, epsilons, levels, by_threshold)
     length, alone = np.array(found["local_length"]), found["local_operations"]
     at_once = 3 + length * (2 * 4 + 3)
-    assert length[0] > length[1] and alone[1] < at_once[1] and 3 * alone[0] > at_once[0]
+    assert length[0] > length[2] and alone[2] < at_once[2] and 3 * alone[0] > at_once[0]
     anew = [i * (2 * 7 + 10 * 3) for i in found["iterations"]]
-    np.testing.assert_allclose(found["operations_classical"], [
-        [6, 18, 18 + at_once[0], 6 + anew[0], 6 + 27], [6, 2, 2 + alone[1], 6 + anew[1], 6 + 27]
-    ])  # fmt: skip
-    np.testing.assert_allclose(
-        found["cheapest_classical"], np.min(found["operations_classical"], axis=1)
-    )
-    assert found["local_accuracy"].tolist() == [1, 1] and found["dominant_rows"] == 1
+    spent = found["operations_classical"][..., 1]  # sequential
+    np.testing.assert_allclose(spent[0], [6, 18, 18 + at_once[0], 6 + anew[0], 6 + 27])
+    np.testing.assert_allclose(spent[2], [6, 2, 2 + alone[2], 6 + anew[2], 6 + 27])
+    np.testing.assert_allclose(found["operations_classical"][2, :2, 0], [6, 6])  # fixed: 3 reads
+    assert found["local_accuracy"].tolist() == [1, 1, 1] and found["dominant_rows"] == 1
 
 
 def test_clipping_is_that_of_the_known_divisor():
     """k* = (3, 1) and (1, 3) look alike when clipped at 1."""
-    far = np.array([[3.0, 1], [1, 3]])
-    k = {"test set": far, "training set": np.ones((2, 2)), "fixed constant": far}
-    y = np.array([1.0, -1])
-    found = emulation.read_out(emulation.Held(k, y), y, np.random.default_rng(0))
-    assert found["accuracy_noiseless"] == [1, 1] and found["accuracy_clipped"] == [0.5, 0.5]
+    far = np.repeat([[3.0, 1], [1, 3]], 4, axis=0)
+    k = {"test set": far, "training set": np.ones((8, 2)), "fixed constant": far}
+    label = np.repeat([1.0, -1], 4)
+    held = emulation.Held(k, label, np.arange(8) % 2 == 0)
+    found, _ = emulation.read_out(held, np.array([1.0, -1]), random_by_purpose)
+    assert found["accuracy_noiseless"] == [1, 1, 1]
+    assert found["accuracy_clipped"] == [0.5, 0.5, 0.5]
 
 
 def test_what_a_wrong_eigenvalue_costs():
@@ -306,8 +323,10 @@ def quick(monkeypatch):
 
     def record(kernels, matrices, random):
         computed.append((kernels.trial.size, kernels.trial.number))
-        values = {"sparsity": 3, "shots_needed": [2.0, 2], "cheapest_quantum": np.ones((2, 3))}
-        record = emulation.labelled(values | {"cheapest_classical": [1.0, random("x").random()]})
+        costs = np.full(emulation.shape_of((*emulation.RUNS, *emulation.COSTS)), 2.0)
+        operations = np.full(emulation.shape_of(("threshold", "method", "effort")), 3.0)
+        values = {"sparsity": random("x").random(), "cost": costs}
+        record = emulation.labelled(values | {"operations_classical": operations})
         return record.expand_dims(approximation=["sparsified"], pattern=[0])
 
     monkeypatch.setattr(emulation, "emulate_trial", record)
@@ -354,19 +373,12 @@ def test_matrices_are_those_of_training(folder, network):
     np.testing.assert_allclose(at_zero, expected, rtol=1e-6)
     measurements = 1 / results.post_selection_probability
     np.testing.assert_allclose(measurements, record.post_selection_measurements)
-    # training.py ranks k*'w, not the cosine; at zero both have the same sign
-    accuracy = record.accuracy.sel(sparsified)
-    np.testing.assert_allclose(results.accuracy_unnormalised.sel(sparsified), accuracy)
-    diagonal = record.accuracy.sel(approximation="diagonal", pattern=0)
-    np.testing.assert_allclose(results.accuracy_weighted, diagonal)
-    noiseless = results.accuracy_noiseless.sel(sparsified)
-    np.testing.assert_allclose(noiseless.sel(threshold="zero"), accuracy.sel(threshold="zero"))
 
 
-def stored_trials(folder, network="fully-connected"):
+def stored_trials(folder, network="fully-connected", dataset="auto"):
     """What is there of a network."""
     classes = training.selections[network]
-    return stored.stored_trials(folder, "auto", training.make_networks()[network], classes, 0)
+    return stored.stored_trials(folder, dataset, training.make_networks()[network], classes, 0)
 
 
 def test_draws_are_those_of_the_trial(folder):
@@ -406,6 +418,39 @@ def test_some_entries_of_a_kernel_are_enough(tmp_path, monkeypatch):
         np.testing.assert_allclose(record[name], expected[name], rtol=1e-6, atol=1e-9, err_msg=name)
     fixed = record.sel(divisor="fixed constant"), expected.sel(divisor="fixed constant")
     np.testing.assert_allclose(fixed[0].cost, fixed[1].cost, rtol=1e-6)
+
+
+def test_quick_trials_are_computed(tmp_path, digits, monkeypatch):
+    """What is computed of some entries is what the whole kernels in a folder give."""
+    run = Run(0, 40, tmp_path, "numba", "float64", digits)
+    trial = Trial(training.make_networks()["fully-connected"], (8, 9), 64, 1)
+    kernels = training.trial_kernels(run, trial)
+    read = emulation.stored_trial(stored_trials(tmp_path, dataset="digits"), 64, 1)
+    computed = emulation.computed_trial(run, trial)
+    assert computed.fingerprint == read.fingerprint  # a small one is computed as it was
+    monkeypatch.setattr(training, "dense_limit", 16)
+    few = emulation.computed_trial(run, trial).kernels
+    assert not few.is_whole and few.train.nnz < 64**2 / 2
+    rows, columns = few.train.nonzero()
+    values = few.train[rows, columns]
+    np.testing.assert_allclose(values, kernels.train[rows, columns], rtol=1e-9)
+    for name, divided in training.divisors.items():
+        np.testing.assert_allclose(divided(few), divided(kernels), rtol=1e-9, err_msg=name)
+    # beside those in a folder, as far as there are images
+    trials = stored.with_computed(
+        stored_trials(tmp_path, dataset="digits"), run, trial.network, (8, 9), {64: 2, 4096: 1}
+    )
+    assert trials.numbers == {64: [0, 1]} and trials.computed == {(64, 0)}
+    source = emulation.source(trials, trial.network, 64, 0)
+    assert source.about["test_images"] == 40 and source.inputs().kernels.trial.number == 0
+    other = dataclasses.replace(run, seed=1)
+    again = emulation.source(dataclasses.replace(trials, run=other), trial.network, 64, 0)
+    assert again.fingerprint != source.fingerprint
+    foreign = dataclasses.replace(run, images=dataclasses.replace(digits, sha256="0" * 64))
+    kept = stored.with_computed(trials, foreign, trial.network, (8, 9), {32: 1})
+    assert kept is trials
+    none = stored.with_computed(None, run, trial.network, (3, 5), {32: 1})
+    assert none.prefix == "digits-fully-connected-3v5" and none.all() == [(32, 0)]
 
 
 def test_resume_computes_nothing_again(folder, quick, monkeypatch, capsys):

@@ -124,7 +124,7 @@ def test_sequential_shots_are_tuned_on_one_half_alone():
     assert found.right[calibration].mean() == pytest.approx(goal, abs=2e-3)
     # a third of what the same accuracy takes without stopping
     fixed = readout.shots_needed(overlap[calibration], label[calibration], t, 0.99)
-    assert 0.1 < found.spent[calibration].mean() / fixed < 0.5
+    assert found.fixed == fixed and 0.1 < found.spent[calibration].mean() / fixed < 0.5
     assert np.all(found.spent <= found.last) and 0 < found.error < 0.5
     # the other half has no say
     other = overlap.copy()
@@ -139,9 +139,9 @@ def test_wilson_and_held_out_by_hand():
     assert (low, high) == pytest.approx((0.82381, 0.94542), abs=1e-5)  # (0.92 -+ sqrt(0.004))/1.04
     assert sequential.wilson_interval(1.0, 100)[1] == pytest.approx(1)
     calibration = np.array([True, False, False, True])
-    reading = sequential.Reading(0.1, 9.0, np.array([0, 1.0, 0.5, 0]), np.array([99.0, 2, 4, 99]))
-    found = sequential.held_out(reading, calibration, 1.0)
-    assert (found.accuracy, found.kept, found.spent) == (0.75, 0.75, 3)
+    right = np.array([0, 1.0, 0.5, 0])
+    found = sequential.held_out(right, calibration, 0.5)
+    assert (found.accuracy, found.kept) == (0.75, 1.5) and found.low < 0.75 < found.high
 
 
 # --------------------------------------------------------------------------------------------------
@@ -157,6 +157,22 @@ def test_stopping_rules_by_hand():
     assert right[:3, :, 0].tolist() == [[0.5, 0.5, 0.5], [0.5, 0.5, 0.5], [0.5, 1, 0.5]]
     assert spent[:3, :, 0].tolist() == [[1, 1, 1], [1, 2, 2], [1, 3, 4.5]]
     assert spent[3, :, 0].tolist() == [1, 3, 6]  # never clear
+
+
+def test_fixed_effort_by_hand():
+    """Two draws of two images; the second one, of the other half, has no say."""
+    clear = np.array([[[1.0, -1, 1], [9, 9, 9]], [[1, 1, 1], [9, 9, 9]]])
+    label, cost = np.array([1.0, -1]), np.array([1.0, 3, 6])
+    calibration = np.array([True, False])
+
+    def effort(clear, goal):
+        return sequential.fixed_effort(clear, label, cost, calibration, goal)
+
+    assert effort(clear, 0.4)[0] == 1
+    fixed, right = effort(clear, 0.9)  # all later steps must have it too
+    assert fixed == 6 and right.tolist() == [1, 0]
+    fixed, right = effort(-clear, 0.9)
+    assert fixed == math.inf and right.tolist() == [0, 1]
 
 
 def test_cheapest_rule_by_hand():
@@ -223,14 +239,12 @@ def test_sequential_estimation_beats_the_fixed_schedule():
     goal = 0.99 * readout.noiseless_accuracy(overlap[calibration], label[calibration], t)
     assert found.right[calibration].mean() >= goal
     noiseless = readout.noiseless_accuracy(overlap[~calibration], label[~calibration], t)
-    counted = sequential.held_out(found, calibration, noiseless)
+    counted = sequential.held_out(found.right, calibration, noiseless)
+    spent = found.spent[~calibration].mean()
     assert counted.kept > 0.96
-    points = readout.points_needed(
-        overlap, label, np.array([t, t]), 0.99, np.random.default_rng(5)
-    )[0]
-    assert counted.spent < readout.uses_of_schedule(points)
+    assert 0.3 < spent / found.fixed < 0.8
     shots = sequential.sequential_shots(overlap, label, t, calibration, 0.99)
-    assert counted.spent < shots.spent[~calibration].mean() / 3
+    assert spent < shots.spent[~calibration].mean() / 3
     again = sequential.sequential_estimation(
         overlap, label, t, calibration, 0.99, np.random.default_rng(4)
     )
@@ -256,20 +270,30 @@ def test_sequential_sampler():
         k, y, label, t, calibration, 0.99, np.random.default_rng(7)
     )
     assert found.spent.max() <= found.last <= n
-    fixed = classical.samples_needed(k, y, label, np.array([t, t]), 0.99, np.random.default_rng(7))[
-        0
-    ]
-    assert found.spent[~calibration].mean() < 0.8 * fixed
+    assert found.spent[~calibration].mean() < 0.8 * found.fixed
     assert found.right[~calibration].mean() > 0.97 * readout.noiseless_accuracy(overlap, label, t)
     # entries of one magnitude: 1 - o^2, as of shots
     signs = np.where(rng.random((1, 40)) < 0.7, 1.0, -1.0)
     assert classical.entry_variance(signs, np.ones(40)) == pytest.approx(1 - signs.mean() ** 2)
     # one read tells everything, and one is made
     sure = classical.sequential_samples(np.outer(label, y), y, label, 0.0, calibration, 0.99, rng)
-    assert sure.spent.tolist() == [1] * 120 and sure.right.min() == 1
+    assert sure.spent.tolist() == [1] * 120 and sure.right.min() == sure.fixed == 1
+    # a single entry other than 0, and 0 is no sign: all must be read but with luck
+    k = np.zeros((120, n))
+    k[:, 5] = label * y[5]
+    one = classical.sequential_samples(k, y, label, 0.0, calibration, 0.99, rng)
+    assert n / 2 < one.fixed <= n and one.right.min() > 0.5
+    k = rng.normal(0.4 * np.outer(label, y), 1)
     # the last read is exact
     sums = classical.partial_sums(k, y, t, rng)
     assert np.array_equal(sums[:, :, -1] > 0, np.tile(overlap > t, (len(sums), 1)))
+
+
+def test_looks_of_the_sampler():
+    assert classical.looks(3).tolist() == [1, 2, 3]
+    few = classical.looks(8192)
+    assert len(few) == classical.LOOKS and few[0] == 8 and few[-1] == 8192
+    assert len(classical.looks(classical.LOOKS + 1)) == classical.LOOKS
 
 
 def test_operations_of_the_local_sampler_by_hand():
@@ -285,8 +309,7 @@ def test_calibrated_threshold_and_what_it_costs():
     drawn = assumptions.drawn_threshold(overlap, calibration, 1e6, np.random.default_rng(0))
     assert drawn == pytest.approx(0.2, abs=5e-3)
     assert drawn != 0.2
-    queries = np.array([2.0, 3, 100, 100])
-    assert assumptions.calibration_queries(queries, calibration, 7) == 35
+    assert assumptions.levels(overlap, calibration) == pytest.approx([0.2, 0.6, 0])
 
 
 def test_rivals_by_hand():
