@@ -10,7 +10,8 @@ all. Kept is what has k = flag = angle = 0; then the test qubit is 0 with probab
 
 Oracles are gates with names, so that their calls can be counted, and are synthesised from
 multiplexed rotations, so that all gates can be. Shots are drawn from the state until the sign is
-clear. Writes `{prefix}_circuit.nc`: the quantities of `DESCRIPTIONS` and `OF_TESTS`. Qiskit is needed by this script and its test alone.
+clear. Writes `{prefix}_circuit.nc`: the quantities of `DESCRIPTIONS` and `OF_TESTS`. Qiskit is
+needed by this script and its test alone.
 """
 
 from runtime import streams

@@ -42,7 +42,8 @@ from threadpoolctl import threadpool_limits
 import emulation
 import training
 from ntk import BadInput, fully_connected_ntk
-from quantum import assumptions, sequential
+from quantum import assumptions, classical, sequential
+from quantum.sequential import Mask
 from runtime import options, stored
 from runtime.checkpoints import label_of, read_reference
 from runtime.datasets import CannotBeHad, Images, add_dataset_options, load_images
@@ -50,8 +51,8 @@ from runtime.kernels import KernelFile, SharedPairs, kernel_values
 from runtime.linear_algebra import Array, Matrix
 from runtime.results import ResultsFile, code_version, medians_over_images, quantity
 from runtime.stored import StoredTrials
-from runtime.trials import Network, Run, TrialFiles
-from training import Approximation, KernelScale, Pattern, TrialKernels
+from runtime.trials import Network, Run, Trial, TrialFiles
+from training import Approximation, KernelScale, Pattern, Prediction, TrialKernels
 
 # --------------------------------------------------------------------------------------------------
 # Constants
@@ -139,7 +140,18 @@ BASELINES = {  # their axes, and what they are
     ),
     "clipped_share": ((), "share of the entries of k*/k_thresh at 1 or -1"),
     "diagonal_spread": ((), "largest over smallest K_ii, minus 1"),
+    "rival_accuracy": (
+        ("rival",),
+        "accuracy outside the calibration half, parameter and threshold chosen on that half",
+    ),
+    "rival_parameter": (
+        ("rival",),
+        "what is added to the diagonal over its mean (ridge), time in units of one over K's "
+        "largest eigenvalue (gradient flow), number of neighbours",
+    ),
 }
+Rivals = dict[str, tuple[list[Array], list[float]]]  # outputs [parameters, x], and parameters
+ENLARGED = "exact, enlarged diagonal"  # all of K, its diagonal enlarged as K~'s is
 FIXED = list(training.divisors).index("fixed constant")
 
 pixel_classifiers = {
@@ -199,8 +211,68 @@ def agreements(first: Array, second: Array) -> list[float]:
     return shares
 
 
+def enlargement_of(trial: Trial) -> float:
+    """What K~ adds to its diagonal, over it; 0 where the network's K~ adds nothing."""
+    factor, power = trial.network.constants.get("diagonal_boost", (0, 1))
+    return factor * np.log(trial.size) ** power
+
+
+def rivals_of(kernels: TrialKernels, seed: int) -> Rivals:
+    """What is as cheap as K~, by name: its outputs [parameters, x], of each pattern where it is
+    random, and its parameters.
+
+    All of them are weights or neighbours that are found once, and 2n operations a prediction.
+    """
+    rivals: Rivals = {}
+    for name, predictions in predictions_of(kernels, seed).items():
+        rivals[name] = [prediction.outputs[None] for prediction in predictions], [np.nan]
+    if isinstance(kernels.train, np.ndarray):
+        of_kernel = kernels.train, kernels.test, kernels.train_label
+        boost = enlargement_of(kernels.trial)
+        if boost:
+            rivals[ENLARGED] = [classical.ridge(*of_kernel, np.array([boost]))], [boost]
+        for name, (compute, parameters) in classical.RIVALS.items():
+            rivals[name] = [compute(*of_kernel, parameters)], list(parameters)
+    return rivals
+
+
+def predictions_of(kernels: TrialKernels, seed: int) -> dict[str, list[Prediction]]:
+    """Predictions by approximation, of each pattern where it is random."""
+    patterns: list[Pattern] = emulation.original_patterns(kernels.trial, seed)
+    predictions = {}
+    for approximation in training.approximations:
+        if kernels.is_whole or not approximation.needs_all:
+            chosen = patterns if approximation.random else [None]
+            of_each = [training.predict(approximation, kernels, each) for each in chosen]
+            predictions[approximation.name] = of_each
+    return predictions
+
+
+def rival_values(kernels: TrialKernels, seed: int) -> xr.Dataset:
+    """Accuracies and parameters of `rivals_of`, chosen on the calibration half [x]."""
+    judge = functools.partial(
+        classical.best_parameter,
+        label=kernels.test_label,
+        calibration=calibration_of(kernels, seed),
+    )
+    values: dict[str, list[float]] = {"rival_accuracy": [], "rival_parameter": []}
+    rivals = rivals_of(kernels, seed)
+    for outputs, parameters in rivals.values():
+        best = [judge(by_parameter) for by_parameter in outputs]
+        rows, _, accuracies = zip(*best, strict=True)
+        values["rival_accuracy"].append(float(np.mean(accuracies)))
+        values["rival_parameter"].append(parameters[rows[0]])
+    record = xr.Dataset(coords={"rival": list(rivals)})
+    for name, by_rival in values.items():
+        record[name] = quantity(("rival",), by_rival, BASELINES[name][1])
+    return record
+
+
 def baseline_record(run: Run, kernels: TrialKernels) -> xr.Dataset:
-    """One trial's accuracies by classifier and threshold, and how alike two of them are."""
+    """One trial's accuracies by classifier and threshold, and how alike two of them are.
+
+    And what else can be made of K as cheaply as K~'s weights.
+    """
     x, z = flat_images(run, kernels)
     outputs = kernel_outputs(kernels)
     for name, classify in pixel_classifiers.items():
@@ -212,8 +284,19 @@ def baseline_record(run: Run, kernels: TrialKernels) -> xr.Dataset:
         "clipped_share": training.clipped_shares(kernels)[FIXED],
         "diagonal_spread": entries.max() / entries.min() - 1,
     }
-    labels = {"classifier": list(outputs), "threshold": list(training.decision_thresholds)}
-    return described(BASELINES, values, labels)
+    record = xr.Dataset(
+        coords={"classifier": list(outputs), "threshold": list(training.decision_thresholds)}
+    )
+    for name, value in values.items():
+        axes, long_name = BASELINES[name]
+        record[name] = quantity(axes, value, long_name)
+    return record.merge(rival_values(kernels, run.seed))
+
+
+def calibration_of(kernels: TrialKernels, seed: int) -> Mask:
+    """Emulation.py's calibration half of a trial's test images. [x]"""
+    random = emulation.random_of(kernels.trial, seed)
+    return sequential.calibration_half(kernels.test_label, random("calibration"))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -381,44 +464,36 @@ def kernel_by_pairs(run: Run, kernels: TrialKernels, train: Array, test: Array) 
     return values.reshape(shape)
 
 
-def outputs_and_overlaps(kernels: TrialKernels, seed: int) -> dict[str, list[tuple[Array, Array]]]:
-    """Outputs [x] and overlaps [x] by approximation, of each pattern where it is random."""
-    patterns = emulation.original_patterns(kernels.trial, seed)
-    by_approximation = {}
-    for approximation in training.approximations:
-        if not kernels.is_whole and approximation.needs_all:
-            continue
-        both = []
-        for pattern in patterns if approximation.random else [None]:
-            prediction = training.predict(approximation, kernels, pattern)
-            both.append((prediction.outputs, prediction.overlap))
-        by_approximation[approximation.name] = both
-    return by_approximation
-
-
-def standard_record(kernels: TrialKernels, seed: int) -> xr.Dataset:
-    """The quantities `OF_STANDARDS` of one trial, by one of the `STANDARDS`; means over patterns.
+def at_levels(prediction: Prediction, calibration: Mask) -> Array:
+    """Accuracy and median measurements outside the calibration half. [2, assumptions.LEVELS]
 
     The accuracies are of outputs, the readout of overlaps, as in training.py.
     """
-    random = emulation.random_of(kernels.trial, seed)
-    calibration = sequential.calibration_half(kernels.test_label, random("calibration"))
     counted = ~calibration
-    label = kernels.test_label[counted]
-    by_approximation = outputs_and_overlaps(kernels, seed)
-    values: dict[str, list] = {"accuracy": [], "readout_measurements": []}
-    for both in by_approximation.values():
-        right, measurements = [], []
-        for outputs, overlap in both:
-            levels = assumptions.levels(outputs, calibration)
-            right.append([training.accuracy(outputs[counted], label, t) for t in levels])
-            levels = assumptions.levels(overlap, calibration)
-            by_level = [training.readout_measurements(overlap[counted], t) for t in levels]
-            measurements.append(np.median(by_level, axis=1))
-        values["accuracy"].append(np.mean(right, axis=0))
-        values["readout_measurements"].append(np.mean(measurements, axis=0))
-    post_selection = np.median(training.post_selections(kernels), axis=1)
-    values["post_selection_measurements"] = post_selection.tolist()
+    outputs, overlap = prediction.outputs, prediction.overlap
+    label = prediction.test_label[counted]
+    right, measurements = [], []
+    for t in assumptions.levels(outputs, calibration):
+        right.append(training.accuracy(outputs[counted], label, t))
+    for t in assumptions.levels(overlap, calibration):
+        measurements.append(np.median(training.readout_measurements(overlap[counted], t)))
+    return np.array([right, measurements])
+
+
+def standard_record(kernels: TrialKernels, seed: int) -> xr.Dataset:
+    """The quantities `OF_STANDARDS` of one trial by one standard; means over patterns."""
+    calibration = calibration_of(kernels, seed)
+    by_approximation = predictions_of(kernels, seed)
+    means = []
+    for predictions in by_approximation.values():
+        by_pattern = [at_levels(prediction, calibration) for prediction in predictions]
+        means.append(np.mean(by_pattern, axis=0))
+    accuracy, measurements = np.moveaxis(np.array(means), 1, 0)
+    values = {
+        "accuracy": accuracy,
+        "readout_measurements": measurements,
+        "post_selection_measurements": np.median(training.post_selections(kernels), axis=1),
+    }
     record = xr.Dataset(
         coords={
             "approximation": list(by_approximation),

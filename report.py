@@ -37,6 +37,7 @@ PAGES = {  # name: the kind of file that it tells of, its tables, and the answer
     "main": ("results", tables.main, findings.what_grows),
     "depth": ("depth_sweep", evidence.depth, findings.depth_matters),
     "baselines": ("baselines", evidence.baselines, findings.rivals),
+    "standardisation": ("standardisation", evidence.standardisation, findings.standards_matter),
     "constants": ("sensitivity", evidence.constants, findings.constants_matter),
     "pairs": ("digit_pairs", evidence.pairs, findings.pairs_matter),
     "theorem": ("depth_sweep", theory.theorem_page, theory.theorem_holds),

@@ -1,25 +1,32 @@
 """What a prediction costs, as emulation.py found it: quantum queries beside classical operations.
 
-A trial's cost is the mean over its patterns of the mean over its test images. Unless a function
-says otherwise: threshold at the test median, k* divided by the training matrix's largest
-off-diagonal entry, all queries.
+A trial's cost is the mean over its patterns of the mean over its test images; trials have geometric
+means everywhere, as their costs differ by factors. Unless a function says otherwise: calibrated
+threshold, k* divided by the training matrix's largest off-diagonal entry, all queries, and every
+side stops as soon as the sign is clear.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.stats
+import xarray as xr
+from numpy.typing import NDArray
 from xarray import DataArray, Dataset
 
 from analysis import tables
 from analysis.experiments import Experiment
 from runtime.results import is_computed
 
-KNOWN = {
-    "threshold": "test median",
-    "divisor": "training set",
-    "kind": "all",
-    "statistic": "mean",
-}
+Array = NDArray[np.float64]
+
+KNOWN = {"threshold": "calibrated", "divisor": "training set", "kind": "all"}
+SHOWN_SIZES = 7  # of a table at most, the largest among them
+REACH = 100  # times the largest n: no curve is drawn out farther
+EFFORTS = ["fixed", "sequential"]
+UNITS = {"shots": "shots", "uses": "amplitude estimation's uses", "reads": "sampler's reads"}
+CLASSICAL = ["all entries", "sampler", "conjugate gradients anew", "Cholesky anew"]
 
 
 def known_sizes(values: DataArray, emulation: Dataset) -> DataArray:
@@ -29,53 +36,225 @@ def known_sizes(values: DataArray, emulation: Dataset) -> DataArray:
     return values.where(known.all("trial"))
 
 
-def diagonal_costs(emulation: Dataset, divisor: str = KNOWN["divisor"]) -> DataArray:
+def diagonal_costs(emulation: Dataset, **chosen: str) -> DataArray:
     """Queries of a diagonal prediction [n, trial, readout]."""
-    costs = emulation.cost_without_solver.sel(KNOWN | {"divisor": divisor})
+    costs = emulation.cost_without_solver.sel(KNOWN | {"effort": "sequential"} | chosen)
     return known_sizes(costs, emulation)
 
 
-def quantum_costs(emulation: Dataset) -> DataArray:
+def quantum_costs(emulation: Dataset, **chosen: str) -> DataArray:
     """Queries of a sparsified prediction [n, trial, solver, encoding, readout].
 
     NaN at sizes where a solver does not apply to every matrix. A solver of degree 0 for every
     matrix prepares |y>, the diagonal's state, and costs what the diagonal algorithm does.
     """
-    costs = emulation.cost.sel(KNOWN).mean("pattern", skipna=False)
-    costs = known_sizes(costs, emulation)
-    degree = emulation.uses.where(is_computed(emulation), 0)
-    needs_entries = (degree != 0).any(["n", "trial", "pattern", "threshold"])
-    return costs.where(needs_entries, diagonal_costs(emulation))
+    costs = emulation.cost.sel(KNOWN | {"effort": "sequential"} | chosen)
+    costs = known_sizes(costs.mean("pattern", skipna=False), emulation)
+    degree = emulation.uses.sel(threshold=KNOWN["threshold"])
+    degree = degree.where(is_computed(emulation), 0)
+    needs_entries = (degree != 0).any(["n", "trial", "pattern"])
+    return costs.where(needs_entries, diagonal_costs(emulation, **chosen))
 
 
-def classical_costs(emulation: Dataset) -> DataArray:
+def classical_costs(emulation: Dataset, effort: str = "sequential") -> DataArray:
     """Operations of a sparsified prediction, classically [n, trial, method]."""
-    at = {"approximation": "sparsified", "threshold": KNOWN["threshold"]}
+    at = {"approximation": "sparsified", "threshold": KNOWN["threshold"], "effort": effort}
     costs = emulation.operations_classical.sel(at)
     return known_sizes(costs.mean("pattern", skipna=False), emulation)
 
 
+class Means(NamedTuple):
+    """Geometric means at n, and the factor by which their 95 % intervals go up and down."""
+
+    n: Array
+    mean: Array
+    factor: Array
+
+
+def geometric(values: DataArray) -> Means:
+    """Geometric means of positive values [n, trial] over the trials; their spread is pooled."""
+    logs = np.log(values.transpose("n", "trial").values)
+    counts = np.sum(~np.isnan(logs), axis=1)
+    with np.errstate(all="ignore"):
+        means = np.nansum(logs, axis=1) / counts
+        squares = np.nansum((logs - means[:, None]) ** 2)
+        freedom = np.sum(np.maximum(counts - 1, 0))
+        deviation = np.sqrt(squares / freedom)
+        quantile = scipy.stats.t.isf(0.025, freedom)
+        half = quantile * deviation / np.sqrt(counts)
+        return Means(values.n.values, np.exp(means), np.exp(half))
+
+
 def cheapest(costs: DataArray) -> DataArray:
     """The way [n, trial] that is cheapest as a geometric mean over sizes, and known at all."""
-    best, least = costs, np.inf
+    best = costs
+    least = np.inf
     for way in tables.columns_of(costs).values():
-        logarithms = np.log(way.mean("trial").values)
-        level = np.mean(logarithms)
+        level = float(np.mean(np.log(geometric(way).mean)))
         if level < least:
-            best, least = way, level
+            best = way
+            least = level
     return best
 
 
-def cost(experiment: Experiment) -> dict[str, Any]:
-    """Costs of all ways."""
-    emulation = experiment.kinds["emulation"]
-    costs = {
-        "": quantum_costs(emulation),
-        "diagonal, ": diagonal_costs(emulation),
-        "classical, ": classical_costs(emulation),
+def six_ways(emulation: Dataset) -> dict[str, DataArray]:
+    """The best quantum ways and the classical ones [n, trial], by name."""
+    ways = {
+        "quantum, sparsified": cheapest(quantum_costs(emulation)),
+        "quantum, diagonal": cheapest(diagonal_costs(emulation)),
     }
-    rows = {}
-    for start, ways in costs.items():
-        for name, values in tables.columns_of(ways).items():
-            rows[start + name] = tables.mean_cells(values)
-    return {"table": tables.by_size(emulation.n.values, rows)}
+    classical = classical_costs(emulation)
+    for method in CLASSICAL:
+        ways[f"classical, {method}"] = classical.sel(method=method)
+    return ways
+
+
+class Crossing(NamedTuple):
+    """Two measured sizes between which one way becomes the cheaper one, and where their lines meet.
+
+    first is NaN where it is so at all sizes, both are where it is at none; then the meeting is an
+    extrapolation of power laws through the larger half of the sizes, NaN beyond REACH.
+    """
+
+    first: float
+    second: float
+    meeting: float
+
+
+def crossing(costs: DataArray, rival: DataArray) -> Crossing:
+    """From where on costs [n, trial] stay below a rival's."""
+    n = costs.n.values
+    excess = np.log(geometric(costs).mean / geometric(rival).mean)
+    dearer = np.flatnonzero(~(excess < 0))
+    if not dearer.size:
+        return Crossing(np.nan, n[0], np.nan)
+    last = int(dearer[-1])
+    if last + 1 < len(n):
+        both = slice(last, last + 2)
+        meeting = np.interp(0, -excess[both], np.log(n[both]))
+        return Crossing(n[last], n[last + 1], float(np.exp(meeting)))
+    return Crossing(np.nan, np.nan, extrapolated(n, excess))
+
+
+def extrapolated(n: Array, excess: Array) -> float:
+    """Where a power law through the larger half of exp(excess) is 1; NaN beyond REACH."""
+    half = slice(len(n) // 2, None)
+    slope, start = np.polyfit(np.log(n[half]), excess[half], 1)
+    if slope >= 0:
+        return np.nan
+    meeting = float(np.exp(min(-start / slope, 700)))
+    return meeting if meeting < REACH * n[-1] else np.nan
+
+
+def crossing_in_words(costs: DataArray, rival: DataArray) -> str:
+    """That as a clause."""
+    found = crossing(costs, rival)
+    largest = costs.n.values[-1]
+    if np.isfinite(found.first):
+        return f"from between n = {found.first:.0f} and {found.second:.0f} on"
+    if np.isfinite(found.second):
+        return "at every n"
+    if np.isfinite(found.meeting):
+        return f"at no n up to {largest} (extrapolated: from about {found.meeting:.1g} on)"
+    return f"at no n up to {largest} (extrapolated: nor up to {REACH} times that)"
+
+
+def number(mean: float) -> str:
+    """2,551; 1.23e+06; 64.2."""
+    if np.isnan(mean):
+        return "–"
+    if mean < 100:
+        return f"{mean:.3g}"
+    return f"{mean:,.0f}" if mean < 1e5 else f"{mean:.2e}"
+
+
+def cells(values: DataArray) -> list[str]:
+    """Geometric means, with the factor of their intervals where there is one: 2,551 ×÷ 1.20."""
+    texts = []
+    _, means, factors = geometric(values)
+    for mean, factor in zip(means, factors, strict=True):
+        ending = f" ×÷ {factor:.2f}" if factor > 1.005 else ""
+        texts.append(number(mean) + ending)
+    return texts
+
+
+def arrows(values: DataArray) -> list[str]:
+    """9,839 → 3,316: geometric means by fixed effort and by stopping early. [effort, n, trial]"""
+    before = geometric(values.sel(effort="fixed")).mean
+    after = geometric(values.sel(effort="sequential")).mean
+    pairs = zip(before, after, strict=True)
+    return [f"{number(old)} → {number(new)}" for old, new in pairs]
+
+
+def best_by_effort(costs_of: Callable[..., DataArray], emulation: Dataset) -> DataArray:
+    """The cheapest way of each effort. [effort, n, trial]"""
+    best = [cheapest(costs_of(emulation, effort=effort)) for effort in EFFORTS]
+    return xr.concat(best, xr.Variable("effort", EFFORTS), coords="minimal", compat="override")
+
+
+def before_and_after(emulation: Dataset) -> dict[str, list[str]]:
+    """What fixed effort takes, and what it takes to stop as soon as the sign is clear."""
+    rows = {
+        "queries, sparsified": arrows(best_by_effort(quantum_costs, emulation)),
+        "queries, diagonal": arrows(best_by_effort(diagonal_costs, emulation)),
+    }
+    at = {"threshold": KNOWN["threshold"], "approximation": "sparsified"}
+    readings = emulation[["needed", "accuracy_kept"]].sel(at).mean("pattern", skipna=False)
+    for unit, name in UNITS.items():
+        reading = readings.sel(unit=unit)
+        rows[name] = arrows(reading.needed)
+        kept = reading.accuracy_kept.mean("trial")
+        rows[f"{name}: accuracy kept"] = [
+            f"{old:.3f} → {new:.3f}" for old, new in kept.transpose("n", "effort").values
+        ]
+    return rows
+
+
+def shown(n: Array, rows: dict[str, list[str]]) -> str:
+    """A table of these rows, [n] each, at SHOWN_SIZES of the sizes."""
+    count = min(len(n), SHOWN_SIZES)
+    places = np.linspace(0, len(n) - 1, count).round().astype(int)
+    chosen = {}
+    for name, row in rows.items():
+        chosen[name] = [row[place] for place in places]
+    return tables.by_size(n[places], chosen)
+
+
+def assumed(emulation: Dataset) -> dict[str, float]:
+    """What the assumptions hide, at the largest n: means over trials and patterns."""
+    last = emulation.isel(n=-1).sel(encoding="I + E", divisor=KNOWN["divisor"])
+    last = last.sel(threshold=KNOWN["threshold"], approximation="sparsified")
+    values = {
+        "writes": last.qram_writes,
+        "entries": last.sparsity,
+        "bits_matrix": last.bits_matrix.max(),
+        "bits_test": last.bits_test.max(),
+        "calibration": last.calibration_queries_without_solver.min("readout"),
+        "drawn": last.accuracy_noiseless - last.accuracy_drawn,
+        "kappa": last.cost_kappa_doubled,
+        "norm": last.cost_norm_unknown,
+        "fixed_point": last.cost_fixed_point,
+        "unbalanced": last.accuracy_noiseless - last.accuracy_unbalanced,
+    }
+    return {name: value.mean().item() for name, value in values.items()}
+
+
+def cost(experiment: Experiment) -> dict[str, Any]:
+    """The six ways, what stopping early saves, crossings, and what is assumed."""
+    emulation = experiment.kinds["emulation"]
+    n = emulation.n.values
+    ways = six_ways(emulation)
+    below = {}
+    for name in ("sparsified", "diagonal"):
+        for rival in ("all entries", "sampler"):
+            both = ways[f"quantum, {name}"], ways[f"classical, {rival}"]
+            below[f"{name}, below {rival}"] = crossing_in_words(*both)
+    return {
+        "table": shown(n, {name: cells(values) for name, values in ways.items()}),
+        "efforts": shown(n, before_and_after(emulation)),
+        "crossings": tables.table(["", "at which n"], list(below.items())),
+        "assumed": assumed(emulation),
+        "short": experiment.short.lower(),
+        "beats_entries": below["diagonal, below all entries"],
+        "beats_sampler": below["diagonal, below sampler"],
+    }

@@ -58,7 +58,10 @@ def picture_only(ax: Axes) -> None:
 
 @dataclass
 class Curve:
-    """Means at x with the half-widths of their 95 % intervals, 0 where unknown, each [x]."""
+    """Means at x with the half-widths of their 95 % intervals, 0 where unknown, each [x].
+
+    half: [2, x], below and above, where they differ.
+    """
 
     label: str
     style: Style

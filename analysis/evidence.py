@@ -73,12 +73,39 @@ def depth(experiment: Experiment) -> dict[str, Any]:
 
 
 def baselines(experiment: Experiment) -> dict[str, Any]:
-    """The exact NTK beside classifiers of a few lines."""
+    """The exact NTK beside classifiers of a few lines, and K̃ beside what is as cheap."""
     results = experiment.kinds["baselines"]
     rows = {}
     for name, values in columns_of(results.accuracy).items():
         rows[name] = accuracy_cells(values, results.test_images)
-    return {"table": tables.by_size(results.n.values, rows)}
+    rivals = results.rival_accuracy
+    sparsified = rivals.sel(rival="sparsified", drop=True)
+    as_cheap = {"sparsified": accuracy_cells(sparsified, results.test_images // 2)}
+    for name in rivals.drop_sel(rival="sparsified").rival.values:
+        gain = rivals.sel(rival=name) - sparsified
+        as_cheap[f"{name} − sparsified"] = paired_cells(gain)
+    n = results.n.values
+    return {"table": tables.by_size(n, rows), "rivals": tables.by_size(n, as_cheap)}
+
+
+def standardisation(experiment: Experiment) -> dict[str, Any]:
+    """What standardising test images by the training images changes."""
+    results = experiment.kinds["standardisation"]
+    own = results.sel(standard="test images", drop=True)
+    other = results.sel(standard="training images", drop=True)
+    accuracies = columns_of(own.accuracy)
+    rows = {}
+    for name, values in columns_of(other.accuracy).items():
+        rows[name] = accuracy_cells(values, results.test_images // 2)
+        rows[f"{name}: change"] = paired_cells(values - accuracies[name])
+    factors = {}
+    for quantity in ("post_selection_measurements", "readout_measurements"):
+        word = tables.QUANTITIES[quantity]
+        ratio = other[quantity] / own[quantity]
+        for name, values in columns_of(ratio).items():
+            factors[f"{word}, {name}"] = tables.mean_cells(values)
+    n = results.n.values
+    return {"table": tables.by_size(n, rows), "factors": tables.by_size(n, factors)}
 
 
 def papers_constants(sensitivity: Dataset) -> dict[str, float]:

@@ -19,8 +19,7 @@ COMMANDS = {  # what writes {prefix}_{kind}.nc
     "circuit": "python circuit.py",
     "baselines": "python controls.py",
     "sensitivity": "python controls.py",
-    "neighbours": "python controls.py",
-    "trainability": "python controls.py",
+    "standardisation": "python controls.py --standardisation",
     "finite_width": "python finite_width.py",
 }
 NETWORKS = ("fully-connected", "convolutional")  # the paper's come first

@@ -449,18 +449,42 @@ def draw_constants(ax: Axes, experiments: Experiments) -> None:
 
 
 def cost(ax: Axes, experiment: Experiment) -> None:
-    """Queries of the cheapest quantum ways to one prediction, and classical operations."""
-    emulation = experiment.kinds["emulation"]
-    quantum = costs.cheapest(costs.quantum_costs(emulation))
-    diagonal = costs.cheapest(costs.diagonal_costs(emulation))
-    classical = costs.cheapest(costs.classical_costs(emulation))
-    curves = [
-        over_n("K̃,\nqueries", STYLES["sparsified"], quantum),
-        over_n("diagonal,\nqueries", STYLES["diagonal"], diagonal),
-        over_n("classical,\noperations", STYLES["rival"], classical),
-    ]
+    """Queries of the best quantum ways to one prediction, and operations of two classical ones.
+
+    A ring where the diagonal algorithm becomes the cheaper one, between two measured sizes.
+    """
+    ways = costs.six_ways(experiment.kinds["emulation"])
+    drawn = {
+        "quantum, sparsified": ("K̃,\nqueries", "sparsified"),
+        "quantum, diagonal": ("diagonal,\nqueries", "diagonal"),
+        "classical, all entries": ("all entries,\noperations", "exact"),
+        "classical, sampler": ("sampler,\noperations", "rival"),
+    }
+    curves = []
+    for way, (label, style) in drawn.items():
+        n, mean, factor = costs.geometric(ways[way])
+        half = np.array([mean - mean / factor, mean * factor - mean])
+        known = np.isfinite(mean)
+        half = np.nan_to_num(half[:, known])
+        curves.append(Curve(label, STYLES[style], n[known], mean[known], half))
     draw_curves(ax, curves)
     ax.set_ylabel("cost of one prediction")
+    for rival in ("all entries", "sampler"):
+        ring_crossing(ax, ways["quantum, diagonal"], ways[f"classical, {rival}"], rival)
+
+
+def ring_crossing(ax: Axes, queries: DataArray, operations: DataArray, rival: str) -> None:
+    """A ring where queries fall below a rival's operations, each [n, trial], at measured sizes."""
+    met = costs.crossing(queries, operations)
+    if not np.isfinite(met.first):
+        return
+    n, mean, _ = costs.geometric(queries)
+    height = np.exp(np.interp(np.log(met.meeting), np.log(n), np.log(mean)))
+    place = (met.meeting, height)
+    ax.plot(*place, "o", color=GREY, fillstyle="none", markersize=13)
+    name = f"below {rival}\nfrom n ≈ {met.meeting:,.0f}"
+    how: Any = dict(ha="right", color=GREY, textcoords="offset points", fontsize=9)
+    ax.annotate(name, place, (-8, 14), **how)
 
 
 PANELS = (condition_number, post_selection, readout, cost)
