@@ -259,9 +259,9 @@ def rival_values(kernels: TrialKernels, seed: int) -> xr.Dataset:
     rivals = rivals_of(kernels, seed)
     for outputs, parameters in rivals.values():
         best = [judge(by_parameter) for by_parameter in outputs]
-        rows, _, accuracies = zip(*best, strict=True)
-        values["rival_accuracy"].append(float(np.mean(accuracies)))
-        values["rival_parameter"].append(parameters[rows[0]])
+        row, _, _ = best[0]
+        values["rival_accuracy"].append(float(np.mean([share for *_, share in best])))
+        values["rival_parameter"].append(parameters[row])
     record = xr.Dataset(coords={"rival": list(rivals)})
     for name, by_rival in values.items():
         record[name] = quantity(("rival",), by_rival, BASELINES[name][1])

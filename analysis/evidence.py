@@ -99,11 +99,11 @@ def standardisation(experiment: Experiment) -> dict[str, Any]:
         rows[name] = accuracy_cells(values, results.test_images // 2)
         rows[f"{name}: change"] = paired_cells(values - accuracies[name])
     factors = {}
-    for quantity in ("post_selection_measurements", "readout_measurements"):
-        word = tables.QUANTITIES[quantity]
-        ratio = other[quantity] / own[quantity]
-        for name, values in columns_of(ratio).items():
-            factors[f"{word}, {name}"] = tables.mean_cells(values)
+    for quantity, word in tables.QUANTITIES.items():
+        if quantity.endswith("_measurements"):
+            ratio = other[quantity] / own[quantity]
+            for name, values in columns_of(ratio).items():
+                factors[f"{word}, {name}"] = tables.mean_cells(values)
     n = results.n.values
     return {"table": tables.by_size(n, rows), "factors": tables.by_size(n, factors)}
 

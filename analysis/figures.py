@@ -462,11 +462,9 @@ def cost(ax: Axes, experiment: Experiment) -> None:
     }
     curves = []
     for way, (label, style) in drawn.items():
-        n, mean, factor = costs.geometric(ways[way])
-        half = np.array([mean - mean / factor, mean * factor - mean])
-        known = np.isfinite(mean)
-        half = np.nan_to_num(half[:, known])
-        curves.append(Curve(label, STYLES[style], n[known], mean[known], half))
+        n, mean, factor = costs.geometric(ways[way].dropna("n", how="all"))
+        half = [mean - mean / factor, mean * factor - mean]
+        curves.append(Curve(label, STYLES[style], n, mean, np.nan_to_num(half)))
     draw_curves(ax, curves)
     ax.set_ylabel("cost of one prediction")
     for rival in ("all entries", "sampler"):
