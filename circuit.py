@@ -409,17 +409,21 @@ def inputs_of(trials: StoredTrials) -> tuple[Inputs, int]:
     trial = emulation.stored_trial(trials, SIZE, TRIAL)
     y, matrix = trial.kernels.train_label, trial.matrices[0]
     held = emulation.held_by_qram(trial.kernels, trial.random)
-    tests = []
-    for state in (y, solve(matrix, y)):
-        overlap = training.overlaps(held.normalised, state)
-        level = assumptions.calibrated_threshold(overlap, held.calibration)
-        common = held.label, level, held.calibration, emulation.SHARE
-        reading = sequential.sequential_shots(overlap, *common)
-        distance = sequential.typical_distance(overlap, level, held.calibration)
-        tests.append(sequential.wald_test(level, distance, reading.error))
-    epsilon = float(emulation.allowed_errors([reading.fixed])[0])  # of the sparsified one
-    inputs = Inputs(matrix, y, held.k["test set"][IMAGE], epsilon, tests)
+    test_of_y, _ = tuned_test(held, y)
+    test, shots = tuned_test(held, solve(matrix, y))
+    epsilon = float(emulation.allowed_errors([shots])[0])
+    inputs = Inputs(matrix, y, held.k["test set"][IMAGE], epsilon, [test_of_y, test])
     return inputs, trial.fingerprint
+
+
+def tuned_test(held: emulation.Held, state: Array) -> tuple[WaldTest, float]:
+    """The sequential test that emulation.py tunes for |w> = state [n], and fixed effort's shots."""
+    overlap = training.overlaps(held.normalised, state)
+    level = assumptions.calibrated_threshold(overlap, held.calibration)
+    common = held.label, level, held.calibration, emulation.SHARE
+    reading = sequential.sequential_shots(overlap, *common)
+    distance = sequential.typical_distance(overlap, level, held.calibration)
+    return sequential.wald_test(level, distance, reading.error), reading.fixed
 
 
 def drawn_shots(overlap: float, test: WaldTest) -> Array:

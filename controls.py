@@ -250,21 +250,17 @@ def predictions_of(kernels: TrialKernels, seed: int) -> dict[str, list[Predictio
 
 def rival_values(kernels: TrialKernels, seed: int) -> xr.Dataset:
     """Accuracies and parameters of `rivals_of`, chosen on the calibration half [x]."""
-    judge = functools.partial(
-        classical.best_parameter,
-        label=kernels.test_label,
-        calibration=calibration_of(kernels, seed),
-    )
-    values: dict[str, list[float]] = {"rival_accuracy": [], "rival_parameter": []}
+    known = kernels.test_label, calibration_of(kernels, seed)
     rivals = rivals_of(kernels, seed)
+    accuracies, chosen = [], []
     for outputs, parameters in rivals.values():
-        best = [judge(by_parameter) for by_parameter in outputs]
-        row, _, _ = best[0]
-        values["rival_accuracy"].append(float(np.mean([share for *_, share in best])))
-        values["rival_parameter"].append(parameters[row])
+        best = [classical.best_parameter(by_parameter, *known) for by_parameter in outputs]
+        rows, _, shares = np.transpose(best)
+        accuracies.append(shares.mean())
+        chosen.append(parameters[int(rows[0])])
     record = xr.Dataset(coords={"rival": list(rivals)})
-    for name, by_rival in values.items():
-        record[name] = quantity(("rival",), by_rival, BASELINES[name][1])
+    for name, values in (("rival_accuracy", accuracies), ("rival_parameter", chosen)):
+        record[name] = quantity(("rival",), values, BASELINES[name][1])
     return record
 
 

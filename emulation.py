@@ -280,45 +280,38 @@ def readings_at(held: Held, state: Array, overlap: Array, t: float, random: Rand
 def read_out(held: Held, state: Array, random: Random) -> tuple[Values, list[Readings]]:
     """`OF_PREDICTIONS` but for operations, and the readings by threshold, for |w> = state [n]."""
     overlap = training.overlaps(held.normalised, state)
-    clipped = training.overlaps(held.k["training set"], state)
     levels = assumptions.levels(overlap, held.calibration)
-    levels_of_clipped = assumptions.levels(clipped, held.calibration)
     noiseless = accuracies(held, overlap, levels)
-    by_threshold = [readings_at(held, state, overlap, t, random) for t in levels]
+    by_threshold, counted = [], []
+    for t, accuracy in zip(levels, noiseless, strict=True):
+        readings = readings_at(held, state, overlap, t, random)
+        counted.append(judged(held, readings, accuracy))
+        by_threshold.append(readings)
     shots = by_threshold[CALIBRATED]["shots"].fixed
     drawn = assumptions.drawn_threshold(overlap, held.calibration, shots, random("threshold"))
     values = {
         "overlap": overlap,
         "level": levels,
         "accuracy_noiseless": noiseless,
-        "accuracy_clipped": accuracies(held, clipped, levels_of_clipped),
+        "accuracy_clipped": clipped_accuracies(held, state),
         "accuracy_unbalanced": accuracies(held, assumptions.unbalanced(overlap), levels),
         "accuracy_drawn": accuracies(held, overlap, np.array([drawn]))[0],
     }
-    counted = []
-    for readings, accuracy in zip(by_threshold, noiseless, strict=True):
-        counted.append(stacked([judged(held, readings[unit], accuracy) for unit in UNITS]))
     return values | stacked(counted), by_threshold
 
 
-def judged(held: Held, reading: Reading, noiseless: float) -> Values:
-    """What one reading takes and achieves outside the calibration half, by effort."""
-    results = []
-    for right in (reading.fixed_right, reading.right):
-        results.append(sequential.held_out(right, held.calibration, noiseless))
-    return {
-        "needed": times_of(held, reading).mean(axis=1),
-        "stated_error": reading.error,
-        "accuracy_read": [result.accuracy for result in results],
-        "accuracy_interval": [[result.low, result.high] for result in results],
-        "accuracy_kept": [result.kept for result in results],
-    }
+def judged(held: Held, readings: Readings, noiseless: float) -> Values:
+    """What these readings take and achieve outside the calibration half, by unit."""
+    rows = []
+    for unit in UNITS:
+        rows.append(sequential.judged(readings[unit], held.calibration, noiseless))
+    return stacked(rows)
 
 
-def times_of(held: Held, reading: Reading) -> Array:
-    """How often every image outside the calibration half is shot, used or read. [efforts, x]"""
-    spent = reading.spent[~held.calibration]
-    return np.array([np.full(len(spent), reading.fixed), spent])
+def clipped_accuracies(held: Held, state: Array) -> list[float]:
+    """The same as accuracy_noiseless where entries of k* above the known divisor are clipped."""
+    overlap = training.overlaps(held.k["training set"], state)
+    return accuracies(held, overlap, assumptions.levels(overlap, held.calibration))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -333,11 +326,9 @@ def cost(prepared: Prepared, held: Held, readings: Readings) -> Array:
     """
     if np.isnan(prepared.success_probability):
         return np.full(shape_of(COSTS), np.nan)
-    times = {unit: times_of(held, reading) for unit, reading in readings.items()}
-    means = []
-    for P in held.probabilities[:, ~held.calibration]:
-        means.append(queries.mean_queries(queries.each_time(prepared, P), times))
-    return np.stack(means, axis=1)
+    counted = ~held.calibration
+    times = {unit: sequential.times(each, counted) for unit, each in readings.items()}
+    return queries.cost(prepared, held.probabilities[:, counted], times)
 
 
 def calibration_cost(prepared: Prepared, held: Held, readings: Readings) -> Array:
@@ -347,12 +338,8 @@ def calibration_cost(prepared: Prepared, held: Held, readings: Readings) -> Arra
     """
     if np.isnan(prepared.success_probability):
         return np.full(shape_of(ONCE), np.nan)
-    repeated = np.array([readings[unit].fixed for unit in READOUTS.values()])
-    totals = []
-    for P in held.probabilities[:, held.calibration]:
-        each = queries.each_time(prepared, P)[:, KINDS.index("all")]
-        totals.append(repeated * each.sum(axis=1))
-    return np.stack(totals, axis=1)
+    fixed = {unit: reading.fixed for unit, reading in readings.items()}
+    return queries.calibration_cost(prepared, held.probabilities[:, held.calibration], fixed)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -368,7 +355,7 @@ def sampler_costs(held: Held, n: int, by_threshold: list[Readings]) -> Array:
     operations = np.full(shape_of((*T, "method", "effort")), np.nan)
     operations[:, 0] = 2 * n
     for t, readings in enumerate(by_threshold):
-        reads = times_of(held, readings["reads"]).mean(axis=1)
+        reads = sequential.times(readings["reads"], ~held.calibration).mean(axis=1)
         operations[t, 1] = SAMPLER_OPERATIONS[t] * reads
     return operations
 
@@ -413,7 +400,8 @@ def classical_costs(
     rows = []
     for t, level in enumerate(levels):
         row, local = local_costs(matrix, y, exact, held, epsilons[t], radius, level)
-        for effort, reads in enumerate(times_of(held, by_threshold[t]["reads"])):
+        by_effort = sequential.times(by_threshold[t]["reads"], ~held.calibration)
+        for effort, reads in enumerate(by_effort):
             series = row["series_operations"]
             spent = classical.sampling_operations(reads, SAMPLER_OPERATIONS[t], local, series)
             operations[t, 2, effort] = spent.mean()

@@ -22,7 +22,7 @@ from runtime.results import is_computed
 Array = NDArray[np.float64]
 
 KNOWN = {"threshold": "calibrated", "divisor": "training set", "kind": "all"}
-SHOWN_SIZES = 7  # of a table at most, the largest among them
+SHOWN_SIZES = 7  # of a table at most
 REACH = 100  # times the largest n: no curve is drawn out farther
 EFFORTS = ["fixed", "sequential"]
 UNITS = {"shots": "shots", "uses": "amplitude estimation's uses", "reads": "sampler's reads"}
@@ -105,7 +105,7 @@ def six_ways(emulation: Dataset) -> dict[str, DataArray]:
     }
     classical = classical_costs(emulation)
     for method in CLASSICAL:
-        ways[f"classical, {method}"] = classical.sel(method=method)
+        ways[f"classical, {method}"] = classical.sel({"method": method})
     return ways
 
 
@@ -211,9 +211,8 @@ def before_and_after(emulation: Dataset) -> dict[str, list[str]]:
 
 
 def shown(n: Array, rows: dict[str, list[str]]) -> str:
-    """A table of these rows, [n] each, at SHOWN_SIZES of the sizes."""
-    count = min(len(n), SHOWN_SIZES)
-    places = np.linspace(0, len(n) - 1, count).round().astype(int)
+    """A table of these rows, [n] each, at the first and the last SHOWN_SIZES - 1 of the sizes."""
+    places = np.unique([0, *range(max(len(n) - SHOWN_SIZES + 1, 0), len(n))])
     chosen = {}
     for name, row in rows.items():
         chosen[name] = [row[place] for place in places]

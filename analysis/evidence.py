@@ -81,11 +81,15 @@ def baselines(experiment: Experiment) -> dict[str, Any]:
     rivals = results.rival_accuracy
     sparsified = rivals.sel(rival="sparsified", drop=True)
     as_cheap = {"sparsified": accuracy_cells(sparsified, results.test_images // 2)}
-    for name in rivals.drop_sel(rival="sparsified").rival.values:
-        gain = rivals.sel(rival=name) - sparsified
+    gains = rivals.drop_sel(rival="sparsified") - sparsified
+    for name in gains.rival.values:
+        gain = gains.sel(rival=name)
         as_cheap[f"{name} − sparsified"] = paired_cells(gain)
     n = results.n.values
-    return {"table": tables.by_size(n, rows), "rivals": tables.by_size(n, as_cheap)}
+    return {
+        "table": tables.by_size(n, rows),
+        "rivals": tables.by_size(n, as_cheap),
+    }
 
 
 def standardisation(experiment: Experiment) -> dict[str, Any]:
@@ -105,7 +109,10 @@ def standardisation(experiment: Experiment) -> dict[str, Any]:
             for name, values in columns_of(ratio).items():
                 factors[f"{word}, {name}"] = tables.mean_cells(values)
     n = results.n.values
-    return {"table": tables.by_size(n, rows), "factors": tables.by_size(n, factors)}
+    return {
+        "table": tables.by_size(n, rows),
+        "factors": tables.by_size(n, factors),
+    }
 
 
 def papers_constants(sensitivity: Dataset) -> dict[str, float]:

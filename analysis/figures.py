@@ -462,13 +462,17 @@ def cost(ax: Axes, experiment: Experiment) -> None:
     }
     curves = []
     for way, (label, style) in drawn.items():
-        n, mean, factor = costs.geometric(ways[way].dropna("n", how="all"))
-        half = [mean - mean / factor, mean * factor - mean]
-        curves.append(Curve(label, STYLES[style], n, mean, np.nan_to_num(half)))
+        known = ways[way].dropna("n", how="all")
+        n, mean, factor = costs.geometric(known)
+        half = np.nan_to_num([mean - mean / factor, mean * factor - mean])
+        curve = Curve(label, STYLES[style], n, mean, half)
+        curves.append(curve)
     draw_curves(ax, curves)
     ax.set_ylabel("cost of one prediction")
+    diagonal = ways["quantum, diagonal"]
     for rival in ("all entries", "sampler"):
-        ring_crossing(ax, ways["quantum, diagonal"], ways[f"classical, {rival}"], rival)
+        operations = ways[f"classical, {rival}"]
+        ring_crossing(ax, diagonal, operations, rival)
 
 
 def ring_crossing(ax: Axes, queries: DataArray, operations: DataArray, rival: str) -> None:
@@ -477,11 +481,16 @@ def ring_crossing(ax: Axes, queries: DataArray, operations: DataArray, rival: st
     if not np.isfinite(met.first):
         return
     n, mean, _ = costs.geometric(queries)
-    height = np.exp(np.interp(np.log(met.meeting), np.log(n), np.log(mean)))
-    place = (met.meeting, height)
+    logarithm = np.interp(np.log(met.meeting), np.log(n), np.log(mean))
+    place = (met.meeting, np.exp(logarithm))
     ax.plot(*place, "o", color=GREY, fillstyle="none", markersize=13)
     name = f"below {rival}\nfrom n ≈ {met.meeting:,.0f}"
-    how: Any = dict(ha="right", color=GREY, textcoords="offset points", fontsize=9)
+    how: Any = {
+        "ha": "right",
+        "color": GREY,
+        "fontsize": 9,
+        "textcoords": "offset points",
+    }
     ax.annotate(name, place, (-8, 14), **how)
 
 

@@ -140,13 +140,12 @@ def fully_connected_pairs(
     k = theta = k0
     for layer in q[:-1]:
         norm = (1 + 2 * layer[i]) * (1 + 2 * layer[j])
-        slope = erf_scale * (4 / np.pi) / np.sqrt(np.maximum(norm - 4 * k**2, 1e-300))
+        theta = erf_scale * (4 / np.pi) * theta / np.sqrt(np.maximum(norm - 4 * k**2, 1e-300))
         k = erf_scale * (2 / np.pi) * np.arcsin(np.clip(2 * k / np.sqrt(norm), -1, 1))
-        theta = k + slope * theta
+        theta = k + theta
     alike = np.abs(k0) > (1 - nearly_equal) / 2 * (q[0, i] + q[0, j])
-    first, second, sign = i[alike], j[alike], np.sign(k0[alike])
-    equal = alike_ntk(x[first], sign[:, None] * x[second], q[:, first], q[:, second])
-    theta[alike] = sign * equal
+    i, j, sign = i[alike], j[alike], np.sign(k0[alike])
+    theta[alike] = sign * alike_ntk(x[i], sign[:, None] * x[j], q[:, i], q[:, j])
     check_finite(theta)
     return theta
 

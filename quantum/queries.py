@@ -61,3 +61,22 @@ def mean_queries(queries: Array, times: dict[str, Array]) -> Array:
         spent = np.where(of_readout == 0, 0, spent)
         means.append(spent.mean(axis=2))
     return np.array(means)
+
+
+def cost(prepared: Prepared, probabilities: Array, times: dict[str, Array]) -> Array:
+    """Queries of a prediction by divisor of k*. -> [READOUTS, divisors, efforts, KINDS]
+
+    probabilities: P [divisors, x]; times: of `mean_queries`.
+    """
+    means = [mean_queries(each_time(prepared, P), times) for P in probabilities]
+    return np.stack(means, axis=1)
+
+
+def calibration_cost(prepared: Prepared, probabilities: Array, times: dict[str, float]) -> Array:
+    """Queries of all of these images together, each as often. -> [READOUTS, divisors]"""
+    repeated = np.array([times[unit] for unit in READOUTS.values()])
+    totals = []
+    for P in probabilities:
+        queries = each_time(prepared, P)[:, KINDS.index("all")]
+        totals.append(repeated * queries.sum(axis=1))
+    return np.stack(totals, axis=1)

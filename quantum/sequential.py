@@ -13,7 +13,7 @@ transform. [Wilson] J. Am. Stat. Assoc. 22, 209 (1927).
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -76,24 +76,28 @@ class Reading(NamedTuple):
     fixed_right: Array  # what is right then [test]
 
 
-class HeldOut(NamedTuple):
-    """A reading on the half that it was not tuned on."""
+def times(reading: Reading, images: Mask) -> Array:
+    """How often each of these images is shot, used or read, by fixed effort and by stopping early.
+    [2, images]
+    """
+    spent = reading.spent[images]
+    return np.array([np.full(len(spent), reading.fixed), spent])
 
-    accuracy: float
-    low: float  # 95 % interval of the accuracy
-    high: float
-    kept: float  # accuracy over the noiseless one, of the same images
 
-
-def held_out(right: Array, calibration: Mask, noiseless: float) -> HeldOut:
-    """What a reading that is `right` [test] does outside `calibration`.
+def judged(reading: Reading, calibration: Mask, noiseless: float) -> dict[str, Any]:
+    """What a reading takes and achieves outside `calibration`, by fixed effort and stopping early.
 
     noiseless: accuracy of exact overlaps there.
     """
-    accuracy = float(right[~calibration].mean())
-    low, high = wilson_interval(accuracy, int(np.count_nonzero(~calibration)))
-    kept = accuracy / noiseless if noiseless > 0 else math.nan
-    return HeldOut(accuracy, low, high, kept)
+    accuracy = np.mean([reading.fixed_right[~calibration], reading.right[~calibration]], axis=1)
+    number = int(np.count_nonzero(~calibration))
+    return {
+        "needed": times(reading, ~calibration).mean(axis=1),
+        "stated_error": reading.error,
+        "accuracy_read": accuracy,
+        "accuracy_interval": [wilson_interval(share, number) for share in accuracy],
+        "accuracy_kept": accuracy / noiseless if noiseless > 0 else np.full(2, np.nan),
+    }
 
 
 def calibration_goal(
@@ -332,15 +336,22 @@ def fixed_effort(
 ) -> tuple[float, Array]:
     """What it costs to stop every image at the same step, and the share of draws that are right.
 
-    That is the first step from which on all have the goal on the calibration half; inf, and what is
-    right at the last step, where there is none. clear and cost: of `stopping_rules`. -> 1, [test]
+    That is the first step from which on all reach the goal on the calibration half, mixed with the
+    one before so that the goal is met exactly; inf, and what is right at the last step, where there
+    is none. clear and cost: of `stopping_rules`. -> 1, [test]
     """
     right = np.mean((clear > 0) == (label > 0)[:, None], axis=0)  # [test, steps]
-    below = np.flatnonzero(right[calibration].mean(axis=0) < goal - 1e-12)
-    first = int(below[-1]) + 1 if len(below) else 0
-    if first == len(cost):
+    accuracy = right[calibration].mean(axis=0)
+    below = np.flatnonzero(accuracy < goal - 1e-12)
+    if not len(below):
+        return float(cost[0]), right[:, 0]
+    last = int(below[-1])
+    if last + 1 == len(cost):
         return math.inf, right[:, -1]
-    return float(cost[first]), right[:, first]
+    share = (goal - accuracy[last]) / (accuracy[last + 1] - accuracy[last])
+    mixture = np.array([1 - share, share])
+    both = slice(last, last + 2)
+    return float(cost[both] @ mixture), right[:, both] @ mixture
 
 
 def cheapest_reading(

@@ -164,11 +164,15 @@ def conjugate_gradients(matrix: scipy.sparse.csr_array, y: NDArray) -> Array | N
 
 def closest_pair(x: Array) -> tuple[float, tuple[int, int]]:
     """The largest |x_i . x_j|, i != j, of vectors x [n, d], and the pair (i, j) that it is of."""
-    largest, pair = 0.0, (0, 0)
+    largest = 0.0
+    pair = (0, 0)
     for start in range(0, len(x), 1024):  # some rows at a time, so that memory stays small
-        inner_products = np.abs(x[start : start + 1024] @ x.T)
-        np.fill_diagonal(inner_products[:, start:], 0)
-        row, column = np.unravel_index(inner_products.argmax(), inner_products.shape)
-        if inner_products[row, column] > largest:
-            largest, pair = float(inner_products[row, column]), (start + int(row), int(column))
+        rows = x[start : start + 1024]
+        products = np.abs(rows @ x.T)
+        np.fill_diagonal(products[:, start:], 0)
+        place = int(products.argmax())
+        row, column = divmod(place, len(x))
+        if products[row, column] > largest:
+            largest = float(products[row, column])
+            pair = (start + row, column)
     return largest, pair

@@ -139,9 +139,13 @@ def test_wilson_and_held_out_by_hand():
     assert (low, high) == pytest.approx((0.82381, 0.94542), abs=1e-5)  # (0.92 -+ sqrt(0.004))/1.04
     assert sequential.wilson_interval(1.0, 100)[1] == pytest.approx(1)
     calibration = np.array([True, False, False, True])
-    right = np.array([0, 1.0, 0.5, 0])
-    found = sequential.held_out(right, calibration, 0.5)
-    assert (found.accuracy, found.kept) == (0.75, 1.5) and found.low < 0.75 < found.high
+    right, spent = np.array([0, 1.0, 0.5, 0]), np.array([99.0, 2, 4, 99])
+    reading = sequential.Reading(0.1, 9.0, right, spent, 10.0, np.ones(4))
+    assert sequential.times(reading, ~calibration).tolist() == [[10, 10], [2, 4]]
+    found = sequential.judged(reading, calibration, 0.5)
+    assert found["accuracy_read"].tolist() == [1, 0.75] and found["needed"].tolist() == [10, 3]
+    assert found["accuracy_kept"].tolist() == [2, 1.5]
+    assert found["accuracy_interval"][1] == sequential.wilson_interval(0.75, 2)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -169,8 +173,10 @@ def test_fixed_effort_by_hand():
         return sequential.fixed_effort(clear, label, cost, calibration, goal)
 
     assert effort(clear, 0.4)[0] == 1
-    fixed, right = effort(clear, 0.9)  # all later steps must have it too
-    assert fixed == 6 and right.tolist() == [1, 0]
+    # all later steps must have it too; 0.8 of the third step and 0.2 of the second, which is right
+    # in one draw of two
+    fixed, right = effort(clear, 0.9)
+    assert fixed == pytest.approx(0.2 * 3 + 0.8 * 6) and right.tolist() == pytest.approx([0.9, 0])
     fixed, right = effort(-clear, 0.9)
     assert fixed == math.inf and right.tolist() == [0, 1]
 
@@ -239,9 +245,9 @@ def test_sequential_estimation_beats_the_fixed_schedule():
     goal = 0.99 * readout.noiseless_accuracy(overlap[calibration], label[calibration], t)
     assert found.right[calibration].mean() >= goal
     noiseless = readout.noiseless_accuracy(overlap[~calibration], label[~calibration], t)
-    counted = sequential.held_out(found.right, calibration, noiseless)
+    counted = sequential.judged(found, calibration, noiseless)
     spent = found.spent[~calibration].mean()
-    assert counted.kept > 0.96
+    assert counted["accuracy_kept"].min() > 0.96
     assert 0.3 < spent / found.fixed < 0.8
     shots = sequential.sequential_shots(overlap, label, t, calibration, 0.99)
     assert spent < shots.spent[~calibration].mean() / 3
