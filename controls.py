@@ -251,15 +251,13 @@ def predictions_of(kernels: TrialKernels, seed: int) -> dict[str, list[Predictio
 def rival_values(kernels: TrialKernels, seed: int) -> xr.Dataset:
     """Accuracies and parameters of `rivals_of`, chosen on the calibration half [x]."""
     known = kernels.test_label, calibration_of(kernels, seed)
-    rivals = rivals_of(kernels, seed)
-    accuracies, chosen = [], []
-    for outputs, parameters in rivals.values():
-        best = [classical.best_parameter(by_parameter, *known) for by_parameter in outputs]
-        rows, _, shares = np.transpose(best)
-        accuracies.append(shares.mean())
-        chosen.append(parameters[int(rows[0])])
-    record = xr.Dataset(coords={"rival": list(rivals)})
-    for name, values in (("rival_accuracy", accuracies), ("rival_parameter", chosen)):
+    best = {}
+    for name, (outputs, parameters) in rivals_of(kernels, seed).items():
+        chosen = [classical.best_parameter(by_parameter, *known) for by_parameter in outputs]
+        best[name] = np.mean(chosen, axis=0)[2], parameters[chosen[0][0]]
+    record = xr.Dataset(coords={"rival": list(best)})
+    columns = np.transpose(list(best.values()))
+    for name, values in zip(("rival_accuracy", "rival_parameter"), columns, strict=True):
         record[name] = quantity(("rival",), values, BASELINES[name][1])
     return record
 
@@ -479,24 +477,18 @@ def at_levels(prediction: Prediction, calibration: Mask) -> Array:
 def standard_record(kernels: TrialKernels, seed: int) -> xr.Dataset:
     """The quantities `OF_STANDARDS` of one trial by one standard; means over patterns."""
     calibration = calibration_of(kernels, seed)
-    by_approximation = predictions_of(kernels, seed)
-    means = []
-    for predictions in by_approximation.values():
+    means = {}
+    for name, predictions in predictions_of(kernels, seed).items():
         by_pattern = [at_levels(prediction, calibration) for prediction in predictions]
-        means.append(np.mean(by_pattern, axis=0))
-    accuracy, measurements = np.moveaxis(np.array(means), 1, 0)
+        means[name] = np.mean(by_pattern, axis=0)
+    by_approximation = np.array(list(means.values()))
     values = {
-        "accuracy": accuracy,
-        "readout_measurements": measurements,
+        "accuracy": by_approximation[:, 0],
+        "readout_measurements": by_approximation[:, 1],
         "post_selection_measurements": np.median(training.post_selections(kernels), axis=1),
     }
-    record = xr.Dataset(
-        coords={
-            "approximation": list(by_approximation),
-            "threshold": list(assumptions.LEVELS),
-            "divisor": list(training.divisors),
-        }
-    )
+    labels = {"threshold": list(assumptions.LEVELS), "divisor": list(training.divisors)}
+    record = xr.Dataset(coords=labels | {"approximation": list(means)})
     for name, (axes, long_name) in OF_STANDARDS.items():
         record[name] = quantity(axes, values[name], long_name)
     return record

@@ -191,13 +191,14 @@ DESCRIPTIONS = OF_PREDICTIONS | OF_MATRICES | OF_TRIALS
 
 def labelled(values: Values) -> xr.Dataset:
     """The same with axes, their labels, what they are, and units, as `DESCRIPTIONS` says."""
-    record = xr.Dataset()
+    arrays = {}
+    coordinates: dict[str, Any] = {}
     for name, value in values.items():
         axes, long_name, units = DESCRIPTIONS[name]
-        record[name] = quantity(axes, value, long_name, units)
-    for axis in map(str, record.dims):
-        record = record.assign_coords({axis: LABELS.get(axis, range(record.sizes[axis]))})
-    return record
+        arrays[name] = quantity(axes, value, long_name, units)
+        for axis, length in zip(axes, arrays[name].shape, strict=True):
+            coordinates[axis] = LABELS.get(axis, range(length))
+    return xr.Dataset(arrays, coordinates)
 
 
 def shape_of(axes: Iterable[str]) -> list[int]:

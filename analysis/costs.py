@@ -147,16 +147,16 @@ def extrapolated(n: Array, excess: Array) -> float:
 
 
 def crossing_in_words(costs: DataArray, rival: DataArray) -> str:
-    """That as a clause."""
+    """Where that is, as a clause."""
     found = crossing(costs, rival)
     largest = costs.n.values[-1]
     if np.isfinite(found.first):
-        return f"from between n = {found.first:.0f} and {found.second:.0f} on"
+        return f"between n = {found.first:.0f} and {found.second:.0f}"
     if np.isfinite(found.second):
-        return "at every n"
+        return "every n"
     if np.isfinite(found.meeting):
-        return f"at no n up to {largest} (extrapolated: from about {found.meeting:.1g} on)"
-    return f"at no n up to {largest} (extrapolated: nor up to {REACH} times that)"
+        return f"no n up to {largest} (extrapolated: about {found.meeting:.1g})"
+    return f"no n up to {largest} (extrapolated: nor up to {REACH} times that)"
 
 
 def number(mean: float) -> str:
@@ -247,13 +247,13 @@ def cost(experiment: Experiment) -> dict[str, Any]:
     for name in ("sparsified", "diagonal"):
         for rival in ("all entries", "sampler"):
             both = ways[f"quantum, {name}"], ways[f"classical, {rival}"]
-            below[f"{name}, below {rival}"] = crossing_in_words(*both)
+            below[f"quantum, {name}, than {rival}"] = crossing_in_words(*both)
     return {
         "table": shown(n, {name: cells(values) for name, values in ways.items()}),
         "efforts": shown(n, before_and_after(emulation)),
-        "crossings": tables.table(["", "at which n"], list(below.items())),
+        "crossings": tables.table(["cheaper from", "n"], list(below.items())),
         "assumed": assumed(emulation),
         "short": experiment.short.lower(),
-        "beats_entries": below["diagonal, below all entries"],
-        "beats_sampler": below["diagonal, below sampler"],
+        "beats_entries": below["quantum, diagonal, than all entries"],
+        "beats_sampler": below["quantum, diagonal, than sampler"],
     }

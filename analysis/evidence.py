@@ -101,7 +101,7 @@ def standardisation(experiment: Experiment) -> dict[str, Any]:
     rows = {}
     for name, values in columns_of(other.accuracy).items():
         rows[name] = accuracy_cells(values, results.test_images // 2)
-        rows[f"{name}: change"] = paired_cells(values - accuracies[name])
+        rows[f"change, {name}"] = paired_cells(values - accuracies[name])
     factors = {}
     for quantity, word in tables.QUANTITIES.items():
         if quantity.endswith("_measurements"):

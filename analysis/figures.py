@@ -462,17 +462,21 @@ def cost(ax: Axes, experiment: Experiment) -> None:
     }
     curves = []
     for way, (label, style) in drawn.items():
-        known = ways[way].dropna("n", how="all")
-        n, mean, factor = costs.geometric(known)
-        half = np.nan_to_num([mean - mean / factor, mean * factor - mean])
-        curve = Curve(label, STYLES[style], n, mean, half)
-        curves.append(curve)
+        curves.append(geometric_curve(label, STYLES[style], ways[way]))
     draw_curves(ax, curves)
     ax.set_ylabel("cost of one prediction")
     diagonal = ways["quantum, diagonal"]
     for rival in ("all entries", "sampler"):
         operations = ways[f"classical, {rival}"]
         ring_crossing(ax, diagonal, operations, rival)
+
+
+def geometric_curve(label: str, style: drawing.Style, values: DataArray) -> Curve:
+    """The geometric means of a quantity [n, trial] over the training-set size."""
+    known = values.dropna("n", how="all")
+    n, mean, factor = costs.geometric(known)
+    half = np.nan_to_num([mean - mean / factor, mean * factor - mean])
+    return Curve(label, style, n, mean, half)
 
 
 def ring_crossing(ax: Axes, queries: DataArray, operations: DataArray, rival: str) -> None:

@@ -133,11 +133,9 @@ def fully_connected_pairs(
     """The same NTK [m] of the pairs i, j [m] of images x [n, d], where not all pairs are wanted."""
     (x,) = check_images(2, x=x)
     q, _ = diagonal_ntk(x, check_depth(depth, 0, 1, "use a whole number of layers, 0 or more"))
-    k0 = np.empty(len(i))
-    for start in range(0, len(i), 2**13):  # so that memory stays small
-        some = slice(start, start + 2**13)
-        k0[some] = erf_scale * np.sum(x[i[some]] * x[j[some]], axis=1) / x.shape[1]
-    k = theta = k0
+    blocks = [slice(start, start + 2**13) for start in range(0, len(i), 2**13)]
+    products = [np.sum(x[i[block]] * x[j[block]], axis=1) for block in blocks]  # in little memory
+    k = theta = k0 = erf_scale * np.concatenate(products) / x.shape[1]
     for layer in q[:-1]:
         norm = (1 + 2 * layer[i]) * (1 + 2 * layer[j])
         theta = erf_scale * (4 / np.pi) * theta / np.sqrt(np.maximum(norm - 4 * k**2, 1e-300))

@@ -300,19 +300,17 @@ def stopping_rules(
     clear: [draws, test, steps], above 0 for o > t; cost: of stopping at a step [steps]. Returns the
     share of draws that are right, and the mean cost: [boundaries, lasts, test] each.
     """
-    magnitude, above_t = np.abs(clear), label > 0
+    magnitude = np.abs(clear)
+    is_right = (clear > 0) == (label > 0)[:, None]
     right, spent = [], []
     for boundary in np.asarray(boundaries):
         crossed = magnitude >= boundary
         crossed[..., -1] = True
         first = np.argmax(crossed, axis=-1)
-        for last in lasts:
-            at = np.minimum(first, last)
-            above = np.take_along_axis(clear, at[..., None], axis=-1)[..., 0] > 0
-            right.append(np.mean(above == above_t, axis=0))
-            spent.append(np.mean(cost[at], axis=0))
-    shape = len(np.asarray(boundaries)), len(lasts), len(label)
-    return np.reshape(right, shape), np.reshape(spent, shape)
+        at = np.minimum(first[..., None], lasts)  # [draws, test, lasts]
+        right.append(np.take_along_axis(is_right, at, axis=-1).mean(axis=0).T)
+        spent.append(cost[at].mean(axis=0).T)
+    return np.array(right), np.array(spent)
 
 
 def cheapest_rule(right: Array, spent: Array, calibration: Mask, goal: float) -> tuple[int, int]:

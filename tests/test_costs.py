@@ -1,8 +1,9 @@
-"""Costs of a prediction, and where they are below 2n, on made-up costs that are known."""
+"""Costs of a prediction, and where they cross, on made-up costs that are known."""
 
 import made_up
 import numpy as np
 import pytest
+import xarray as xr
 from test_report import experiment, rows
 
 from analysis import costs, findings
@@ -19,6 +20,8 @@ def test_costs_are_means_over_trials():
     best = "QSVT, I + E, amplitude estimation"
     assert costs.cheapest(costs.quantum_costs(made)).equals(found[best])
     assert found[best].mean().item() == pytest.approx(2000)
+    fixed = columns_of(costs.quantum_costs(made, effort="fixed"))
+    assert fixed[best].mean().item() == pytest.approx(6000)
     # a way that one trial lacks is not known at that size, and no candidate
     one = {"n": 32, "trial": 1, "pattern": 0}
     made.cost.loc[{"solver": "QSVT", "encoding": "I + E"} | one] = np.nan
@@ -28,20 +31,43 @@ def test_costs_are_means_over_trials():
     assert costs.cheapest(costs.quantum_costs(made)).equals(other)
 
 
+def test_geometric_means_by_hand():
+    """Trials 1 and 4, and 2 alone: a spread of ln 2 sqrt 2 with one degree of freedom."""
+    values = xr.DataArray([[1.0, 4], [2, np.nan]], {"n": [16, 32]}, ["n", "trial"])
+    n, mean, factor = costs.geometric(values)
+    assert n.tolist() == [16, 32] and mean == pytest.approx([2, 2])
+    half = 12.706 * np.log(2) * np.sqrt(2) / np.sqrt([2, 1])
+    assert factor == pytest.approx(np.exp(half), rel=1e-3)
+    text = "2 ×÷ 6.7e+03"
+    assert costs.cells(values)[0].startswith(text[:4])
+
+
 def test_page():
     whole = experiment(emulation=made_up.emulation())
-    shown = rows(costs.cost(whole)["table"])
-    assert shown["QSVT, I + E, amplitude estimation"][0] == "1000 ± 63"
-    assert shown["diagonal, amplitude estimation"][0] == "400 ± 25"
-    assert shown["classical, conjugate gradients anew"][3] == "5120"
+    page = costs.cost(whole)
+    shown = rows(page["table"])
+    assert len(shown) == 6
+    mean = 1000 * np.sqrt(0.95 * 1.05)  # geometric
+    assert shown["quantum, sparsified"][0].startswith(f"{mean:,.0f} ×÷ 1.0")
+    assert shown["classical, conjugate gradients anew"][3] == "3,072"
+    efforts = rows(page["efforts"])
+    assert efforts["queries, diagonal"][0] == "1,198 → 399"
+    assert efforts["shots = amplitude estimation's uses = sampler's reads"][0] == "150 → 50"
     told = {name: findings.said(whole, finding) for name, finding in findings.COSTS.items()}
+    never = "no n up to 128 (extrapolated: about 2e+02)"
+    assert told.pop("queries, diagonal").startswith("399 ×÷")
+    assert told.pop("queries, sparsified").startswith("999 ×÷")
+    assert told.pop("queries, diagonal, fixed constant").startswith("3,595 ×÷")
     assert told == {
-        "queries, sparsified": "1000 ± 63", "queries, diagonal": "400 ± 25",
-        "queries, diagonal, fixed constant": "3600 ± 227", "operations, weights known": "256",
-        "diagonal below 2n from": "no n computed", "as gates": "",
+        "operations, all entries": "256", "operations, sampler": "300", "as gates": "",
+        "diagonal below 2n from": never,
+        "diagonal below the sampler from": "no n up to 128 (extrapolated: nor up to 100 times that)",
     }  # fmt: skip
     said = findings.prediction_is_cheap(whole)
-    assert said == "**fails** at n = 128: 1,000 queries against 256 operations"
+    assert said == (
+        "**fails** at n = 128: 999 queries against 256 operations for all entries "
+        "and 300 for a sampler"
+    )
 
 
 def test_solver_of_degree_0_is_the_diagonal_algorithm():
@@ -54,15 +80,22 @@ def test_solver_of_degree_0_is_the_diagonal_algorithm():
         solver, _, way = name.split(", ")
         assert values.equals(diagonal[way]) == (solver == "series in E")
     said = findings.prediction_is_cheap(experiment(emulation=made))
-    assert "400 queries" in said and said.endswith("no entry of K̃ is needed")
+    assert "399 queries" in said and said.endswith("no entry of K̃ is needed")
 
 
-def test_diagonal_below_two_n():
+def test_crossings_are_read_off_measured_sizes():
     """Queries as made up are above 2n everywhere; a quarter of them is below it from 64 on."""
-    whole = experiment(emulation=made_up.emulation(), results=made_up.results())
-    assert findings.diagonal_is_cheap(whole) == "no n computed"
-    whole.kinds["emulation"] = made_up.emulation() / 4
-    assert findings.diagonal_is_cheap(whole) == "n = 64"
+    ways = costs.six_ways(made_up.emulation())
+    queries, entries = ways["quantum, diagonal"], ways["classical, all entries"]
+    above = costs.crossing(queries, entries)
+    assert np.isnan(above.first) and above.meeting == pytest.approx(200, rel=0.01)
+    found = costs.crossing(queries / 4, entries)
+    assert (found.first, found.second) == (32, 64)
+    assert found.meeting == pytest.approx(50, rel=0.01)  # 99.9 = 2n
+    assert costs.crossing_in_words(queries / 4, entries) == "between n = 32 and 64"
+    assert costs.crossing_in_words(queries / 100, entries) == "every n"
+    assert "nor up to 100" in costs.crossing_in_words(queries * 1e4, entries)
+    assert "nor up to 100" in costs.crossing_in_words(entries * 2, queries / 100)
 
 
 def test_circuit():

@@ -109,16 +109,18 @@ def made_up(network="fully-connected", classes=(8, 9), dataset_name="mnist"):
         "encoding": ["I + E", "oracle"],
         "readout": ["shots", "amplified"],
         "kind": ["all", "oracle"],
-        "statistic": ["mean", "median"],
-        "method": ["all entries", "sampler"],
+        "effort": ["fixed", "sequential"],
+        "threshold": ["calibrated", "zero"],
+        "method": ["all entries", "sampler", "conjugate gradients anew", "Cholesky anew"],
     }
-    rest = ("readout", "divisor", "kind", "statistic")
+    rest = ("readout", "divisor", "effort", "kind")
+    classical = ("approximation", "pattern", "threshold", "method", "effort")
     emulation = {
         "cost": drawn("pattern", "threshold", "solver", "encoding", *rest, over=ways),
         "cost_without_solver": drawn("threshold", *rest, over=ways),
         "test_images": drawn(low=5, high=5, over=ways),
         "uses": drawn("pattern", "threshold", "solver", "encoding", over=ways),
-        "operations_classical": drawn("approximation", "pattern", "threshold", "method", over=ways),
+        "operations_classical": drawn(*classical, over=ways),
     }
     sensitivity = dataset(main(constants), constants, **about)
     for axis, values in zip(

@@ -11,7 +11,11 @@ from kernel_images import flat_images, needs_oracle, real_images
 from twin import fully_connected_ntk_twin
 
 from ntk import BadInput, fully_connected, fully_connected_ntk
-from ntk.fully_connected import fully_connected_ntk_reference, fully_connected_rows
+from ntk.fully_connected import (
+    fully_connected_ntk_reference,
+    fully_connected_pairs,
+    fully_connected_rows,
+)
 
 ENGINES = ["numba", "jax"]
 
@@ -211,3 +215,16 @@ def test_closed_form_constants():
     sigma = np.sqrt(fully_connected.erf_scale) * scipy.special.erf(z)
     assert relative_error(1 - np.sum(weight * z * sigma) ** 2, fully_connected.nonlinearity) < 1e-10
     assert abs(fully_connected.nonlinearity - 0.0864172) < 1e-7
+
+
+@pytest.mark.parametrize("depth", [0, 3, 90])
+def test_pairs_are_entries_of_the_matrix(depth):
+    """Equal, opposite and nearly equal images among them, in more than one block of pairs."""
+    x = np.random.default_rng(0).normal(size=(130, 50))
+    x[5], x[7], x[9] = x[3], -x[2], x[8] * (1 + 1e-9)
+    i, j = np.tril_indices(len(x))
+    expected = fully_connected_ntk(x, depth=depth)[i, j]
+    found = fully_connected_pairs(x, i, j, depth=depth)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12 * np.abs(expected).max())
+    with pytest.raises(BadInput):
+        fully_connected_pairs(np.full((2, 3), np.nan), i[:1], j[:1], depth=depth)

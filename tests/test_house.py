@@ -16,6 +16,7 @@ EXCEPTIONS = {  # functions that store more names, and why
     "ntk/convolutional.py convolutional_ntk_reference": "a recursion, read beside its formulas",
     "ntk/convolutional.py pairs": "two images and what is summed over their pixels",
     "ntk/fully_connected.py fully_connected_rows": "a recursion, read beside its formulas",
+    "ntk/fully_connected.py fully_connected_pairs": "the same recursion",
     "ntk/finite.py empirical_convolutional_ntk": "one pass forward and one back, layer by layer",
     "quantum/solvers.py series_in_perturbation": "every name stands in the derivation",
 }

@@ -121,12 +121,38 @@ def test_depth_page():
 
 
 def baselines():
+    made_up.LABELS["rival"] = ["exact", "sparsified", "ridge", "nearest neighbours"]
+    rivals = np.array([0.9, 0.9, 0.91, 0.95]) + 0.002 * (made_up.noise(1, 1) - 1)
     accuracy = np.full((4, 1, 6, 1), 0.5)
     accuracy[:, 0, 0, 0], accuracy[:, 0, 4, 0] = 0.9, [0.8, 0.9, 0.95, 0.96]
     return made_up.dataset(
         accuracy=(("classifier", "threshold"), accuracy + 0.002 * (made_up.noise(1, 2) - 1)),
         agreement=(("threshold",), 1),
+        rival_accuracy=(("rival",), rivals),
     )
+
+
+def test_rivals_of_the_sparsified_matrix():
+    whole = experiment(baselines=baselines())
+    assert findings.enlargement_matters(whole) == (
+        "K̃ less what is as cheap, at the largest n: +0.000 ± 0.000 (exact), "
+        "-0.010 ± 0.000 (ridge), -0.050 ± 0.000 (nearest neighbours)"
+    )
+    shown = rows(evidence.baselines(whole)["rivals"])
+    assert shown["exact − sparsified"][0] == "0"
+    assert shown["nearest neighbours − sparsified"][3] == "**+0.050 ± 0.000**"
+
+
+def test_what_standardising_changes():
+    whole = experiment(standardisation=made_up.standardisation())
+    page = evidence.standardisation(whole)
+    shown = rows(page["table"])
+    changes = shown["change, calibrated, exact = sparsified = diagonal"]
+    assert changes[0].startswith("**-0.100 ±")
+    factors = rows(page["factors"])
+    assert {cell for row in factors.values() for cell in row} == {"2"}
+    said = findings.standards_matter(whole)
+    assert said.startswith("the accuracy of K̃, calibrated t, changes by -0.100 ± 0.0")
 
 
 def test_only_classifiers_that_are_better_beyond_chance_are_named():
@@ -247,6 +273,7 @@ def folder(tmp_path):
         "convolutional_results": made_up.results(), "convolutional_emulation": made_up.emulation(),
         "convolutional_circuit": made_up.circuit(), "convolutional_baselines": baselines(),
         "convolutional_sensitivity": sensitivity(), "convolutional_digit_pairs": pairs(),
+        "convolutional_standardisation": made_up.standardisation(),
         "convolutional_depth_sweep": made_up.with_settings(made_up.results(), [96.0, 6.0]),
         "convolutional-3v5_results": made_up.results({"classes": [3, 5]}),
         "fashion-mnist-fully-connected_results": made_up.results(
