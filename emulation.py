@@ -62,7 +62,7 @@ Random = Callable[[str], Generator]  # generators by purpose
 # --------------------------------------------------------------------------------------------------
 
 VERSION = 6  # of the constants here and in quantum/; functions that change are noticed without it
-PATTERNS = 3  # of a trial, in the original's convention
+PATTERNS = training.original_patterns  # of a trial, in the original's convention
 SHARE = 0.99  # of the noiseless accuracy, that a readout has to reach
 EPSILON_SHARE = 0.1  # error of |w>, which moves o by that at most, over the shot noise 1/sqrt(M)
 LARGEST_EPSILON = 0.1

@@ -10,6 +10,7 @@ from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
 import controls
 import training
+from runtime import kernels as kernels_of_pairs
 from runtime.checkpoints import write_kernel
 from runtime.datasets import CannotBeHad, load_images
 from runtime.results import origin_of, read_results
@@ -171,6 +172,85 @@ def test_the_diagonal_approximation_is_the_class_mean_of_the_kernel(run):
         constant.accuracy.sel(classifier="diagonal"),
     )
     np.testing.assert_array_equal(*same)
+
+
+def test_rivals_are_as_cheap_and_chosen_on_one_half(run, finished):
+    """K's own outputs, those with K~'s diagonal, and a ridge's: the other half is counted."""
+    results = read_results(finished / "digits-convolutional_baselines.nc").sel(n=32, trial=0)
+    names = ["exact", "sparsified", "diagonal", controls.ENLARGED, *controls.classical.RIVALS]
+    assert results.rival.values.tolist() == names
+    kernels = stored_kernels(run, "convolutional", 32, 0)
+    calibration = controls.calibration_of(kernels, 0)
+    boost = 0.76 * np.log(32) ** 0.9
+    parameter = results.rival_parameter.sel(rival=controls.ENLARGED)
+    assert parameter == pytest.approx(boost)
+    matrix = kernels.train + boost * kernels.train.diagonal().mean() * np.eye(32)
+    outputs = kernels.test @ np.linalg.solve(matrix, kernels.train_label)
+    right = []
+    for t in (0, np.median(outputs[calibration])):
+        right.append((outputs > t) == (kernels.test_label > 0))
+    best = max(right, key=lambda each: each[calibration].mean())
+    expected = best[~calibration].mean()
+    assert results.rival_accuracy.sel(rival=controls.ENLARGED) == pytest.approx(expected)
+    assert results.rival_accuracy.notnull().all()
+    connected = read_results(finished / "digits-fully-connected_baselines.nc")
+    assert controls.ENLARGED not in connected.rival
+
+
+# Standardisation
+
+
+def test_test_images_get_the_numbers_of_the_training_images(run):
+    kernels = stored_kernels(run, "fully-connected", 16, 1)
+    found = controls.with_training_standard(run, kernels)
+    trial, digits = kernels.trial, run.images
+    draws = [trial.random(0, purpose) for purpose in ("train", "test")]
+    train, _ = training.choose_images(digits.train, trial.classes, 8, draws[0])
+    test, _ = training.choose_images(digits.test, trial.classes, TEST_SIZE // 2, draws[1])
+    flat = [((each - train.mean()) / train.std()).reshape(len(each), -1) for each in (test, train)]
+    flat = [each / np.linalg.norm(each, axis=1)[:, None] for each in flat]
+    expected = controls.fully_connected_ntk(*flat, depth=kernels.depth)
+    np.testing.assert_allclose(found.test, expected, rtol=1e-12)
+    own = training.trial_images(run, trial)
+    assert np.abs(own.test - flat[0]).max() > 1e-3  # the test images' own numbers differ
+    np.testing.assert_allclose(own.train, flat[1])
+
+
+def test_standardisation_resumes_and_is_kept(run, tmp_path, monkeypatch, capsys):
+    """A run that is stopped after some pairs goes on with the others."""
+    for size in (16, 32):
+        copy_trial(run, tmp_path, f"digits-convolutional_seed0_data{size}_trial0")
+    monkeypatch.setattr(controls, "load_images", lambda *_: run.images)
+    monkeypatch.setattr(controls, "standardised_trials", {16: 1})
+    monkeypatch.setattr(kernels_of_pairs, "pairs_at_once", lambda pairs: 100)
+    computed = []
+
+    def evaluate(pairs, i, j):
+        if len(computed) == 2:
+            computed.append(0)
+            raise KeyboardInterrupt
+        computed.append(len(i))
+        return 1 + 0.1 * np.cos(i * j)
+
+    monkeypatch.setattr(kernels_of_pairs, "evaluate_pairs", evaluate)
+    arguments = ["--dataset", "digits", "--networks", "convolutional", "--standardisation"]
+    arguments += ["--output", str(tmp_path)]
+    with pytest.raises(KeyboardInterrupt):
+        controls.main(arguments)
+    assert controls.main(arguments) == 0 and computed == [100, 100, 0, 100, 20]
+    results = read_results(tmp_path / "digits-convolutional_standardisation.nc")
+    assert results.n.values.tolist() == [16] and results.standard.values.tolist() == list(
+        controls.STANDARDS
+    )
+    first = results.sel(n=16, trial=0)
+    kernels = stored_kernels(run, "convolutional", 16, 0)
+    own = controls.standard_record(kernels, 0)
+    for name in controls.OF_STANDARDS:
+        np.testing.assert_array_equal(first[name].sel(standard="test images"), own[name])
+        assert first[name].sel(standard="training images").notnull().all()
+    capsys.readouterr()
+    assert controls.main(arguments) == 0 and len(computed) == 5
+    assert "has all of these trials" in capsys.readouterr().out
 
 
 # Sensitivity
