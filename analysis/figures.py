@@ -399,7 +399,7 @@ def draw_rivals(ax: Axes, experiments: Experiments) -> None:
         gains = findings.gains_of_classifiers(baselines)
         rows = 0.16 * place + np.arange(len(gains))
         gain, half = np.transpose(list(gains.values()))
-        label = f"{experiment.short}, n = {baselines.n[-1]:d}"
+        label = f"{experiment.short}, n = {findings.with_exact(baselines).n[-1]:d}"
         style = STYLES[experiment.network]
         ax.errorbar(gain, rows, xerr=half, linestyle="none", label=label, **style)
     ax.axvline(0, color=GREY, linestyle=":")

@@ -34,7 +34,7 @@ LOG_ODDS = np.geomspace(0.05, 20, 180)  # ln((1 - error)/error) that are tried, 
 
 STAGE_SHOTS = 6  # of amplitude estimation, at each number of rounds
 GROWTH = math.sqrt(2)  # of the number of rounds
-MOST_ROUNDS = 256
+MOST_ROUNDS = 1024
 ANGLES = 12  # angles looked at for each of the 2m + 1 turns: about one in a standard deviation
 DRAWS = 8  # times that every image is read out
 # Ln((1 - error)/error) that are tried, for amplitude estimation.
