@@ -153,10 +153,10 @@ def crossing_in_words(costs: DataArray, rival: DataArray) -> str:
     if np.isfinite(found.first):
         return f"between n = {found.first:.0f} and {found.second:.0f}"
     if np.isfinite(found.second):
-        return "every n"
+        return "at every n"
     if np.isfinite(found.meeting):
-        return f"no n up to {largest} (extrapolated: about {found.meeting:.1g})"
-    return f"no n up to {largest} (extrapolated: nor up to {REACH} times that)"
+        return f"at no n up to {largest} (extrapolated: about {found.meeting:.1g})"
+    return f"at no n up to {largest} (extrapolated: nor up to {REACH} times that)"
 
 
 def number(mean: float) -> str:
@@ -251,7 +251,7 @@ def cost(experiment: Experiment) -> dict[str, Any]:
     return {
         "table": shown(n, {name: cells(values) for name, values in ways.items()}),
         "efforts": shown(n, before_and_after(emulation)),
-        "crossings": tables.table(["cheaper from", "n"], list(below.items())),
+        "crossings": tables.table(["becomes cheaper", ""], list(below.items())),
         "assumed": assumed(emulation),
         "short": experiment.short.lower(),
         "beats_entries": below["quantum, diagonal, than all entries"],

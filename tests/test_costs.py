@@ -54,14 +54,14 @@ def test_page():
     assert efforts["queries, diagonal"][0] == "1,198 → 399"
     assert efforts["shots = amplitude estimation's uses = sampler's reads"][0] == "150 → 50"
     told = {name: findings.said(whole, finding) for name, finding in findings.COSTS.items()}
-    never = "no n up to 128 (extrapolated: about 2e+02)"
+    never = "at no n up to 128 (extrapolated: about 2e+02)"
     assert told.pop("queries, diagonal").startswith("399 ×÷")
     assert told.pop("queries, sparsified").startswith("999 ×÷")
     assert told.pop("queries, diagonal, fixed constant").startswith("3,595 ×÷")
     assert told == {
         "operations, all entries": "256", "operations, sampler": "300", "as gates": "",
         "diagonal below 2n from": never,
-        "diagonal below the sampler from": "no n up to 128 (extrapolated: nor up to 100 times that)",
+        "diagonal below the sampler from": "at no n up to 128 (extrapolated: nor up to 100 times that)",
     }  # fmt: skip
     said = findings.prediction_is_cheap(whole)
     assert said == (
@@ -93,7 +93,7 @@ def test_crossings_are_read_off_measured_sizes():
     assert (found.first, found.second) == (32, 64)
     assert found.meeting == pytest.approx(50, rel=0.01)  # 99.9 = 2n
     assert costs.crossing_in_words(queries / 4, entries) == "between n = 32 and 64"
-    assert costs.crossing_in_words(queries / 100, entries) == "every n"
+    assert costs.crossing_in_words(queries / 100, entries) == "at every n"
     assert "nor up to 100" in costs.crossing_in_words(queries * 1e4, entries)
     assert "nor up to 100" in costs.crossing_in_words(entries * 2, queries / 100)
 
