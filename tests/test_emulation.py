@@ -94,12 +94,13 @@ def test_mean_queries_by_hand():
 
 def test_cost_counts_the_other_half():
     label, n = np.array([1.0, 1, -1, -1]), 4
-    k = dict.fromkeys(training.divisors, np.full((4, n), 0.5))
-    held = emulation.Held(k, label, np.array([True, False, True, False]))
+    calibration = np.array([True, False, True, False])
+    k = np.where(calibration[:, None], 0.25, 0.5) * np.ones(n)  # P = 1/16 and 1/4
+    held = emulation.Held(dict.fromkeys(training.divisors, k), label, calibration)
     spent = np.array([1000.0, 2, 1000, 4])
     reading = sequential.Reading(0.1, 9.0, np.ones(4), spent, 7.0, np.ones(4))
     readings = dict.fromkeys(emulation.UNITS, reading)
-    prepared = solvers.Prepared(np.ones(n), 0, 1.0)  # |y>: one phase query a run, P = 1/4
+    prepared = solvers.Prepared(np.ones(n), 0, 1.0)  # |y>: one phase query a run
     found = emulation.cost(prepared, held, readings)
     assert found.shape == tuple(emulation.shape_of(emulation.COSTS))
     each = 2 * (1 + 4) / 2 + 1  # of a shot
@@ -107,7 +108,7 @@ def test_cost_counts_the_other_half():
     assert np.all(found[..., 0] == 0)
     # t: every image of the calibration half, by fixed effort
     once = emulation.calibration_cost(prepared, held, readings)
-    np.testing.assert_allclose(once[READ["shots"]], 2 * 7 * each)
+    np.testing.assert_allclose(once[READ["shots"]], 2 * 7 * (2 * (1 + 16) / 2 + 1))
     lost = solvers.Prepared(np.ones(n), 5, np.nan)
     assert np.isnan(emulation.cost(lost, held, readings)).all()
     assert np.isnan(emulation.calibration_cost(lost, held, readings)).all()
