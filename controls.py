@@ -9,12 +9,16 @@ if something else would have been less so. So here are, on the same trials as tr
                      and its density are others
     standardisation  what becomes of everything when test images are standardised by the numbers of
                      the training images, as a single prediction must
+    neighbours       how many training images are near a test image, which the fully-connected
+                     network's theorem counts on when it clips k*
+    trainability     how long gradient descent takes on the convolutional K, and what of its
+                     training K~ does
 
-    python controls.py           # baselines, sensitivity: all kernels in kernel_output/; 2 minutes
-    python controls.py --standardisation   # half an hour of convolutional kernels; resumes
+    python controls.py           # of all kernels in kernel_output/; two minutes
+    python controls.py --standardisation   # that alone: half an hour of kernels; resumes
     python controls.py --help
 
-The results are `{prefix}_baselines.nc`, `{prefix}_sensitivity.nc`, `{prefix}_standardisation.nc`.
+The results are `{prefix}_baselines.nc` and so on.
 """
 
 from runtime import streams
@@ -41,17 +45,17 @@ from threadpoolctl import threadpool_limits
 
 import emulation
 import training
-from ntk import BadInput, fully_connected_ntk
+from ntk import BadInput, fully_connected_ntk, theorem
 from quantum import assumptions, classical, sequential
 from quantum.sequential import Mask
 from runtime import options, stored
 from runtime.checkpoints import label_of, read_reference
-from runtime.datasets import CannotBeHad, Images, add_dataset_options, load_images
+from runtime.datasets import CannotBeHad, Images, Split, add_dataset_options, load_images
 from runtime.kernels import KernelFile, SharedPairs, kernel_values
 from runtime.linear_algebra import Array, Matrix
 from runtime.results import ResultsFile, code_version, medians_over_images, quantity
 from runtime.stored import StoredTrials
-from runtime.trials import Network, Run, Trial, TrialFiles
+from runtime.trials import Classes, Network, Run, Trial, TrialFiles
 from training import Approximation, KernelScale, Pattern, Prediction, TrialKernels
 
 # --------------------------------------------------------------------------------------------------
@@ -140,6 +144,8 @@ BASELINES = {  # their axes, and what they are
     ),
     "clipped_share": ((), "share of the entries of k*/k_thresh at 1 or -1"),
     "diagonal_spread": ((), "largest over smallest K_ii, minus 1"),
+}
+OF_RIVALS: dict[str, tuple[tuple[str, ...], str]] = {  # the same
     "rival_accuracy": (
         ("rival",),
         "accuracy outside the calibration half, parameter and threshold chosen on that half",
@@ -255,11 +261,9 @@ def rival_values(kernels: TrialKernels, seed: int) -> xr.Dataset:
     for name, (outputs, parameters) in rivals_of(kernels, seed).items():
         chosen = [classical.best_parameter(by_parameter, *known) for by_parameter in outputs]
         best[name] = np.mean(chosen, axis=0)[2], parameters[chosen[0][0]]
-    record = xr.Dataset(coords={"rival": list(best)})
-    columns = np.transpose(list(best.values()))
-    for name, values in zip(("rival_accuracy", "rival_parameter"), columns, strict=True):
-        record[name] = quantity(("rival",), values, BASELINES[name][1])
-    return record
+    accuracies, parameters = np.transpose(list(best.values()))
+    values = {"rival_accuracy": accuracies, "rival_parameter": parameters}
+    return described(OF_RIVALS, values, {"rival": list(best)})
 
 
 def baseline_record(run: Run, kernels: TrialKernels) -> xr.Dataset:
@@ -278,13 +282,8 @@ def baseline_record(run: Run, kernels: TrialKernels) -> xr.Dataset:
         "clipped_share": training.clipped_shares(kernels)[FIXED],
         "diagonal_spread": entries.max() / entries.min() - 1,
     }
-    record = xr.Dataset(
-        coords={"classifier": list(outputs), "threshold": list(training.decision_thresholds)}
-    )
-    for name, value in values.items():
-        axes, long_name = BASELINES[name]
-        record[name] = quantity(axes, value, long_name)
-    return record.merge(rival_values(kernels, run.seed))
+    labels = {"classifier": list(outputs), "threshold": list(training.decision_thresholds)}
+    return described(BASELINES, values, labels).merge(rival_values(kernels, run.seed))
 
 
 def calibration_of(kernels: TrialKernels, seed: int) -> Mask:
@@ -398,6 +397,161 @@ def sensitivity_record(seed: int, kernels: TrialKernels, reference: Array) -> xr
 
 
 # --------------------------------------------------------------------------------------------------
+# Neighbours: may k* be clipped?
+# --------------------------------------------------------------------------------------------------
+
+NEIGHBOURS = {  # their axes, and what they are
+    "separability": ((), "delta = min 1 - |x_i . x_j|"),
+    "test_images": ((), "number of test images"),
+    "closest_distance": ((), "least 1 - x*.x_i of all test images and training images"),
+    "median_distance": ((), "median over the test images of the least 1 - x*.x_i"),
+    "with_neighbour": (("radius",), "share of test images with a training image that near"),
+    "size": (("radius",), "share of the training images that are that near, mean of test images"),
+    "purity": (("radius",), "share of those that have the test image's label"),
+    "kernel_at_radius": (("radius",), "NTK of two images that far apart, over k_thresh"),
+}
+
+
+def kernel_at(radius: float, depth: int) -> float:
+    """The fully-connected NTK of two images of unit norm with x.x' = 1 - radius."""
+    cosine = 1 - radius
+    pair = np.zeros((2, 28 * 28))
+    pair[0, 0] = 1
+    pair[1, :2] = cosine, np.sqrt((1 - cosine) * (1 + cosine))
+    return fully_connected_ntk(pair[:1], pair[1:], depth=depth)[0, 0]
+
+
+def neighbour_record(run: Run, trial: Trial) -> xr.Dataset:
+    """One trial's neighbourhoods by radius, among all test images of its classes."""
+    images = training.trial_images(run, trial)
+    train, test = images.train, images.test
+    distances = theorem.closest_distances(train, test)
+    delta = training.separability(train)
+    depth = trial.network.depth(trial.size, delta, None)
+    k_thresh = trial.network.kernel_scale(depth, None).k_thresh
+    values: dict[str, Any] = {
+        "separability": delta,
+        "test_images": len(test),
+        "closest_distance": distances.min(),
+        "median_distance": np.median(distances),
+        "kernel_at_radius": [kernel_at(radius, depth) / k_thresh for radius in radii],
+    }
+    for radius in radii:
+        labelled = images.train_label, test, images.test_label
+        for name, value in theorem.neighbourhoods(train, *labelled, radius).items():
+            values.setdefault(name, []).append(value)
+    return described(NEIGHBOURS, values, {"radius": radii})
+
+
+def described(
+    quantities: dict[str, tuple[tuple[str, ...], str]],
+    values: dict[str, Any],
+    labels: dict[str, Any],
+) -> xr.Dataset:
+    """A record of these values, with the axes' labels; quantities: their axes, what they are."""
+    record = xr.Dataset(coords=labels)
+    for name, (axes, long_name) in quantities.items():
+        record[name] = quantity(axes, values[name], long_name)
+    return record
+
+
+def largest_size(split: Split, classes: Classes) -> int:
+    """How many images of two classes can be drawn, half of each."""
+    return 2 * int(min(np.count_nonzero(split.label == label) for label in classes))
+
+
+def plan_and_all(network: Network, classes: Classes, largest: int) -> list[Trial]:
+    """The plan's trials, and one of all training images there are."""
+    counts = dict(zip(training.data_sizes, training.trials, strict=True))
+    trials = []
+    for size, count in (counts | {largest: 1}).items():
+        if size <= largest:
+            trials += [Trial(network, classes, size, number) for number in range(count)]
+    return trials
+
+
+def run_neighbours(args: argparse.Namespace, network: Network, images: Images) -> None:
+    """Neighbourhoods in training sets of every size."""
+    classes: Classes = tuple(args.classes or training.selections[network.name])
+    trials = plan_and_all(network, classes, largest_size(images.train, classes))
+    test_size = largest_size(images.test, classes)
+    run = Run(args.seed, test_size, args.output, "numba", "float64", images)
+    code = {"code": xr.DataArray(code_version(Path(__file__), Path(training.__file__)))}
+    path = run.output / f"{run.prefix(network)}{trials[0].variant}_neighbours.nc"
+    print(f"{path.stem}: {len(trials)} trials")
+    with ResultsFile(path, run.origin(network, classes)) as results:
+        for trial in trials:
+            key = {"n": trial.size, "trial": trial.number}
+            if not results.holds(key, code):
+                results.keep(key, neighbour_record(run, trial).assign(code))
+
+
+# --------------------------------------------------------------------------------------------------
+# Trainability: what does K~ do of the network's training?
+# --------------------------------------------------------------------------------------------------
+
+TRAINABILITY = {  # their axes, and what they are
+    "condition_number": ((), "condition number of K"),
+    "second_condition_number": ((), "second largest over smallest eigenvalue of K"),
+    "descent_steps": ((), "steps of gradient descent on K to 1 % of the residual"),
+    "cosine": (("pattern",), "cosine of the angle between K~^-1 y and K^-1 y"),
+    "trained_correlation": (("pattern",), "correlation of the outputs of K~ and K"),
+    "stopping_time": (
+        ("pattern",),
+        "time, over 1/lambda_max, when outputs of gradient flow on K are nearest to those of K~",
+    ),
+    "stopped_correlation": (("pattern",), "correlation of the outputs at that time"),
+}
+
+
+def descent_values(kernel: Array, y: NDArray) -> dict[str, Any]:
+    """What the spectrum of K [n, n] and the classes y [n] say of gradient descent."""
+    eigenvalues, components = theorem.spectrum(kernel, y)
+    return {
+        "condition_number": eigenvalues[-1] / eigenvalues[0],
+        "second_condition_number": theorem.second_condition_number(eigenvalues),
+        "descent_steps": theorem.gradient_descent_steps(eigenvalues, components),
+    }
+
+
+def beside_training(
+    kernels: TrialKernels, trained: Prediction, sparse: Prediction
+) -> dict[str, float]:
+    """What K~ shares with the trained network, and with one that was stopped early."""
+    about = kernels.train, kernels.test, kernels.train_label, sparse.outputs
+    time, correlation = theorem.closest_stopping_time(*about)
+    return {
+        "cosine": theorem.cosine(sparse.weights, trained.weights),
+        "trained_correlation": np.corrcoef(sparse.outputs, trained.outputs)[0, 1],
+        "stopping_time": time,
+        "stopped_correlation": correlation,
+    }
+
+
+def trainability_record(seed: int, kernels: TrialKernels) -> xr.Dataset:
+    """One trial's gradient descent, and K~ of the original's patterns beside it."""
+    assert isinstance(kernels.train, np.ndarray)
+    exact, sparsified, _ = training.approximations
+    trained = training.predict(exact, kernels, None)
+    values = descent_values(kernels.train, kernels.train_label)
+    for pattern in training.trial_patterns(seed, kernels.trial):
+        if pattern.convention == "original":
+            sparse = training.predict(sparsified, kernels, pattern)
+            for name, value in beside_training(kernels, trained, sparse).items():
+                values.setdefault(name, []).append(value)
+    return described(TRAINABILITY, values, {"pattern": range(training.original_patterns)})
+
+
+def run_trainability(trials: StoredTrials) -> None:
+    """The trainability of all trials whose kernels are whole, merged into their results."""
+
+    def compute(kernels: TrialKernels) -> xr.Dataset | None:
+        return trainability_record(trials.seed, kernels) if kernels.is_whole else None
+
+    run_trials(trials, "trainability", {}, [{}], compute)
+
+
+# --------------------------------------------------------------------------------------------------
 # Standardisation: test images as a single prediction sees them
 # --------------------------------------------------------------------------------------------------
 
@@ -488,10 +642,7 @@ def standard_record(kernels: TrialKernels, seed: int) -> xr.Dataset:
         "post_selection_measurements": np.median(training.post_selections(kernels), axis=1),
     }
     labels = {"threshold": list(assumptions.LEVELS), "divisor": list(training.divisors)}
-    record = xr.Dataset(coords=labels | {"approximation": list(means)})
-    for name, (axes, long_name) in OF_STANDARDS.items():
-        record[name] = quantity(axes, values[name], long_name)
-    return record
+    return described(OF_STANDARDS, values, labels | {"approximation": list(means)})
 
 
 def standardisation_record(run: Run, kernels: TrialKernels) -> xr.Dataset | None:
@@ -632,7 +783,7 @@ def controls(args: argparse.Namespace) -> None:
     networks = training.make_networks()
     for name in args.networks:
         network = networks[name]
-        if images and network.flat:
+        if images and network.flat and not args.standardisation:
             run_neighbours(args, network, images)
         classes = args.classes or training.selections[name]
         trials = stored.stored_trials(args.output, args.dataset, network, classes, args.seed)
@@ -641,12 +792,13 @@ def controls(args: argparse.Namespace) -> None:
             print(f"note: {what}; training.py makes them")
             continue
         trials.say_note()
-        if images and args.standardisation:
-            run_with_images(trials, "standardisation", images, standardisation_record)
+        if args.standardisation:
+            if images:
+                run_with_images(trials, "standardisation", images, standardisation_record)
             continue
         if images:
             run_with_images(trials, "baselines", images, baseline_record)
-        if has_settings(network) and not args.standardisation:
+        if has_settings(network):
             run_sensitivity(trials)
             run_trainability(trials)
 

@@ -20,6 +20,8 @@ COMMANDS = {  # what writes {prefix}_{kind}.nc
     "baselines": "python controls.py",
     "sensitivity": "python controls.py",
     "standardisation": "python controls.py --standardisation",
+    "neighbours": "python controls.py",
+    "trainability": "python controls.py",
     "finite_width": "python finite_width.py",
 }
 NETWORKS = ("fully-connected", "convolutional")  # the paper's come first
