@@ -64,10 +64,7 @@ def test_page():
         "diagonal below the sampler from": "at no n up to 128 (extrapolated: nor up to 100 times that)",
     }  # fmt: skip
     said = findings.prediction_is_cheap(whole)
-    assert said == (
-        "**fails** at n = 128: 999 queries against 256 operations for all entries "
-        "and 300 for a sampler"
-    )
+    assert said == ("**fails** at n = 128: 999 queries against 256 operations, 300 of a sampler")
 
 
 def test_solver_of_degree_0_is_the_diagonal_algorithm():
