@@ -291,7 +291,7 @@ def test_settings_of_a_user_change_nothing(networks):
 
 def test_what_is_missing_is_said_with_its_command(network, capsys):
     del network.kinds["emulation"]
-    figures.show([network], figures.cost, "one prediction beats 2n operations")
+    figures.show([network], figures.cost, "one prediction is cheaper than classically")
     said = capsys.readouterr().out
     assert (
         "fully-connected_emulation.nc is not in" in said and "python emulation.py makes it" in said

@@ -229,7 +229,7 @@ def test_the_page_gives_the_verdicts():
     told = findings.page([experiment(results=made_up.results())])
     verdicts = rows(told["verdicts"])
     assert "accuracy of K̃ stays, calibrated threshold" not in verdicts
-    assert verdicts["accuracy of K̃ stays at the test median"] == ["**holds**: loses 0.000 at most"]
+    assert verdicts["accuracy of K̃ stays, at the test median"] == ["**holds**: K̃ has 0.900, K 0.900 at n = 128"]
     assert verdicts["accuracy of K̃ stays at zero"][0].startswith("**fails**: 0.50 are left, 0.400")
     assert verdicts["κ of K̃ stays small"][0].startswith("**holds**: 3 to 3; K: 21.1 to 208")
     assert verdicts["preparing k\\* is cheap, divisor known"][0].startswith("**fails**: 4 to 11.3")
