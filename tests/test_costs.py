@@ -61,7 +61,6 @@ def test_page():
     assert told == {
         "operations, all entries": "256", "operations, sampler": "300", "as gates": "",
         "diagonal below 2n from": never,
-        "diagonal below the sampler from": "at no n up to 128 (extrapolated: nor up to 100 times that)",
     }  # fmt: skip
     said = findings.prediction_is_cheap(whole)
     assert said == ("**fails** at n = 128: 999 queries against 256 operations, 300 of a sampler")

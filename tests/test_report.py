@@ -151,7 +151,7 @@ def test_what_standardising_changes():
     factors = rows(page["factors"])
     assert {cell for row in factors.values() for cell in row} == {"2"}
     said = findings.standards_matter(whole)
-    assert said.startswith("K̃ gains -0.100 ± 0.0")
+    assert said.startswith("accuracy of K̃, calibrated t: changes by -0.100 ± 0.0")
 
 
 def test_only_classifiers_that_are_better_beyond_chance_are_named():
