@@ -182,13 +182,13 @@ def approximations(experiments: Experiments, n: int = 64) -> Figure:
 
 
 def accuracy(experiments: Experiments) -> Figure:
-    """Accuracy of one network at every threshold, beside nearest neighbour."""
+    """Accuracy of one network at the thresholds that a prediction can know, beside neighbours."""
     (experiment,) = experiments
-    thresholds = experiment.results.threshold.values
+    thresholds = list(dict.fromkeys([usual_threshold(experiment.results), "zero"]))
     figure, axes = panels(1, len(thresholds), 3.3)
     for ax, threshold in zip(axes[0], thresholds, strict=True):
         draw_accuracy(ax, experiment, threshold)
-        say(ax, f"Test accuracy, threshold {in_words(threshold)}")
+        say(ax, f"Test accuracy, threshold {in_words(threshold)}", 28)
     return figure
 
 
@@ -228,6 +228,8 @@ def condition_number(ax: Axes, experiment: Experiment) -> None:
     corrected = condition.sel(approximation="sparsified", convention="corrected")
     less = tables.less_one(corrected)
     dashed = STYLES["sparsified"] | {"linestyle": "--"}
+    if less:  # the diagonal's is rounding
+        condition = condition.drop_sel(approximation="diagonal")
     curves = of_approximations(condition - less)
     curves.append(over_n("corrected", dashed, corrected - less))
     draw_curves(ax, curves)
@@ -260,6 +262,26 @@ def readout(ax: Axes, experiment: Experiment) -> None:
 
 
 def theorem(experiments: Experiments) -> Figure:
+    """The error against n by depth, and networks of finite width; else what depth does at all."""
+    proved = [each for each in experiments if theory.has_theorem(each)]
+    built = [each for each in proved if theory.has_widths(each)]
+    if not built:
+        return depths(experiments)
+    figure, (axes,) = panels(1, 2, 3.6)
+    error = theory.measures(theory.theorem_sweep(proved[0]), "original")["‖Δw‖/‖w‖"]
+    draw_error(axes[0], error)
+    axes[0].set_ylabel("error of the weights, ‖w̃ − w‖ / ‖w‖")
+    begins = theory.beginning(error, -1)[0]
+    say(axes[0], f"Infinite width: the error is O(1/n) from {begins:.3f} L_conv on", 38)
+    results = built[0].kinds["finite_width"].isel(n=[0])
+    draw_widths(axes[1], results)
+    axes[1].set_ylabel("correlation of outputs with the NTK's")
+    left = theory.what_is_left(results)
+    say(axes[1], f"Networks that can be built, n = {results.n.item()}: {left}", 38)
+    return figure
+
+
+def depths(experiments: Experiments) -> Figure:
     """What depth does: a row for each network; the original's depth is dotted."""
     figure, axes = panels(len(experiments), 3, 2.5)
     for row, experiment in zip(axes, experiments, strict=True):
