@@ -60,6 +60,7 @@ from runtime.results import (
     read_results,
 )
 from runtime.sitting import (
+    Allowance,
     Sitting,
     announce,
     drop_unfillable_sizes,
@@ -78,7 +79,10 @@ seed = 0
 test_size = 256  # test images of a trial, half of each class
 data_sizes = [16, 32, 64, 128, 256, 512]  # training images of a trial, half of each class
 trials = [16, 8, 4, 4, 4, 4]  # trials of each size
-trials_without_accelerator = {16: 3, 32: 1}  # convolutional, beside those that are in the folder
+# Without an accelerator, of the convolutional network: the trials that are in the folder, and of
+# these, but for the first one, as many as take so many seconds on this machine.
+trials_without_accelerator = {16: 3, 32: 1}
+seconds_without_accelerator = 100
 
 selections = {  # two classes of images; the first one's label is -1, the second one's +1
     "fully-connected": (8, 9),
@@ -1120,11 +1124,12 @@ def planned_trials(
                 trial = Trial(network, setting.classes, n, number, setting.depth)
                 candidates.append((setting, trial))
     # Which ones are wanted may depend on files, and process 0 alone looks at those.
-    wanted = share(lambda: [is_wanted(args, run, trial) for _, trial in candidates])
+    allowance = Allowance(seconds_without_accelerator)
+    wanted = share(lambda: [is_wanted(args, run, trial, allowance) for _, trial in candidates])
     return list(itertools.compress(candidates, wanted))
 
 
-def is_wanted(args: argparse.Namespace, run: Run, trial: Trial) -> bool:
+def is_wanted(args: argparse.Namespace, run: Run, trial: Trial, allowance: Allowance) -> bool:
     """Whether a trial is computed: with --verify some are, without an accelerator not all."""
     if args.verify:
         return is_verified(args, trial)
@@ -1132,9 +1137,11 @@ def is_wanted(args: argparse.Namespace, run: Run, trial: Trial) -> bool:
     without_accelerator = run.engine != "jax" or not has_accelerator()
     if args.trials_given or network.in_seconds or not without_accelerator:
         return True
-    if trial.number < trials_without_accelerator.get(trial.size, 0):
+    files, need = trial_files(run, trial), need_of(run, trial)
+    if not missing_pairs(files, need):
         return True
-    return not missing_pairs(trial_files(run, trial), need_of(run, trial))
+    is_small = trial.number < trials_without_accelerator.get(trial.size, 0)
+    return is_small and allowance.covers(files, need)
 
 
 def is_verified(args: argparse.Namespace, trial: Trial) -> bool:
@@ -1273,6 +1280,7 @@ def constants() -> options.Constants:
         data_sizes=data_sizes,
         trials=trials,
         trials_without_accelerator=trials_without_accelerator,
+        seconds_without_accelerator=seconds_without_accelerator,
         selections=selections,
         sizes_to_verify=sizes_to_verify,
         depth_factor=depth_factor,

@@ -116,6 +116,7 @@ class Constants:
     data_sizes: Any
     trials: Any
     trials_without_accelerator: dict[int, int]
+    seconds_without_accelerator: int
     selections: dict[str, tuple[int, int]]
     sizes_to_verify: dict[str, Any]
     depth_factor: float
@@ -264,6 +265,7 @@ WHOLE_CONSTANTS = {  # least and largest value, and what they are multiples of
     "original_patterns": (1, MOST_TRIALS, 1),
     "many_patterns_limit": (0, LARGEST_SEED, 1),
     "pattern_draws": (1, MOST_TRIALS, 1),
+    "seconds_without_accelerator": (0, 10**9, 1),
     "dense_limit": (0, LARGEST_SEED, 1),
     "whole_kernel_limit": (0, LARGEST_SEED, 1),
 }

@@ -133,6 +133,32 @@ def seconds_per_layer(run: Run) -> float:
     return seconds / pairs.block / 96
 
 
+class Allowance:
+    """Seconds that kernels may take which nobody has asked for, by the speed of this machine."""
+
+    def __init__(self, seconds: float) -> None:
+        self.left = seconds
+        self.first = True
+        self.per_layer = 0.0
+
+    def covers(self, files: TrialFiles, need: Need) -> bool:
+        """Whether a trial's missing kernels can be computed in what is left, or are the first ones.
+
+        The first call measures the speed, and compiles the engine if that has to be done.
+        """
+        seconds = self.seconds_of(files, need)
+        is_covered = self.first or seconds <= self.left
+        self.first = False
+        self.left = self.left - seconds if is_covered else 0
+        return is_covered
+
+    def seconds_of(self, files: TrialFiles, need: Need) -> float:
+        """About how long a trial's missing kernels take."""
+        if not self.per_layer:
+            self.per_layer = seconds_per_layer(files.run)
+        return self.per_layer * files.depth * missing_pairs(files, need)
+
+
 def in_words(seconds: float) -> str:
     """A duration for people: 40 s, 12 minutes, 5.5 hours."""
     if seconds < 90:

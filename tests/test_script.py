@@ -264,7 +264,12 @@ def plan_of(run, network, *argv):
 
 def test_without_an_accelerator_the_plan_is_smaller(digits, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "has_accelerator", lambda: False)
+    monkeypatch.setattr(sitting, "seconds_per_layer", lambda run: 60 / (96 * 4232))
     run = Run(0, 256, tmp_path, "numba", "float64", digits)
+    assert plan_of(run, "convolutional") == [(16, 0)]  # a minute each; the second is too much
+    monkeypatch.setattr(sitting, "seconds_per_layer", lambda run: 600 / (96 * 4232))
+    assert plan_of(run, "convolutional") == [(16, 0)]
+    monkeypatch.setattr(sitting, "seconds_per_layer", lambda run: 1e-9)
     expected = []
     for n, count in training.trials_without_accelerator.items():
         expected += [(n, number) for number in range(count)]
