@@ -93,8 +93,7 @@ def weighted_line(x: Array, values: Array, weight: Array) -> Line:
     strength = max(leverage.sum(), NEARLY_ZERO)
     slope = np.sum(weight * centred * values) / strength
     fitted = level + slope * centred
-    residuals = values - fitted
-    chi2 = np.sum(weight * residuals**2)
+    chi2 = np.sum(weight * (values - fitted) ** 2)
     return Line(level, slope, centred, leverage, strength, fitted, chi2)
 
 
@@ -154,8 +153,7 @@ def freedom_of_line(line: Line, weight: Array, spare: int) -> Array:
 
 def half_widths(relative: Array, freedom: Array) -> Array:
     """Half-widths of intervals of means, over the means."""
-    deviations = scipy.stats.t.isf(TAIL / 2, freedom)
-    half = deviations * relative
+    half = scipy.stats.t.isf(TAIL / 2, freedom) * relative
     return half * (1 + half**2)  # to second order, as errors are relative to the true mean
 
 
@@ -313,10 +311,9 @@ def profile(n: Array, y: Array, errors: Array, grid: Array, freedom: float) -> P
     """Least squares at every λ; freedom: of the errors."""
     lines = basis(n, n[0], n[-1], grid) / errors[:, None]
     scaled = (y / errors)[:, None]
-    transposed = lines.mT
-    precision = transposed @ lines
+    precision = lines.mT @ lines
     covariance = np.asarray(np.linalg.inv(precision), np.float64)
-    ends = covariance @ (transposed @ scaled)
+    ends = covariance @ (lines.mT @ scaled)
     residuals = scaled - lines @ ends
     chi2 = np.sum(residuals**2, (1, 2))
     return Profile(
