@@ -335,14 +335,6 @@ class ResultsFile:
             print(f"wrote {self.path}: {self.counted()} trials computed")
 
 
-def merge_into(path: Path, origin: Origin, records: Records) -> xr.Dataset:
-    """Merge records into the file at `path`. Returns all results there."""
-    with ResultsFile(path, origin) as file:
-        for key, record in records:
-            file.add(key, record)
-    return file.results
-
-
 def other_origin(found: Origin, expected: Origin) -> str | None:
     """Why results of one origin can't join those of another, or None."""
     differing = []

@@ -13,7 +13,6 @@ from ntk import BadInput
 from runtime import results
 from runtime.results import (
     ResultsFile,
-    merge_into,
     origin_of,
     quantity,
     read_results,
@@ -47,6 +46,13 @@ def kept(path, *records, origin=ORIGIN):
     """Merge records into a file, and read it."""
     merge_into(path, origin, list(records))
     return read_results(path)
+
+
+def merge_into(path, origin, records):
+    """Merge records into the file at `path`."""
+    with ResultsFile(path, origin) as file:
+        for key, each in records:
+            file.add(key, each)
 
 
 # ---- merging by label ----
