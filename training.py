@@ -935,20 +935,42 @@ def is_verified(args: argparse.Namespace, trial: Trial) -> bool:
     return trial.number < 1 and trial.size in sizes
 
 
-def run_network(
-    args: argparse.Namespace, run: Run, network: Network, planned: list[tuple[Setting, Trial]]
-) -> Path:
-    """Compute all trials of one network, and merge them into its results file. Returns its path."""
+class Plan(NamedTuple):
+    """What is to be computed of one network."""
+
+    network: Network
+    trials: list[tuple[Setting, Trial]]
+    to_compute: list[tuple[Setting, Trial]]  # those that are not in the results
+    results: ResultsFile
+
+
+def make_plan(
+    args: argparse.Namespace, run: Run, network: Network, trials: list[tuple[Setting, Trial]]
+) -> Plan:
+    """The plan of these trials, by what the results file of the network holds."""
     code = code_version(Path(__file__))
-    with results_file(args, run, planned[0][1]) as results:
-        todo = []
-        for setting, trial in planned:
-            about = about_trial(run, trial, code)
-            if not results.holds(key_of(setting, trial), about) or lacks_quick_kernels(run, trial):
-                todo.append((setting, trial))
-        needs = [(trial_files(run, trial), need_of(run, trial)) for _, trial in todo]
-        with Sitting(run, network, args.what, needs, len(planned)) as sitting:
-            for setting, trial in todo:
+    results = results_file(args, run, trials[0][1])
+    to_compute = []
+    for setting, trial in trials:
+        about = about_trial(run, trial, code)
+        if not results.holds(key_of(setting, trial), about) or lacks_quick_kernels(run, trial):
+            to_compute.append((setting, trial))
+    return Plan(network, trials, to_compute, results)
+
+
+def needs_of(run: Run, trials: list[tuple[Setting, Trial]]) -> list[tuple[TrialFiles, Need]]:
+    """Where the trials' kernels are, and which part of them is needed."""
+    return [(trial_files(run, trial), need_of(run, trial)) for _, trial in trials]
+
+
+def run_network(args: argparse.Namespace, run: Run, plan: Plan) -> Path:
+    """Compute the trials of one network, and merge them into its results file. Returns its path."""
+    network = plan.network
+    code = code_version(Path(__file__))
+    with plan.results as results:
+        needs = needs_of(run, plan.to_compute)
+        with Sitting(run, network, args.what, needs, len(plan.trials)) as sitting:
+            for setting, trial in plan.to_compute:
                 record = compute_trial(run, trial, sitting.progress)
                 if setting.label is not None:
                     record = medians_over_images(record)
@@ -1010,15 +1032,18 @@ def experiment(args: argparse.Namespace, run: Run) -> int:
     """Everything that the command line asks for. Returns the exit status."""
     drop_unfillable_sizes(args, run, classes_in_use(args, run.images.dataset))
     refuse_shapes(run, chosen_networks(args))
-    planned = {}
+    plans = []
     for network in chosen_networks(args):
         trials_of_network = planned_trials(args, run, network)
+        needs = []
         if trials_of_network:
-            planned[network] = trials_of_network
-        needs = [(trial_files(run, t), need_of(run, t)) for _, t in trials_of_network]
+            plan = make_plan(args, run, network, trials_of_network)
+            needs = needs_of(run, plan.to_compute)
+            plans.append(plan)
         asked = sum(args.trials) * len(settings_of(args, run.images.dataset, network))
-        announce(run, network, needs, None if args.verify else asked)
-    written = [run_network(args, run, network, each) for network, each in planned.items()]
+        planned = needs_of(run, trials_of_network)
+        announce(run, network, planned, needs, None if args.verify else asked)
+    written = [run_network(args, run, plan) for plan in plans]
     if is_leader() and not args.verify:
         for path in written:
             if args.what == "results":

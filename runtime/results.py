@@ -256,9 +256,9 @@ def add_axes(results: xr.Dataset, name: str, axes: list[str], like: xr.DataArray
 class ResultsFile:
     """The results of one run, as a context: those in the file, and each new trial's record.
 
-    The file is written now and then, and when the context is left, so that a run that is stopped
-    loses little. Results of another origin, or damaged ones, are put aside. Process 0 alone reads
-    and writes.
+    The file is read at once. Results of another origin, or damaged ones, are put aside when the
+    context is entered. It is written now and then, and when the context is left, so that a run that
+    is stopped loses little. Process 0 alone reads and writes.
     """
 
     def __init__(self, path: Path, origin: Origin) -> None:
@@ -267,19 +267,24 @@ class ResultsFile:
         self.new: Records = []
         self.computed_now: list[xr.Dataset] = []
         self.next_save = 0.0
+        self.unusable = self.read() if is_leader() else None
+
+    def read(self) -> str | None:
+        """Take what is in the file, if anything. Returns why it can't be used, or None."""
+        if not os.path.lexists(self.path):
+            return None
+        try:
+            earlier = read_results(self.path)
+        except BadInput as error:
+            return error.remedy.removesuffix(f"; {RESTORE}")  # advice for readers
+        reason = other_origin(origin_of(earlier), self.origin)
+        if not reason:
+            self.results = earlier
+        return reason
 
     def __enter__(self) -> "ResultsFile":
-        if os.path.lexists(self.path) and is_leader():
-            reason = None
-            try:
-                earlier = read_results(self.path)
-                reason = other_origin(origin_of(earlier), self.origin)
-            except BadInput as error:
-                reason = error.remedy.removesuffix(f"; {RESTORE}")  # advice for readers
-            if reason:
-                put_aside(self.path, reason, "replaced")
-            else:
-                self.results = earlier
+        if self.unusable:
+            put_aside(self.path, self.unusable, "replaced")
         return self
 
     def holds(self, key: Key, about: Mapping[str, Any], name: str = "test_images") -> bool:

@@ -189,6 +189,14 @@ def test_a_run_that_only_reads_says_so(undisturbed, tmp_path):
         assert f"{network}: 0 trials to compute, 3 are in the results" in printed
     assert "wrote" not in printed and f"{folder}/RESULTS.md" in printed
     assert (folder / "run.json").read_bytes() == (undisturbed / "run.json").read_bytes()
+    # Kernels of trials that are in the results are not missed, and foreign ones stay.
+    relabel(folder / "digits-convolutional_seed0_data4_trial0_kernel_test.npy", formulas=0)
+    (folder / "digits-convolutional_seed0_data4_trial1_kernel_train.npy").unlink()
+    printed = succeed(*TINY, "--output", folder)
+    assert "convolutional: 252 pairs are in" in printed
+    assert "note: convolutional" not in printed and "take about" not in printed
+    for path in undisturbed.glob("digits-convolutional_seed0_data4_*_kernel_t*[nt].npy"):
+        shutil.copy(path, folder)
     for path in folder.glob("*_results.nc"):
         path.unlink()
     succeed(*TINY, "--output", folder)
@@ -280,7 +288,7 @@ def test_without_an_accelerator_the_plan_takes_what_is_there(digits, tmp_path, m
     monkeypatch.setattr(training, "has_accelerator", lambda: False)
     network = NETWORKS["convolutional"]
     run = Run(0, 256, tmp_path, "numba", "float64", digits)
-    sitting.announce(run, network, [], 4)
+    sitting.announce(run, network, [], [], 4)
     assert "note: convolutional: without an accelerator 0 of 4" in capsys.readouterr().out
     for (n, number), of in (((32, 2), run), ((64, 3), replace(run, precision="float32"))):
         trial = Trial(network, (1, 0), n, number)
@@ -289,7 +297,8 @@ def test_without_an_accelerator_the_plan_takes_what_is_there(digits, tmp_path, m
             array = np.ones(described.shape)
             checkpoints.write_kernel(files.path(described.name), array, described.label)
     assert plan_of(run, "convolutional")[-1] == (32, 2)
-    sitting.announce(run, network, [(training.trial_files(run, trial), Need())], None)
+    foreign = [(training.trial_files(run, trial), Need())]
+    sitting.announce(run, network, foreign, foreign, None)
     note = f"note: convolutional: 2 kernels in {tmp_path}/ will be put aside"
     assert note in capsys.readouterr().out
 
