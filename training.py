@@ -942,6 +942,7 @@ class Plan(NamedTuple):
     trials: list[tuple[Setting, Trial]]
     to_compute: list[tuple[Setting, Trial]]  # those that are not in the results
     results: ResultsFile
+    code: str  # its version
 
 
 def make_plan(
@@ -955,7 +956,7 @@ def make_plan(
         about = about_trial(run, trial, code)
         if not results.holds(key_of(setting, trial), about) or lacks_quick_kernels(run, trial):
             to_compute.append((setting, trial))
-    return Plan(network, trials, to_compute, results)
+    return Plan(network, trials, to_compute, results, code)
 
 
 def needs_of(run: Run, trials: list[tuple[Setting, Trial]]) -> list[tuple[TrialFiles, Need]]:
@@ -966,7 +967,6 @@ def needs_of(run: Run, trials: list[tuple[Setting, Trial]]) -> list[tuple[TrialF
 def run_network(args: argparse.Namespace, run: Run, plan: Plan) -> Path:
     """Compute the trials of one network, and merge them into its results file. Returns its path."""
     network = plan.network
-    code = code_version(Path(__file__))
     with plan.results as results:
         needs = needs_of(run, plan.to_compute)
         with Sitting(run, network, args.what, needs, len(plan.trials)) as sitting:
@@ -977,7 +977,7 @@ def run_network(args: argparse.Namespace, run: Run, plan: Plan) -> Path:
                 elif not results.holds({"n": trial.size}, {}, "pattern_sparsity"):
                     drawn = pattern_quantities(run.seed, network, trial.size)
                     results.add({"n": trial.size}, drawn)
-                record = record.assign(about_trial(run, trial, code))
+                record = record.assign(about_trial(run, trial, plan.code))
                 results.keep(key_of(setting, trial), record)
         note_flags(network.name, results.computed_now)
     return results.path

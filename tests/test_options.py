@@ -260,7 +260,7 @@ def test_a_platform_that_jax_does_not_have_is_refused(tmp_path):
     if training.has_accelerator():
         pytest.skip("there is a GPU")
     line = complaint(
-        end(start(*QUICK, "--output", tmp_path, environment={"JAX_PLATFORMS": "cuda"}))
+        end(start(*QUICK, "--output", tmp_path, environment={"JAX_PLATFORMS": "cuda"}, fresh=True))
     )
     assert "JAX_PLATFORMS cuda: " in line and "use cpu" in line
 
@@ -291,7 +291,7 @@ def test_help_names_every_option_and_default(monkeypatch):
 @pytest.mark.slow
 def test_a_reader_that_goes_away_does_not_end_the_run(tmp_path):
     """As in `python training.py | head -1`: the pipe is closed after the first line."""
-    process = start(*QUICK, "--output", tmp_path)
+    process = start(*QUICK, "--output", tmp_path, fresh=True)
     process.stdout.readline()
     process.stdout.close()
     errors = process.stderr.read()
