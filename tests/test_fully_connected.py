@@ -75,6 +75,15 @@ def test_tiny_entries(engine):
     )
 
 
+def test_variances_of_all_sizes():
+    """Against arcsin(1 - x) = pi/2 - 2 arcsin(sqrt(x/2)), x = 1/(1 + 2q), of pixels as large as 1e150."""
+    q = 10.0 ** np.linspace(0, 300, 1000)
+    half = 1 - 4 / np.pi * np.arcsin(np.sqrt(0.5 / (1 + 2 * q)))
+    assert (
+        relative_error(fully_connected.next_variance(q), fully_connected.erf_scale * half) < 1e-15
+    )
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_symmetric_half_equals_full(engine):
     x = flat_images(70)
