@@ -22,6 +22,11 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tests"))
 
+# What XLA compiles is kept for the next session, as Numba's code is beside the sources.
+KEPT = ROOT / ".pytest_cache"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(KEPT / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
 import training  # noqa: E402
 from runtime import checkpoints, datasets, options, results, sitting  # noqa: E402
 
