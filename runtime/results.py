@@ -31,9 +31,8 @@ from runtime.processes import is_leader, share
 from runtime.trials import Network, Run
 
 OUTER_AXES = ("n", "setting", "trial")  # of a file, before a record's own; setting only in sweeps
-SAVING_SHARE = (
-    0.05  # of a run's time at most is spent on writing results that will be written again
-)
+SAVING_SHARE = 0.05  # of a run's time at most is spent on writing what will be written again
+FIRST_SAVE = 1  # seconds after which results are written while a run goes on
 LARGEST_RESULTS = 2**31  # bytes; results are some megabytes
 RESTORE = "restore it with git checkout, or delete it and run again"
 
@@ -266,7 +265,7 @@ class ResultsFile:
         self.results = empty_results(origin)
         self.new: Records = []
         self.computed_now: list[xr.Dataset] = []
-        self.next_save = 0.0
+        self.next_save = time.monotonic() + FIRST_SAVE
         self.unusable = self.read() if is_leader() else None
 
     def read(self) -> str | None:

@@ -273,8 +273,9 @@ def test_a_stopped_runs_records_are_there_for_the_next_run(tmp_path):
     assert read_results(path).trial.values.tolist() == [0, 1, 2]
 
 
-def test_records_are_saved_while_a_run_goes_on(tmp_path):
+def test_records_are_saved_while_a_run_goes_on(tmp_path, monkeypatch):
     """For whoever kills it: nothing is saved at the end then."""
+    monkeypatch.setattr(results, "FIRST_SAVE", -1)
     file = ResultsFile(tmp_path / "r.nc", ORIGIN).__enter__()
     file.keep(place(4, 0), record(1.0))
     assert read_results(tmp_path / "r.nc").trial.values.tolist() == [0]
