@@ -1155,17 +1155,39 @@ def is_verified(args: argparse.Namespace, trial: Trial) -> bool:
     return trial.number < 1 and trial.size in sizes
 
 
-def run_network(
-    args: argparse.Namespace, run: Run, network: Network, planned: list[tuple[Setting, Trial]]
-) -> Path:
-    """Compute all trials of one network, and merge them into its results file. Returns its path."""
+class Plan(NamedTuple):
+    """What is to be computed of one network."""
+
+    network: Network
+    trials: list[tuple[Setting, Trial]]
+    to_compute: list[tuple[Setting, Trial]]  # those that are not in the results
+    results: ResultsFile
+    code: str  # its version
+
+
+def make_plan(
+    args: argparse.Namespace, run: Run, network: Network, trials: list[tuple[Setting, Trial]]
+) -> Plan:
+    """The plan of these trials, by what the results file of the network holds."""
     code = code_version(Path(__file__))
-    with results_file(args, run, planned[0][1]) as results:
-        todo = [each for each in planned if has_to_be_computed(run, results, code, *each)]
-        needs = [(trial_files(run, trial), need_of(run, trial)) for _, trial in todo]
-        with Sitting(run, network, args.what, needs, len(planned)) as sitting:
-            for setting, trial in todo:
-                about = about_trial(run, setting, trial, code)
+    results = results_file(args, run, trials[0][1])
+    to_compute = [each for each in trials if has_to_be_computed(run, results, code, *each)]
+    return Plan(network, trials, to_compute, results, code)
+
+
+def needs_of(run: Run, trials: list[tuple[Setting, Trial]]) -> list[tuple[TrialFiles, Need]]:
+    """Where the trials' kernels are, and which part of them is needed."""
+    return [(trial_files(run, trial), need_of(run, trial)) for _, trial in trials]
+
+
+def run_network(args: argparse.Namespace, run: Run, plan: Plan) -> Path:
+    """Compute the trials of one network, and merge them into its results file. Returns its path."""
+    network = plan.network
+    with plan.results as results:
+        needs = needs_of(run, plan.to_compute)
+        with Sitting(run, network, args.what, needs, len(plan.trials)) as sitting:
+            for setting, trial in plan.to_compute:
+                about = about_trial(run, setting, trial, plan.code)
                 if results.holds(key_of(setting, trial), about):
                     trial_kernels(run, trial, sitting.progress)  # these alone are missing
                     continue
@@ -1238,15 +1260,18 @@ def experiment(args: argparse.Namespace, run: Run) -> int:
     """Everything that the command line asks for. Returns the exit status."""
     drop_unfillable_sizes(args, run, classes_in_use(args, run.images.dataset))
     refuse_shapes(run, chosen_networks(args))
-    planned = {}
+    plans = []
     for network in chosen_networks(args):
         trials_of_network = planned_trials(args, run, network)
+        needs = []
         if trials_of_network:
-            planned[network] = trials_of_network
-        needs = [(trial_files(run, t), need_of(run, t)) for _, t in trials_of_network]
+            plan = make_plan(args, run, network, trials_of_network)
+            needs = needs_of(run, plan.to_compute)
+            plans.append(plan)
         asked = sum(args.trials) * len(settings_of(args, run.images.dataset, network))
-        announce(run, network, needs, None if args.verify else asked)
-    written = [run_network(args, run, network, each) for network, each in planned.items()]
+        planned = needs_of(run, trials_of_network)
+        announce(run, network, planned, needs, None if args.verify else asked)
+    written = [run_network(args, run, plan) for plan in plans]
     if is_leader() and not args.verify:
         for path in written:
             if args.what == "results":

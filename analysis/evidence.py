@@ -126,8 +126,9 @@ def plane_of_constants(sensitivity: Dataset) -> Dataset:
 
     Means at the largest n of several trials and the usual threshold.
     """
-    percentile = papers_constants(sensitivity)["percentile"]
-    plane = usual(sensitivity)[["accuracy", "positive_definite"]]
+    constants = papers_constants(sensitivity)
+    percentile = constants["percentile"]
+    plane = usual(sensitivity.set_coords(constants))[["accuracy", "positive_definite"]]
     plane = plane.sel(n=swept_size(sensitivity), approximation="sparsified")
     plane = plane.sel(setting=plane.percentile == percentile)
     plane = plane.mean(["trial", "pattern"]).drop_vars("setting")

@@ -10,7 +10,6 @@ is the one curve: constant (b = 0), logarithm (λ = 0), power (λ > 0); λ < 0 s
 against ln n goes like n^λ. At fixed λ it is linear, y = p (1 - u) + z u with u(n) from 0 at the
 first size to 1 at the last, and p, z its values there. So chi^2 over a grid of λ gives all
 intervals (95 %). tests/simulate_growth.py measures how often they cover and verdicts are wrong.
-The lines of this file are formulas: more tokens a line than elsewhere.
 """
 
 from collections.abc import Sequence
@@ -33,9 +32,9 @@ INDICES = np.linspace(-4, 8, 97)  # the λ looked at; beyond, the curve is a ste
 STEPS = 7  # three to find the errors, four that refine the grid
 FEWEST_SIZES = 4  # that growth is judged from
 LEAST_ERROR = 1e-9  # nothing is closer than rounding
+NEARLY_ZERO = 1e-9  # instead of zero, to divide by
 EXACT = 1e9  # degrees of freedom that stand for infinitely many
 FLAT, SLOW, FAST, UNDECIDED = "flat", "no faster than log n", "faster than log n", "undecided"
-VERDICTS = (FLAT, SLOW, FAST, UNDECIDED)
 
 
 def trial_values(values: xr.DataArray) -> list[Array]:
@@ -46,30 +45,56 @@ def trial_values(values: xr.DataArray) -> list[Array]:
     """
     unit = "trial" if "trial" in values.dims else "draw"
     statistic = np.median if "measurements" in str(values.name) else np.mean
+    table = values.transpose("n", unit, ...).values.astype(float)
     by_size = []
-    for size in values.transpose("n", unit, ...).values.astype(float):
-        known = [trial[~np.isnan(trial)] for trial in size]
-        by_size.append(np.array([statistic(trial) for trial in known if trial.size], float))
+    for trials in table:
+        statistics = []
+        for trial in trials:
+            known = trial[~np.isnan(trial)]
+            if known.size:
+                statistics.append(statistic(known))
+        by_size.append(np.array(statistics, float))
     return by_size
 
 
 def moments(values: Sequence[Array]) -> tuple[Array, Array, Array]:
     """Mean (NaN of no trial), standard deviation (0 of one) and number of the trials, [sizes]."""
-    mean, deviation = np.full(len(values), np.nan), np.zeros(len(values))
+    sizes = len(values)
+    mean = np.full(sizes, np.nan)
+    deviation = np.zeros(sizes)
+    count = np.zeros(sizes)
     for i, trials in enumerate(values):
+        count[i] = len(trials)
         if len(trials):
             mean[i] = np.mean(trials)
         if len(trials) > 1 and np.isfinite(trials).all():
             deviation[i] = np.std(trials, ddof=1)
-    return mean, deviation, np.array([len(trials) for trials in values], float)
+    return mean, deviation, count
 
 
-def weighted_line(x: Array, values: Array, weight: Array) -> tuple[float, float, Array]:
-    """Least squares of level + slope (x - centre): level, slope, x - centre."""
+class Line(NamedTuple):
+    """A weighted least-squares line, level + slope (x - centre); arrays are [sizes]."""
+
+    level: float
+    slope: float
+    centred: Array  # x - centre
+    leverage: Array  # weight (x - centre)^2
+    strength: float  # its sum, one over the variance of the slope
+    fitted: Array  # the line at x
+    chi2: float  # what is left of the values
+
+
+def weighted_line(x: Array, values: Array, weight: Array) -> Line:
+    """The line through values at x; weight: one over their variances."""
     level = np.average(values, weights=weight)
-    centred = x - np.average(x, weights=weight)
-    steepness = max(np.sum(weight * centred**2), 1e-9)
-    return level, np.sum(weight * centred * values) / steepness, centred
+    centre = np.average(x, weights=weight)
+    centred = x - centre
+    leverage = weight * centred**2
+    strength = max(leverage.sum(), NEARLY_ZERO)
+    slope = np.sum(weight * centred * values) / strength
+    fitted = level + slope * centred
+    chi2 = np.sum(weight * (values - fitted) ** 2)
+    return Line(level, slope, centred, leverage, strength, fitted, chi2)
 
 
 def relative_errors(n: Array, mean: Array, deviation: Array, trials: Array) -> tuple[Array, Array]:
@@ -79,35 +104,51 @@ def relative_errors(n: Array, mean: Array, deviation: Array, trials: Array) -> t
     refutes that they are equal (5 %). Then a power of n is fitted to them, and counts for some
     freedom beside the size's own (Smyth, Stat. Appl. Genet. Mol. Biol. 3, 3, 2004).
     """
-    freedom = trials - 1
-    if not freedom.any():
-        return np.full(len(n), np.nan), np.full(len(n), np.nan)
-    square = (deviation / np.where(mean == 0, 1, mean)) ** 2
-    pooled = np.sum(freedom * square) / freedom.sum()
-    common, strength = spread_by_size(np.log(n), freedom, square, pooled)
-    variance = (strength * common + freedom * square) / (strength + freedom)
-    relative = np.sqrt(variance / trials)
-    return np.maximum(relative, LEAST_ERROR), np.minimum(strength + freedom, freedom.sum())
+    own = trials - 1  # degrees of freedom
+    if not own.any():
+        unknown = np.full(len(n), np.nan)
+        return unknown, unknown
+    variance = (deviation / np.where(mean == 0, 1, mean)) ** 2
+    common, strength = variance_in_common(np.log(n), variance, own)
+    freedom = strength + own
+    moderated = (strength * common + own * variance) / freedom
+    relative = np.sqrt(moderated / trials)
+    return np.maximum(relative, LEAST_ERROR), np.minimum(freedom, own.sum())
 
 
-def spread_by_size(x: Array, freedom: Array, square: Array, pooled: float) -> tuple[Array, Array]:
+def variance_in_common(x: Array, variance: Array, freedom: Array) -> tuple[Array, Array]:
     """The relative variance that sizes have in common, pooled or a line over x = ln n, its freedom.
 
-    The line's worth comes from what is left of Q (DerSimonian and Laird 1986) and its own error.
+    variance, freedom: of each size's own trials.
     """
-    half, spare = np.maximum(freedom, 1) / 2, np.count_nonzero(freedom) - 2
-    weight = (freedom > 0) / polygamma(1, half)  # one over the variance of the logarithm
-    logs = np.log(np.maximum(square, 0.01 * pooled + 1e-99)) - digamma(half) + np.log(half)
-    level, slope, centred = weighted_line(x, logs, weight)
-    line, total = level + slope * centred, weight.sum()
-    equal = scipy.stats.chi2.sf(np.sum(weight * (logs - level) ** 2), spare + 1) >= 0.05
-    if equal or spare < 1:
+    pooled = np.sum(freedom * variance) / freedom.sum()
+    floor = 0.01 * pooled + 1e-99
+    spare = int(np.count_nonzero(freedom)) - 2
+    # The logarithm of a variance: its bias, and one over its own variance.
+    half = np.maximum(freedom, 1) / 2
+    bias = digamma(half) - np.log(half)
+    weight = (freedom > 0) / polygamma(1, half)
+    logs = np.log(np.maximum(variance, floor)) - bias
+    line = weighted_line(x, logs, weight)
+    q = np.sum(weight * (logs - line.level) ** 2)
+    if spare < 1 or scipy.stats.chi2.sf(q, spare + 1) >= 0.05:
         return np.full(len(x), pooled), np.full(len(x), EXACT)
-    excess = max(np.sum(weight * (logs - line) ** 2) - spare, 1e-9)
-    excess /= max(total - np.sum(weight**2) / total, 1e-9)
-    own = 1 / total + centred**2 / max(np.sum(weight * centred**2), 1e-9)
-    # trigamma(strength/2) = excess, by the first two terms of its series
-    return np.exp(line), 1 / (excess / (1 + np.sqrt(1 + 2 * excess)) + own / 2)
+    return np.exp(line.fitted), freedom_of_line(line, weight, spare)
+
+
+def freedom_of_line(line: Line, weight: Array, spare: int) -> Array:
+    """What the line of the variances is worth at every size, in degrees of freedom.
+
+    It comes from what is left of Q (DerSimonian and Laird 1986) and the line's own error.
+    """
+    total = weight.sum()
+    weight_left = total - np.sum(weight**2) / total
+    excess = max(line.chi2 - spare, NEARLY_ZERO)
+    excess /= max(weight_left, NEARLY_ZERO)
+    own_variance = 1 / total + line.centred**2 / line.strength
+    # trigamma(freedom/2) = excess, by the first two terms of its series
+    inverse = excess / (1 + np.sqrt(1 + 2 * excess))
+    return 1 / (inverse + own_variance / 2)
 
 
 def half_widths(relative: Array, freedom: Array) -> Array:
@@ -122,9 +163,9 @@ def size_means(n: ArrayLike, values: Sequence[Array]) -> tuple[Array, Array]:
     half = np.full(len(mean), np.nan)
     there = np.isfinite(mean)
     if there.any():
-        spread = mean[there], deviation[there], trials[there]
-        errors = relative_errors(np.asarray(n)[there], *spread)
-        half[there] = half_widths(*errors) * np.abs(mean[there])
+        sizes = np.asarray(n)[there]
+        relative, freedom = relative_errors(sizes, mean[there], deviation[there], trials[there])
+        half[there] = half_widths(relative, freedom) * np.abs(mean[there])
     return mean, half
 
 
@@ -136,14 +177,17 @@ def accuracy_bounds(accuracies: Array, images: Array, half: float) -> tuple[floa
     all trials' errors together, one-sided where there is none, and never above 1.
     """
     mean = float(np.mean(accuracies))
-    low, high = mean - half, mean + half
+    low = mean - half
+    high = mean + half
     if high > 1 or np.max(accuracies) > 1 - 1e-9 or np.isnan(half):
         right = np.sum(accuracies * images)
         wrong = np.sum(images) - right
-        none = wrong < 1e-6
-        tail = TAIL if none else TAIL / 2
-        low = np.fmin(low, scipy.stats.beta.ppf(tail, right, wrong + 1))
-        high = 1.0 if none else np.fmax(high, scipy.stats.beta.isf(tail, right + 1, wrong))
+        if wrong < 1e-6:
+            low = np.fmin(low, scipy.stats.beta.ppf(TAIL, right, 1))
+            high = 1.0
+        else:
+            low = np.fmin(low, scipy.stats.beta.ppf(TAIL / 2, right, wrong + 1))
+            high = np.fmax(high, scipy.stats.beta.isf(TAIL / 2, right + 1, wrong))
     return float(low), float(np.minimum(high, 1))
 
 
@@ -192,8 +236,10 @@ def enlargement(least: float, spare: int, freedom: float) -> float:
 
 def basis(n: ArrayLike, first: float, last: float, index: ArrayLike) -> Array:
     """1 - u and u at n [m] for λ [L]: [L, m, 2]."""
-    index = np.where(np.abs(index) < 1e-9, 1e-9, index)[:, None]
-    u = np.expm1(index * np.log(np.asarray(n) / first)) / np.expm1(index * np.log(last / first))
+    index = np.where(np.abs(index) < NEARLY_ZERO, NEARLY_ZERO, index)[:, None]
+    distance = np.log(np.asarray(n) / first)
+    whole = np.log(last / first)
+    u = np.expm1(index * distance) / np.expm1(index * whole)
     return np.stack([1 - u, u], -1)
 
 
@@ -201,59 +247,85 @@ def basis(n: ArrayLike, first: float, last: float, index: ArrayLike) -> Array:
 class Profile:
     """The best curves at every λ of a grid [L]."""
 
+    n: Array  # the sizes that were fitted
+    errors: Array  # of the means there,
+    freedom: float  # and their degrees of freedom
     grid: Array
     ends: Array  # p and z, [L, 2]
     covariance: Array  # of these, [L, 2, 2]
     chi2: Array
     scale: float  # what chi^2 is divided by
 
-    def best(self, n: Array) -> Array:
+    @property
+    def best(self) -> int:
+        """Where on the grid chi^2 is least."""
+        return int(self.chi2.argmin())
+
+    def best_curve(self) -> Array:
         """The best curve at the sizes that were fitted."""
-        i = self.chi2.argmin()
-        return (basis(n, n[0], n[-1], self.grid[[i]]) @ self.ends[i])[0]
+        best = self.best
+        line = basis(self.n, self.n[0], self.n[-1], self.grid[[best]])[0]
+        return line @ self.ends[best]
 
     def left(self, allowed: float) -> Array:
         """What is left of the allowance at every λ; negative where it is excluded."""
-        return allowed * self.scale - (self.chi2 - self.chi2.min())
+        rise = self.chi2 - self.chi2.min()
+        return allowed * self.scale - rise
 
     def grid_around(self, allowed: float) -> Array:
         """A grid of λ one step wider than where chi^2 is allowed."""
-        inside, last = np.flatnonzero(self.left(allowed) >= 0), len(self.grid) - 1
-        low, high = max(inside[0] - 1, 0), min(inside[-1] + 1, last)
-        return np.linspace(self.grid[low], self.grid[high], last + 1)
+        inside = np.flatnonzero(self.left(allowed) >= 0)
+        steps = len(self.grid)
+        low = max(inside[0] - 1, 0)
+        high = min(inside[-1] + 1, steps - 1)
+        return np.linspace(self.grid[low], self.grid[high], steps)
 
     def index(self, allowed: float) -> Estimate:
         """λ with its interval."""
         inside = self.grid[self.left(allowed) >= 0]
-        low = -np.inf if inside[0] <= INDICES[0] else inside[0]
-        high = np.inf if inside[-1] >= INDICES[-1] else inside[-1]
-        return Estimate(self.grid[self.chi2.argmin()], low, high)
+        low = inside[0] if inside[0] > INDICES[0] else -np.inf
+        high = inside[-1] if inside[-1] < INDICES[-1] else np.inf
+        return Estimate(self.grid[self.best], low, high)
 
     def ratio(self, allowed: float) -> Estimate:
         """z/p with Fieller's bounds over all λ that are allowed; 0, ∞ where p may be 0."""
-        p, z = self.ends[self.chi2.argmin()]
-        value, left = max(z / p, 0), self.left(allowed)
-        p, z = self.ends[left >= 0].T
-        covariance = left[left >= 0, None, None] * self.covariance[left >= 0]
+        p, z = self.ends[self.best]
+        value = max(z / p, 0)
+        left = self.left(allowed)
+        inside = left >= 0
+        p, z = self.ends[inside].T
+        covariance = left[inside, None, None] * self.covariance[inside]
+        # The bounds are the roots r of (z - r p)^2 = what is left times the variance of z - r p.
         a = p * p - covariance[:, 0, 0]
         b = p * z - covariance[:, 0, 1]
         c = z * z - covariance[:, 1, 1]
         if a.min() <= 0:
             return Estimate(value, 0.0, np.inf)
         root = np.sqrt(np.maximum(b**2 - a * c, 0))
-        low, high = np.min((b - root) / a), np.max((b + root) / a)
+        low = np.min((b - root) / a)
+        high = np.max((b + root) / a)
         return Estimate(value, max(low, 0), max(high, 0))
 
 
-def profile(n: Array, y: Array, error: Array, grid: Array, freedom: float) -> Profile:
+def profile(n: Array, y: Array, errors: Array, grid: Array, freedom: float) -> Profile:
     """Least squares at every λ; freedom: of the errors."""
-    lines = basis(n, n[0], n[-1], grid) / error[:, None]
-    scaled = (y / error)[:, None]
-    covariance = np.asarray(np.linalg.inv(lines.mT @ lines), np.float64)
+    lines = basis(n, n[0], n[-1], grid) / errors[:, None]
+    scaled = (y / errors)[:, None]
+    precision = lines.mT @ lines
+    covariance = np.asarray(np.linalg.inv(precision), np.float64)
     ends = covariance @ (lines.mT @ scaled)
-    chi2 = np.sum((scaled - lines @ ends) ** 2, (1, 2))
-    scale = enlargement(chi2.min(), len(n) - 3, freedom)
-    return Profile(grid, ends[..., 0], covariance, chi2, scale)
+    residuals = scaled - lines @ ends
+    chi2 = np.sum(residuals**2, (1, 2))
+    return Profile(
+        n=n,
+        errors=errors,
+        freedom=freedom,
+        grid=grid,
+        ends=ends[..., 0],
+        covariance=covariance,
+        chi2=chi2,
+        scale=enlargement(chi2.min(), len(n) - 3, freedom),
+    )
 
 
 @dataclass(frozen=True)
@@ -271,16 +343,24 @@ class Growth:
     scale: float = 1.0  # what chi^2 of the curve was divided by
 
 
-def fit_power(n: Array, y: Array, relative: Array, freedom: Array) -> tuple[Estimate, float, bool]:
-    """Exponent b of a n^b by a line through ln y, Satterthwaite's freedom, whether it fits."""
-    weight = relative**-2
-    level, slope, x = weighted_line(np.log(n), np.log(y), weight)
-    share = weight * x**2
-    together = min(share.sum() ** 2 / np.sum(share**2 / freedom), freedom.max())
-    chi2 = np.sum(weight * (np.log(y) - level - slope * x) ** 2)
-    scale = enlargement(chi2, len(n) - 2, together)
-    half = np.sqrt(allowance(1, together) * scale / share.sum())
-    return Estimate(slope, slope - half, slope + half), together, scale == 1
+class Power(NamedTuple):
+    """A fitted a n^b."""
+
+    exponent: Estimate
+    freedom: float  # of its error
+    fits: bool  # whether it is not refuted
+
+
+def fit_power(n: Array, y: Array, relative: Array, freedom: Array) -> Power:
+    """The line through ln y over ln n, with Satterthwaite's degrees of freedom."""
+    line = weighted_line(np.log(n), np.log(y), relative**-2)
+    together = line.strength**2 / np.sum(line.leverage**2 / freedom)
+    together = min(together, freedom.max())
+    scale = enlargement(line.chi2, len(n) - 2, together)
+    variance = scale / line.strength
+    half = np.sqrt(allowance(1, together) * variance)
+    exponent = Estimate(line.slope, line.slope - half, line.slope + half)
+    return Power(exponent, together, scale == 1)
 
 
 def fit_curves(n: Array, y: Array, relative: Array, freedom: Array) -> Growth:
@@ -290,21 +370,44 @@ def fit_curves(n: Array, y: Array, relative: Array, freedom: Array) -> Growth:
     2 F(2, freedom) of that, λ means nothing, and the best of all λ makes growth out of chance:
     there that much is allowed, and errors are relative to the constant.
     """
-    exponent, together, power_fits = fit_power(n, y, relative, freedom)
+    power = fit_power(n, y, relative, freedom)
     level = np.average(y, weights=relative**-2)
-    curves = profile(n, y, relative * level, INDICES, together)
-    allowed = 2 * allowance(2, together)
-    misses = np.sum(((y - level) / (relative * level)) ** 2) - curves.chi2.min()
-    clear = bool(misses > allowed * curves.scale)
+    errors = relative * level
+    curves = profile(n, y, errors, INDICES, power.freedom)
+    misfit = np.sum(((y - level) / errors) ** 2) - curves.chi2.min()
+    allowed = 2 * allowance(2, power.freedom)
+    clear = bool(misfit > allowed * curves.scale)
     if clear:
-        allowed = allowance(1, together)
+        allowed = allowance(1, power.freedom)
+    curves = refined(curves, y, relative, allowed, clear)
+    ratio = curves.ratio(allowed)
+    index = curves.index(allowed)
+    verdict, reason = judge(ratio, index, clear)
+    return Growth(
+        n=n,
+        verdict=verdict,
+        reason=reason,
+        ratio=ratio,
+        index=index,
+        exponent=power.exponent,
+        clear=clear,
+        power_fits=power.fits,
+        scale=curves.scale,
+    )
+
+
+def refined(curves: Profile, y: Array, relative: Array, allowed: float, clear: bool) -> Profile:
+    """The curves again on finer grids; where growth is clear, errors are relative to the best one.
+
+    They are not relative to the means, which are noisy.
+    """
+    errors = curves.errors
     for step in range(1, STEPS):
-        grid = curves.grid_around(allowed) if step >= 3 else INDICES
-        # errors are relative to the curve, not to the noisy means
-        errors = relative * (np.clip(curves.best(n), y / 2, 2 * y) if clear else level)
-        curves = profile(n, y, errors, grid, together)
-    fitted = curves.ratio(allowed), curves.index(allowed), exponent
-    return Growth(n, *judge(*fitted[:2], clear), *fitted, clear, power_fits, curves.scale)
+        if clear:
+            errors = relative * np.clip(curves.best_curve(), y / 2, 2 * y)
+        grid = INDICES if step < 3 else curves.grid_around(allowed)
+        curves = profile(curves.n, y, errors, grid, curves.freedom)
+    return curves
 
 
 def judge(ratio: Estimate, index: Estimate, clear: bool) -> tuple[str, str]:
@@ -331,12 +434,14 @@ def fit_growth(n: ArrayLike, values: Sequence[Array]) -> Growth:
     "Undecided" where a mean is infinite, zero or negative (such sizes are left out as well), there
     are fewer than four sizes, or no size has several trials.
     """
+    n = np.asarray(n, float)
     mean, deviation, trials = moments(values)
-    there = np.isfinite(mean) & (mean > 0)
-    n, reasons = np.asarray(n, float), []
+    reasons = []
     for reason, where in (("infinite", np.isinf(mean)), ("not positive", mean <= 0)):
         if where.any():
-            reasons.append(f"{reason} at n = {', '.join(n[where].astype(int).astype(str))}")
+            sizes = map(str, n[where].astype(int))
+            reasons.append(f"{reason} at n = {', '.join(sizes)}")
+    there = np.isfinite(mean) & (mean > 0)
     n, mean = n[there], mean[there]
     relative, freedom = relative_errors(n, mean, deviation[there], trials[there])
     fitted = Growth(n)

@@ -283,14 +283,6 @@ def kind_of_mode(mode: int) -> str:
     return KINDS.get(stat.filemode(mode)[0], "a file")
 
 
-def is_lfs_pointer(path: Path) -> bool:
-    """Whether there are only Git LFS's lines about a file in its place."""
-    if kind_of(path) != "a file":
-        return False
-    with path.open("rb") as file:
-        return file.read(len(LFS_POINTER)) == LFS_POINTER
-
-
 def open_regular(path: Path, mode: Literal["rb", "r+b"] = "rb") -> BinaryIO:
     """Open a regular file, and nothing that is a link, hangs, or is a device.
 
@@ -369,34 +361,32 @@ def check_hdf5(path: Path, limit: int) -> None:
 class StoredArray:
     """The array of a .npy file, and what stands behind it; a context, which closes the file.
 
-    array: mapped into memory, so that what is written there survives the process. Where the file
-    system can't map, it is a copy that `flush` writes back. No view of it may be kept for `close`.
+    array: mapped into memory, or a copy where the file system can't map. No view of it may be kept
+    when the context is left: on Windows the file could then not be renamed.
     """
 
-    def __init__(self, path: Path, file: BinaryIO, writeable: bool) -> None:
-        self.path, self.file, self.writeable = path, file, writeable
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
         shape, order, dtype = read_header(file)
-        self.begin = file.tell()
-        self.end = self.begin + math.prod(shape) * dtype.itemsize
+        begin = file.tell()
+        self.end = begin + math.prod(shape) * dtype.itemsize
         size = os.fstat(file.fileno()).st_size
         if size < self.end:
             raise ValueError(f"ends after {size:,} of {self.end:,} bytes")
         if size - self.end > TAIL_LIMIT:
             raise ValueError(f"has {size - self.end:,} bytes behind its array, too many")
         self.content = self.map_or_read(size)
-        flat = np.frombuffer(self.content, dtype, math.prod(shape), self.begin)
+        flat = np.frombuffer(self.content, dtype, math.prod(shape), begin)
         self.array: NDArray[Any] = flat.reshape(shape, order=order)
-        self.array.flags.writeable = writeable
 
-    def map_or_read(self, size: int) -> mmap.mmap | bytearray:
+    def map_or_read(self, size: int) -> mmap.mmap | bytes:
         """The whole file as one buffer."""
-        access = mmap.ACCESS_WRITE if self.writeable else mmap.ACCESS_READ
         try:
-            return mmap.mmap(self.file.fileno(), size, access=access)
+            return mmap.mmap(self.file.fileno(), size, access=mmap.ACCESS_READ)
         except OSError:  # ENODEV or EINVAL: no shared maps here
             self.file.seek(0)
-            content = bytearray(size)
-            if self.file.readinto(content) < size:  # type: ignore[attr-defined]
+            content = self.file.read(size)
+            if len(content) < size:
                 raise ValueError("ends while it is read") from None
             return content
 
@@ -405,39 +395,16 @@ class StoredArray:
         """What stands behind the array."""
         return bytes(self.content[self.end :])
 
-    def replace_end(self, ending: bytes) -> None:
-        """Overwrite the last bytes of the file."""
-        self.content[len(self.content) - len(ending) :] = ending
-
     def checksum(self, ending: int) -> str:
         """SHA-256 sum, in hexadecimal digits, of all bytes but the last `ending` ones."""
         with memoryview(self.content) as view:
             return hashlib.sha256(view[: len(view) - ending]).hexdigest()
 
-    def flush(self) -> None:
-        """Wait until the disk has everything. Raises BadInput where it can't."""
-        if not self.writeable:
-            return
-        with write_errors_explained(self.path):
-            if isinstance(self.content, bytearray):
-                self.file.seek(self.begin)
-                with memoryview(self.content) as view:
-                    self.file.write(view[self.begin :])
-                self.file.flush()
-            else:
-                self.content.flush()
-            os.fsync(self.file.fileno())
-
     def close(self) -> None:
-        """Flush, and let the file go: it can be renamed. BufferError where a view is kept."""
-        self.flush()
-        self.release()
-
-    def release(self) -> None:
-        """Let the file go."""
+        """Let the file go. BufferError where a view of the array is kept."""
         self.array = np.empty(0)
         self.file.close()
-        if not isinstance(self.content, bytearray):
+        if not isinstance(self.content, bytes):
             self.content.close()
 
     def __enter__(self) -> "StoredArray":
@@ -448,18 +415,18 @@ class StoredArray:
             self.close()
         else:
             with contextlib.suppress(BufferError):  # the error's frames may keep a view
-                self.release()
+                self.close()
 
 
-def open_array(path: Path, mode: Literal["r", "r+"] = "r") -> StoredArray:
-    """The array of a .npy file, and what stands behind it, to read, or to change with "r+".
+def open_array(path: Path) -> StoredArray:
+    """The array of a .npy file, and what stands behind it.
 
     Raises OSError as `open_regular` does, and ValueError where it is no array, ends too early, or
     goes on too long.
     """
-    file = open_regular(path, "rb" if mode == "r" else "r+b")
+    file = open_regular(path)
     try:
-        return StoredArray(path, file, writeable=mode == "r+")
+        return StoredArray(file)
     except BaseException:
         file.close()
         raise

@@ -31,9 +31,8 @@ from runtime.processes import is_leader, share
 from runtime.trials import Network, Run
 
 OUTER_AXES = ("n", "setting", "trial")  # of a file, before a record's own; setting only in sweeps
-SAVING_SHARE = (
-    0.05  # of a run's time at most is spent on writing results that will be written again
-)
+SAVING_SHARE = 0.05  # of a run's time at most is spent on writing what will be written again
+FIRST_SAVE = 1  # seconds after which results are written while a run goes on
 LARGEST_RESULTS = 2**31  # bytes; results are some megabytes
 RESTORE = "restore it with git checkout, or delete it and run again"
 
@@ -256,9 +255,9 @@ def add_axes(results: xr.Dataset, name: str, axes: list[str], like: xr.DataArray
 class ResultsFile:
     """The results of one run, as a context: those in the file, and each new trial's record.
 
-    The file is written now and then, and when the context is left, so that a run that is stopped
-    loses little. Results of another origin, or damaged ones, are put aside. Process 0 alone reads
-    and writes.
+    The file is read at once. Results of another origin, or damaged ones, are put aside when the
+    context is entered. It is written now and then, and when the context is left, so that a run that
+    is stopped loses little. Process 0 alone reads and writes.
     """
 
     def __init__(self, path: Path, origin: Origin) -> None:
@@ -266,20 +265,25 @@ class ResultsFile:
         self.results = empty_results(origin)
         self.new: Records = []
         self.computed_now: list[xr.Dataset] = []
-        self.next_save = 0.0
+        self.next_save = time.monotonic() + FIRST_SAVE
+        self.unusable = self.read() if is_leader() else None
+
+    def read(self) -> str | None:
+        """Take what is in the file, if anything. Returns why it can't be used, or None."""
+        if not os.path.lexists(self.path):
+            return None
+        try:
+            earlier = read_results(self.path)
+        except BadInput as error:
+            return error.remedy.removesuffix(f"; {RESTORE}")  # advice for readers
+        reason = other_origin(origin_of(earlier), self.origin)
+        if not reason:
+            self.results = earlier
+        return reason
 
     def __enter__(self) -> "ResultsFile":
-        if os.path.lexists(self.path) and is_leader():
-            reason = None
-            try:
-                earlier = read_results(self.path)
-                reason = other_origin(origin_of(earlier), self.origin)
-            except BadInput as error:
-                reason = error.remedy.removesuffix(f"; {RESTORE}")  # advice for readers
-            if reason:
-                put_aside(self.path, reason, "replaced")
-            else:
-                self.results = earlier
+        if self.unusable:
+            put_aside(self.path, self.unusable, "replaced")
         return self
 
     def holds(self, key: Key, about: Mapping[str, Any], name: str = "test_images") -> bool:
@@ -333,14 +337,6 @@ class ResultsFile:
             self.save()
         if self.computed_now:
             print(f"wrote {self.path}: {self.counted()} trials computed")
-
-
-def merge_into(path: Path, origin: Origin, records: Records) -> xr.Dataset:
-    """Merge records into the file at `path`. Returns all results there."""
-    with ResultsFile(path, origin) as file:
-        for key, record in records:
-            file.add(key, record)
-    return file.results
 
 
 def other_origin(found: Origin, expected: Origin) -> str | None:

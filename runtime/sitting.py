@@ -65,19 +65,22 @@ def refuse_shapes(run: Run, networks: Iterable[Network]) -> None:
             raise BadInput("dataset", run.images.name, remedy)
 
 
-def announce(run: Run, network: Network, needed: Needed, asked: int | None) -> None:
+def announce(
+    run: Run, network: Network, planned: Needed, needed: Needed, asked: int | None
+) -> None:
     """Say what is to come, what is there already, and how long the rest takes.
 
-    asked: trials that the command line or the constants ask for, of which some may be left out
-    without an accelerator; None where that is no news.
+    planned: all trials; needed: those of them that are not in the results. asked: trials that the
+    command line or the constants ask for, of which some may be left out without an accelerator;
+    None where that is no news.
     """
     if not is_leader():
         return
-    pairs = sum(trial_pairs(*each) for each in needed)
+    pairs = sum(trial_pairs(*each) for each in planned)
     missing = [missing_pairs(*each) for each in needed]
-    print(f"{network.name}: {pairs:,} pairs of images; trials: {count_by_size(needed)}")
-    if asked is not None and len(needed) < asked:
-        what = f"without an accelerator {len(needed)} of {asked} trials; --trials adds"
+    print(f"{network.name}: {pairs:,} pairs of images; trials: {count_by_size(planned)}")
+    if asked is not None and len(planned) < asked:
+        what = f"without an accelerator {len(planned)} of {asked} trials; --trials adds"
         print(f"note: {network.name}: {what}")
     foreign = [reason for each in needed for reason in foreign_files(*each)]
     if foreign:
@@ -87,8 +90,8 @@ def announce(run: Run, network: Network, needed: Needed, asked: int | None) -> N
         )
     if sum(missing) < pairs:
         print(
-            f"{network.name}: {pairs - sum(missing):,} pairs are in {run.output}/ and are not "
-            f"computed again; --output DIR computes all anew in another folder"
+            f"{network.name}: {pairs - sum(missing):,} pairs are in {run.output}/, as kernels or "
+            f"results, and are not computed again; --output DIR computes all anew"
         )
     if sum(missing):
         say_compilation(run, network)

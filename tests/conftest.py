@@ -1,13 +1,16 @@
 """What the tests share: datasets, the script in this process and in others, and what it wrote."""
 
+import atexit
 import contextlib
 import functools
 import io
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections import namedtuple
 from pathlib import Path
@@ -18,6 +21,11 @@ import pytest
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tests"))
+
+# What XLA compiles is kept for the next session, as Numba's code is beside the sources.
+KEPT = ROOT / ".pytest_cache"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(KEPT / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 import training  # noqa: E402
 from runtime import checkpoints, datasets, options, results, sitting  # noqa: E402
@@ -140,32 +148,95 @@ def check_what_is_there(folder, undisturbed):
 # ---- the script in processes of its own ----
 
 
-def start(*arguments, prelude="", environment=None, depth=SHALLOW):
+def start(*arguments, prelude="", environment=None, depth=SHALLOW, fresh=os.name == "nt"):
     """training.py as a process of its own, after `prelude`.
 
     depth: of the convolutional network. environment: added to this process's; what is None in it
-    is removed.
+    is removed. fresh: whether the process does its own imports; else it is forked after them.
     """
-    variables = {k: v for k, v in os.environ.items() if k != "MNIST_DIR"} | (environment or {})
-    variables = {k: v for k, v in variables.items() if v is not None}
     lines = [
         "import sys, training",
         "from runtime import options, sitting, streams",
-        "sys.argv[0] = 'training.py'",
         f"training.convolutional_depth = {depth}",
         "sitting.seconds_per_layer = lambda run: 1e-4",
         prelude,
         "streams.run_script(training.main)",
     ]
+    argv = ["training.py", *map(str, arguments)]
+    if not fresh:
+        return Forked("\n".join(lines), argv, with_variables(environment))
+    lines.insert(0, "import sys; sys.argv[0] = 'training.py'")
     return subprocess.Popen(
-        [sys.executable, "-c", "\n".join(lines), *map(str, arguments)],
-        env=variables,
+        [sys.executable, "-c", "\n".join(lines), *argv[1:]],
+        env=with_variables(environment),
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def with_variables(environment):
+    """The variables here without MNIST_DIR, with these; those that are None are removed."""
+    variables = {k: v for k, v in os.environ.items() if k != "MNIST_DIR"} | (environment or {})
+    return {k: v for k, v in variables.items() if v is not None}
+
+
+@functools.cache
+def forks():
+    """The process that runs are forked from."""
+    command = [sys.executable, str(ROOT / "tests" / "forks.py")]
+    server = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=with_variables({})
+    )
+    atexit.register(server.communicate, "")
+    return server
+
+
+class Forked:
+    """A process forked by forks.py, which is used like a subprocess.Popen."""
+
+    def __init__(self, program, argv, environment):
+        self.folder = tempfile.TemporaryDirectory()
+        self.outputs = [Path(self.folder.name, name) for name in ("out", "err")]
+        order = {"start": program, "argv": argv, "environment": environment}
+        self.returncode = None
+        self.pid = self.ask(order | dict(zip(("out", "err"), map(str, self.outputs), strict=True)))
+
+    @staticmethod
+    def ask(order):
+        server = forks()
+        server.stdin.write(json.dumps(order) + "\n")
+        server.stdin.flush()
+        return json.loads(server.stdout.readline())
+
+    def poll(self):
+        if self.returncode is None:
+            answer = self.ask({"poll": self.pid})
+            self.returncode = None if answer == "running" else answer
+        return self.returncode
+
+    def wait(self, timeout):
+        deadline = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired("training.py", timeout)
+            time.sleep(0.01)
+        return self.returncode
+
+    def communicate(self, timeout):
+        self.wait(timeout)
+        texts = [path.read_text(encoding="utf-8") for path in self.outputs]
+        self.folder.cleanup()
+        return texts
+
+    def send_signal(self, number):
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
 
 
 def end(process, seconds=120):
@@ -179,10 +250,9 @@ def end(process, seconds=120):
 
 def run_script(*arguments, environment=None):
     """training.py as people run it: its status and what it printed."""
-    variables = {k: v for k, v in os.environ.items() if k != "MNIST_DIR"} | (environment or {})
-    variables = {k: v for k, v in variables.items() if v is not None}
     command = [sys.executable, str(ROOT / "training.py"), *map(str, arguments)]
-    ended = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300)
+    how = dict(env=with_variables(environment), capture_output=True, text=True, timeout=300)
+    ended = subprocess.run(command, **how)
     return Ended(ended.returncode, ended.stdout, ended.stderr)
 
 

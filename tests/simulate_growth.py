@@ -21,6 +21,7 @@ from analysis import growth
 from analysis.experiments import read_experiments
 from runtime.results import is_computed
 
+VERDICTS = (growth.FLAT, growth.SLOW, growth.FAST, growth.UNDECIDED)
 PLAN = ([16, 32, 64, 128, 256, 512], [16, 8, 4, 4, 4, 4])  # the original's trials by size
 TRUTHS = {  # y(n), λ, whether it grows faster than log n
     "constant": (lambda n: 1 + 0 * n, None, False),
@@ -82,7 +83,7 @@ def simulate(design, truth, spread, repeats):
 
     exponent = 0.0 if truth == "constant" else index if faster else None
     said = [fitted.verdict for fitted in fits]
-    shares = {verdict: said.count(verdict) / repeats for verdict in growth.VERDICTS}
+    shares = {verdict: said.count(verdict) / repeats for verdict in VERDICTS}
     slow = shares[growth.FLAT] + shares[growth.SLOW]
     return {
         "sizes": design[0],

@@ -10,6 +10,8 @@ from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
 import controls
 import training
+from analysis import evidence
+from analysis.experiments import read_experiments
 from runtime import kernels as kernels_of_pairs
 from runtime.checkpoints import write_kernel
 from runtime.datasets import CannotBeHad, load_images
@@ -295,6 +297,12 @@ def test_constants_change_what_they_should(finished):
     assert mean("sparsity", 0, 1, 4) > mean("sparsity", 0, 1, 0.25)
     assert mean("sparsity", 0, 1, 4) > mean("sparsity", 99, 1, 4)
     assert mean("positive_definite", 0, 0, 1) == 0 and mean("positive_definite", 0, 3, 1) == 1
+
+
+def test_the_report_shows_the_constants_that_were_written(finished):
+    (_, convolutional), problems = read_experiments(finished)
+    told = evidence.constants(convolutional)
+    assert not problems and told["n"] == 16 and "| boost 0.25 |" in told["table"]
 
 
 # Command line

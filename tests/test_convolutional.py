@@ -1,6 +1,7 @@
 """The convolutional kernel, every engine against neural-tangents, the slow twin and finite networks."""
 
 import decimal
+import functools
 import warnings
 
 import numpy as np
@@ -53,9 +54,7 @@ def test_agrees_with_neural_tangents_live():
 def twins():
     """{(i, j): NTK of two real images at depth 6}, by the twin in extended precision."""
     x = real_images()[..., 0]
-    return {
-        (i, j): convolutional_ntk_twin(x[i], x[j], 6) for i, j in [(0, 0), (0, 1), (0, 4), (2, 5)]
-    }
+    return {(i, j): convolutional_ntk_twin(x[i], x[j], 6) for i, j in [(0, 0), (0, 4), (2, 5)]}
 
 
 @pytest.mark.slow
@@ -84,14 +83,13 @@ def test_reference_agrees_with_twin(twins):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("shape", [(16, 16), (17, 20), (31, 16)])
-def test_image_sizes(engine, shape):
+def test_image_sizes(shape):
     x1, x2 = small_images(3, shape), small_images(2, shape, seed=1)
-    found = convolutional_ntk(x1, x2, depth=9, engine=engine)
-    for i, j in [(0, 0), (2, 1)]:
-        expected = convolutional_ntk_twin(x1[i, ..., 0], x2[j, ..., 0], 9)
-        assert abs(float(found[i, j] / expected) - 1) < 1e-12
+    expected = convolutional_ntk_twin(x1[2, ..., 0], x2[1, ..., 0], 9)
+    for engine in ENGINES:
+        found = convolutional_ntk(x1, x2, depth=9, engine=engine)
+        assert abs(float(found[2, 1] / expected) - 1) < 1e-12
 
 
 @pytest.mark.slow
@@ -101,18 +99,10 @@ def test_pairs_do_not_depend_on_their_neighbours(engine, precision):
     """A pair's kernel has the same bits whatever its block, its place in it and the other pairs there."""
     x1, x2 = small_images(3), small_images(33, seed=1)
     whole = convolutional_ntk(x1, x2, depth=3, engine=engine, precision=precision)
-    for n1, n2 in [
-        (1, 1),
-        (1, 7),
-        (1, 8),
-        (1, 9),
-        (2, 15),
-        (1, 16),
-        (1, 17),
-        (3, 11),
-        (1, 32),
-        (1, 33),
-    ]:
+    sizes = [(1, 1), (3, 11), (1, 33)]
+    if engine == "numba":  # the lanes of its blocks
+        sizes += [(1, 7), (1, 8), (1, 9), (2, 15), (1, 16), (1, 17), (1, 32)]
+    for n1, n2 in sizes:
         part = convolutional_ntk(x1[:n1], x2[:n2], depth=3, engine=engine, precision=precision)
         assert np.array_equal(part, whole[:n1, :n2])
     pairs = ConvolutionalPairs(
@@ -222,13 +212,19 @@ def test_images_alike(engine, precision, tolerance):
 
     No NaN, and the digits that the twin has.
     """
+    others, expected = alike()
+    found = convolutional_ntk(others, depth=6, engine=engine, precision=precision)
+    assert np.isfinite(found).all() and np.array_equal(found, found.T)
+    assert (np.abs(found[0] / expected - 1) < tolerance).all()
+
+
+@functools.cache
+def alike():
+    """Images, of which some are alike to the first one, and its NTK with each by the twin."""
     x = small_images(2)
     others = [x[0], -x[0], 3 * x[0], 1e-3 * x[0], x[0] + 1e-9 * x[1], x[0] * (1 + 1e-15)]
-    found = convolutional_ntk(np.stack(others), depth=6, engine=engine, precision=precision)
-    assert np.isfinite(found).all() and np.array_equal(found, found.T)
-    for j, other in enumerate(others):
-        expected = float(convolutional_ntk_twin(x[0, ..., 0], other[..., 0], 6))
-        assert abs(found[0, j] / expected - 1) < tolerance, j
+    expected = [float(convolutional_ntk_twin(x[0, ..., 0], y[..., 0], 6)) for y in others]
+    return np.stack(others), expected
 
 
 @pytest.mark.slow
@@ -237,9 +233,9 @@ def test_cone_is_exact():
 
     A cone smaller by one pixel in any stage would lose something.
     """
-    x1, x2 = real_images()[[0, 4], ..., 0]
+    x1, x2 = small_images(2, (20, 20))[..., 0]
     expected = convolutional_ntk_twin(x1, x2, 3)
-    cone = [reach(28 >> stage, stage) for stage in range(3)]  # what the engines compute
+    cone = [reach(20 >> stage, stage) for stage in range(3)]  # what the engines compute
     assert cone == [15, 7, 3]
     assert convolutional_ntk_twin(x1, x2, 3, cone=cone) == expected
     for smaller in [(14, 7, 3), (15, 6, 3), (15, 7, 2)]:
@@ -248,12 +244,12 @@ def test_cone_is_exact():
 
 @pytest.mark.slow
 def test_against_finite_networks():
-    """96 channels, one convolution a stage."""
+    """64 channels, one convolution a stage."""
     import jax
     import jax.numpy as jnp
     from jax.scipy.special import erf
 
-    x, channels = small_images(3), 96
+    x, channels = small_images(3), 64
     shapes = (
         [(3, 3, 1, channels)]
         + [(3, 3, channels, channels)] * 2
@@ -273,7 +269,7 @@ def test_against_finite_networks():
         a = erf(jnp.sqrt(2 / channels) * a @ weights[3])
         return (jnp.sqrt(2 / channels) * a @ weights[4])[0]
 
-    mean, error = empirical_ntk(forward, shapes, jnp.array(x, jnp.float32), 100)
+    mean, error = empirical_ntk(forward, shapes, jnp.array(x, jnp.float32), 80)
     expected = convolutional_ntk(x, depth=3)
     assert (np.abs(mean - expected) < 4 * error + expected * 5 / channels).all()
     assert (error < 0.05 * expected).all()

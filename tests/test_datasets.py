@@ -26,6 +26,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, call, complaint, run_script
 
+import training
 from ntk import BadInput
 from runtime import datasets, downloads, image_files
 from runtime.datasets import (
@@ -614,6 +615,7 @@ def test_without_network_mnist_is_refused_within_15_s(tmp_path):
 def test_without_network_auto_takes_the_digits(tmp_path, home, monkeypatch):
     for name, value in UNREACHABLE.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(training, "trials", [1] * 6)
     ended = call("--networks", "fully-connected", "--test-size", 4, "--output", tmp_path)
     assert ended.status == 0 and "note: MNIST can't be had: no connection to" in ended.err
     assert ended.out.startswith("THESE ARE SCIKIT-LEARN'S 8x8 DIGITS, NOT MNIST")

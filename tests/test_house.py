@@ -10,7 +10,7 @@ FILES = density.source_files()
 NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 MOST_NAMES = 12  # that a function stores
 MOST_TOKENS = 10.8  # of a code line, on average over a file
-OF_FORMULAS = ("ntk", "quantum", "analysis/growth.py")  # whose lines are formulas
+OF_FORMULAS = ("ntk", "quantum")  # whose lines are formulas
 ENGINES = ("ntk/numba_engine.py", "ntk/jax_engine.py", "ntk/numba_vectors.py")
 EXCEPTIONS = {  # functions that store more names, and why
     "ntk/convolutional.py convolutional_ntk_reference": "a recursion, read beside its formulas",

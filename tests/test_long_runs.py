@@ -105,7 +105,7 @@ def test_kills_at_random_times(undisturbed, tmp_path):
         process = start(*TINY, "--output", folder)
         wait_until(lambda pid=process.pid: handles_signals(pid))
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(rng.uniform(0, 2))
+            process.wait(rng.uniform(0, 1))
         process.send_signal(number)
         ended = end(process)
         if folder.exists():
@@ -152,6 +152,8 @@ def test_quantities_of_finished_trials_survive(tmp_path, number):
     """A signal in the third trial: the first one, or two, are not computed again."""
     prelude = f"""
 import os
+from runtime import results
+results.FIRST_SAVE = -1
 compute = training.compute_trial
 def stop_in_third(run, trial, *how, seen=[]):
     seen.append(trial)

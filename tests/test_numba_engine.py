@@ -11,13 +11,14 @@ import numba
 import numba.core.caching
 import numpy as np
 import pytest
-from conftest import ROOT, relative_error
+from conftest import KEPT, ROOT, relative_error
 from kernel_images import flat_images, small_images
 
 from ntk import convolutional_ntk, fully_connected_ntk, numba_cache, numba_engine
 from ntk.numba_vectors import load, splat, store
 
 
+@numba_cache.cached
 @numba.njit
 def relu_of_correlations(c, a, b, constants):
     """A/8 and B/8 [m] after the engine's ReLU, from correlations c [m] with s = s' = 1 and T = 1."""
@@ -101,36 +102,44 @@ def test_lanes_are_known_when_compiling(precision):
     assert "div " not in next(iter(function.inspect_llvm().values()))
 
 
+GENERIC = """
+import sys
+import numba, numpy
+import kernel_images, test_numba_engine
+from ntk import convolutional_ntk, fully_connected_ntk, numba_cache, numba_engine
+
+def compiled():
+    return [numba_engine.is_compiled(name, "float64") for name in ("convolutional", "fully-connected")]
+
+before = compiled()
+numba.config.CACHE_DIR = sys.argv[2]
+for function in (numba_engine.cone, numba_engine.dense, test_numba_engine.relu_of_correlations):
+    numba_cache.cached(function)
+x = numpy.load(sys.argv[1] + "/images.npy")
+numpy.save(sys.argv[1] + "/kernel.npy", convolutional_ntk(x, depth=6, engine="numba"))
+dense = fully_connected_ntk(x.reshape(len(x), -1), depth=30, engine="numba")
+numpy.save(sys.argv[1] + "/dense.npy", dense)
+print(*before, *compiled(), max(test_numba_engine.check_relu("float64")))
+"""
+
+
 @pytest.mark.slow
 def test_without_fma_and_wide_registers(tmp_path):
     """On any x86-64: right, and the slope at correlation 1 still exactly 1.
 
-    Compiled in a process of its own, for the registers of such a CPU; `is_compiled` says so before
-    and after.
+    In a process of its own, compiled for the registers of such a CPU, and kept for the next
+    session. `is_compiled` says so, and does not take this CPU's code for the other one's.
     """
-    program = (
-        "import sys, numpy, ntk.numba_engine, test_numba_engine as t, kernel_images as k\n"
-        "print(ntk.numba_engine.is_compiled('convolutional', 'float64'))\n"
-        "print(ntk.numba_engine.is_compiled('fully-connected', 'float64'))\n"
-        "x = numpy.concatenate([k.small_images(8), k.small_images(2), 1e-3 * k.small_images(2)])\n"
-        "numpy.save(sys.argv[1] + '/kernel.npy', ntk.convolutional_ntk(x, depth=6, engine='numba'))\n"
-        "dense = ntk.fully_connected_ntk(x.reshape(len(x), -1), depth=30, engine='numba')\n"
-        "numpy.save(sys.argv[1] + '/dense.npy', dense)\n"
-        "print(ntk.numba_engine.is_compiled('fully-connected', 'float64'))\n"
-        "print(ntk.numba_engine.is_compiled('convolutional', 'float64'), max(t.check_relu('float64')))\n"
-    )
-    environment = os.environ | {
-        "NUMBA_CPU_NAME": "generic",
-        "NUMBA_CPU_FEATURES": "",
-        "NUMBA_CACHE_DIR": str(tmp_path),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
-    }
-    command = [sys.executable, "-c", program, str(tmp_path)]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    *compiled, error = result.stdout.split()
-    assert compiled == ["False", "False", "True", "True"]
-    assert float(error) < 6 * np.finfo(float).eps
     x = np.concatenate([small_images(8), small_images(2), 1e-3 * small_images(2)])
+    np.save(tmp_path / "images.npy", x)
+    convolutional_ntk(x[:1], depth=6, engine="numba")
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    own = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "PYTHONPATH": path}
+    command = [sys.executable, "-c", GENERIC, str(tmp_path), str(KEPT / "numba")]
+    result = subprocess.run(command, env=os.environ | own, capture_output=True, text=True)
+    *compiled, error = result.stdout.split()
+    assert compiled == ["False", "False", "True", "True"], result.stderr
+    assert float(error) < 6 * np.finfo(float).eps
     dense = fully_connected_ntk(x.reshape(len(x), -1), depth=30, engine="numba")
     assert relative_error(np.load(tmp_path / "dense.npy")[:8, :8], dense[:8, :8]) < 1e-13
     expected = convolutional_ntk(x, depth=6, engine="numba")

@@ -64,17 +64,9 @@ def test_wrong_arguments_are_refused_before_anything_is_read_or_written(tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "arguments, words",
-    [
-        (["--data-sizes", "15"], "--data-sizes 15: use even numbers"),
-        (["--engine", "abacus"], "--engine: invalid choice: 'abacus'"),
-        (["--mnist-dir", "/nowhere"], "--mnist-dir /nowhere: can't be read (No such file"),
-    ],
-)
-def test_wrong_arguments_through_the_real_command_line(tmp_path, arguments, words):
-    ended = run_script("--output", tmp_path / "output", *arguments)
-    assert words in complaint(ended)
+def test_wrong_arguments_through_the_real_command_line(tmp_path):
+    ended = run_script("--output", tmp_path / "output", "--mnist-dir", "/nowhere")
+    assert "--mnist-dir /nowhere: can't be read (No such file" in complaint(ended)
 
 
 def test_an_empty_output_is_refused(tmp_path, monkeypatch):
@@ -259,7 +251,7 @@ def test_a_platform_that_jax_does_not_have_is_refused(tmp_path):
     if training.has_accelerator():
         pytest.skip("there is a GPU")
     line = complaint(
-        end(start(*QUICK, "--output", tmp_path, environment={"JAX_PLATFORMS": "cuda"}))
+        end(start(*QUICK, "--output", tmp_path, environment={"JAX_PLATFORMS": "cuda"}, fresh=True))
     )
     assert "JAX_PLATFORMS cuda: " in line and "use cpu" in line
 
@@ -285,17 +277,6 @@ def test_help_names_every_option_and_default(monkeypatch):
     for option in names:
         assert f"--{option} " in ended.out
     assert ended.out.count("(default: ") == len(names)
-
-
-@pytest.mark.slow
-def test_a_reader_that_goes_away_does_not_end_the_run(tmp_path):
-    """As in `python training.py | head -1`: the pipe is closed after the first line."""
-    process = start(*QUICK, "--output", tmp_path)
-    process.stdout.readline()
-    process.stdout.close()
-    errors = process.stderr.read()
-    assert process.wait(60) == 0 and errors == ""
-    assert (tmp_path / "digits-fully-connected_results.nc").exists()
 
 
 @pytest.mark.slow

@@ -13,7 +13,6 @@ from ntk import BadInput
 from runtime import results
 from runtime.results import (
     ResultsFile,
-    merge_into,
     origin_of,
     quantity,
     read_results,
@@ -47,6 +46,13 @@ def kept(path, *records, origin=ORIGIN):
     """Merge records into a file, and read it."""
     merge_into(path, origin, list(records))
     return read_results(path)
+
+
+def merge_into(path, origin, records):
+    """Merge records into the file at `path`."""
+    with ResultsFile(path, origin) as file:
+        for key, each in records:
+            file.add(key, each)
 
 
 # ---- merging by label ----
@@ -267,8 +273,9 @@ def test_a_stopped_runs_records_are_there_for_the_next_run(tmp_path):
     assert read_results(path).trial.values.tolist() == [0, 1, 2]
 
 
-def test_records_are_saved_while_a_run_goes_on(tmp_path):
+def test_records_are_saved_while_a_run_goes_on(tmp_path, monkeypatch):
     """For whoever kills it: nothing is saved at the end then."""
+    monkeypatch.setattr(results, "FIRST_SAVE", -1)
     file = ResultsFile(tmp_path / "r.nc", ORIGIN).__enter__()
     file.keep(place(4, 0), record(1.0))
     assert read_results(tmp_path / "r.nc").trial.values.tolist() == [0]

@@ -31,7 +31,7 @@ from conftest import (
 
 import training
 from ntk import convolutional_ntk
-from runtime import checkpoints, kernels, options, sitting
+from runtime import checkpoints, kernels, options, sitting, verification
 from runtime.kernels import Need
 from runtime.results import (
     code_version,
@@ -139,11 +139,12 @@ def test_results_of_all_trials_and_nan_where_there_is_none(finished, network):
 
 @pytest.mark.slow
 def test_the_convolutional_network_is_96_layers_deep(tmp_path):
-    """The real command line, with nothing changed."""
+    """The real command line, with nothing changed; the time that is announced is measured."""
     arguments = ("--networks", "convolutional", "--data-sizes", 16, "--trials", 1)
     arguments += ("--test-size", 2, "--dataset", "digits", "--output", tmp_path)
     ended = run_script(*arguments)
     assert ended.status == 0 and ended.err == "", ended
+    assert re.search(r"the other 168 pairs take about \d+ s\n", ended.out)
     path = tmp_path / "digits-convolutional_seed0_data16_trial0_kernel_train.npy"
     _, label = checkpoints.read_kernel(path)
     results = read_results(tmp_path / "digits-convolutional_results.nc")
@@ -194,6 +195,14 @@ def test_a_run_that_only_reads_says_so(undisturbed, tmp_path):
         assert f"{network}: 0 trials to compute, 3 are in the results" in printed
     assert "wrote" not in printed and f"{folder}/RESULTS.md" in printed
     assert (folder / "run.json").read_bytes() == (undisturbed / "run.json").read_bytes()
+    # Kernels of trials that are in the results are not missed, and foreign ones stay.
+    relabel(folder / "digits-convolutional_seed0_data4_trial0_kernel_test.npy", formulas=0)
+    (folder / "digits-convolutional_seed0_data4_trial1_kernel_train.npy").unlink()
+    printed = succeed(*TINY, "--output", folder)
+    assert "convolutional: 252 pairs are in" in printed
+    assert "note: convolutional" not in printed and "take about" not in printed
+    for path in undisturbed.glob("digits-convolutional_seed0_data4_*_kernel_t*[nt].npy"):
+        shutil.copy(path, folder)
     for path in folder.glob("*_results.nc"):
         path.unlink()
     succeed(*TINY, "--output", folder)
@@ -210,10 +219,7 @@ def test_a_trial_is_the_same_whichever_others_run(undisturbed, tmp_path):
         assert found[name] == expected[name], name
 
 
-@pytest.mark.slow
-def test_the_time_that_is_announced_is_measured(digits, tmp_path):
-    run = Run(0, 4, tmp_path, "numba", "float64", digits)
-    assert 1e-6 < sitting.seconds_per_layer(run) < 1
+def test_times_in_words():
     words = [sitting.in_words(seconds) for seconds in (0.1, 40, 700, 20000)]
     assert words == ["1 s", "40 s", "12 minutes", "5.6 hours"]
 
@@ -290,7 +296,7 @@ def test_without_an_accelerator_the_plan_takes_what_is_there(digits, tmp_path, m
     monkeypatch.setattr(training, "has_accelerator", lambda: False)
     network = NETWORKS["convolutional"]
     run = Run(0, 256, tmp_path, "numba", "float64", digits)
-    sitting.announce(run, network, [], 4)
+    sitting.announce(run, network, [], [], 4)
     assert "note: convolutional: without an accelerator 0 of 4" in capsys.readouterr().out
     for (n, number), of in (((32, 2), run), ((64, 3), replace(run, precision="float32"))):
         trial = Trial(network, (1, 0), n, number)
@@ -299,7 +305,8 @@ def test_without_an_accelerator_the_plan_takes_what_is_there(digits, tmp_path, m
             array = np.ones(described.shape)
             checkpoints.write_kernel(files.path(described.name), array, described.label)
     assert plan_of(run, "convolutional")[-1] == (32, 2)
-    sitting.announce(run, network, [(training.trial_files(run, trial), Need())], None)
+    foreign = [(training.trial_files(run, trial), Need())]
+    sitting.announce(run, network, foreign, foreign, None)
     note = f"note: convolutional: 2 kernels in {tmp_path}/ will be put aside"
     assert note in capsys.readouterr().out
 
@@ -312,6 +319,7 @@ def planned_and_swept(tmp_path, monkeypatch, request):
     """A folder with the plan and the depth sweep of one network, and a function that sweeps."""
     network, order = request.param
     monkeypatch.setattr(training, "sweep_factors", [0.05, training.depth_factor, 0.2])
+    monkeypatch.setattr(training, "pattern_draws", 5)
     arguments = ("--dataset", "digits", "--networks", network, "--data-sizes", 4)
     arguments += ("--trials", 2, "--test-size", 4, "--output", tmp_path)
     for name in order:
@@ -646,15 +654,30 @@ CHANGES = {
 }
 
 
-@pytest.mark.slow
+@pytest.fixture(scope="module")
+def computed_again(undisturbed, tmp_path_factory):
+    """What --verify computes of the fully-connected network."""
+    folder = tmp_path_factory.mktemp("fresh")
+    for path in undisturbed.glob("digits-fully-connected_*"):
+        shutil.copy(path, folder)
+    return folder
+
+
 @pytest.mark.parametrize("change", CHANGES)
-def test_verify_fails_after_one_change(copy, change):
+def test_verify_fails_after_one_change(copy, computed_again, change, capsys):
     spoil, words = CHANGES[change]
     spoil(copy)
     before = everything(copy)
-    ended = call(*QUICK, "--verify", "--output", copy)
-    assert ended.status in (1, 2) and words in ended.out + ended.err, ended
+    assert verification.compare_folders(computed_again, copy) == 1
+    assert words in capsys.readouterr().out
     assert everything(copy) == before
+
+
+def test_verify_through_the_command_line_fails(copy):
+    spoil, words = CHANGES["an entry of a kernel"]
+    spoil(copy)
+    ended = call(*QUICK, "--verify", "--output", copy)
+    assert ended.status == 1 and words in ended.out, ended
 
 
 def test_verify_leaves_out_what_older_results_do_not_have(copy):
