@@ -93,8 +93,10 @@ def draw_picture(name: str, experiments: Sequence[Experiment]) -> None:
             figures.save(shown, figure)
 
 
-def write_pages(experiments: list[Experiment], folder: Path, problems: list[BadInput]) -> None:
-    """Write the page and the tables of one dataset."""
+def write_pages(
+    experiments: list[Experiment], folder: Path, problems: list[BadInput], is_compared: bool
+) -> None:
+    """Write the page and the tables of one dataset; is_compared: with others, in other_data.md."""
     dataset = experiments[0].dataset
     addition = f"-{dataset.prefix}".rstrip("-")
     texts = {"methods": filled_in("methods")}
@@ -108,15 +110,16 @@ def write_pages(experiments: list[Experiment], folder: Path, problems: list[BadI
     for name in pages:
         save_text(tables_folder / f"{name}.md", texts[name])
         draw_picture(name, experiments)
-    about = {"dataset": dataset.title, "tables": tables_folder.name, "pages": pages}
+    about: dict[str, Any] = {"dataset": dataset.title, "tables": tables_folder.name, "pages": pages}
+    about["is_compared"] = is_compared
     about["missing"] = [Path(str(problem.value)).name for problem in problems]
     path = folder / f"RESULTS{addition}.md"
     save_text(path, filled_in("results", **about, **findings.page(experiments)))
     print(f"wrote {path}, and {len(pages)} pages in {tables_folder}")
 
 
-def write_other_data(experiments: list[Experiment], folder: Path) -> None:
-    """Write the page that compares datasets, where there are several."""
+def write_other_data(experiments: list[Experiment], folder: Path) -> bool:
+    """Write the page that compares datasets, where there are several. Returns whether there are."""
     shown = other_data.page(experiments)
     if shown:
         path = folder / "tables" / "other_data.md"
@@ -124,6 +127,7 @@ def write_other_data(experiments: list[Experiment], folder: Path) -> None:
             path.parent.mkdir(exist_ok=True)
         save_text(path, filled_in("other_data", methods="methods.md", **shown))
         print(f"wrote {path}")
+    return bool(shown)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -139,9 +143,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise BadInput("output", folder, "no results there (*.nc); run training.py first")
         experiments, unreadable = read_experiments(folder)
         problems.extend(unreadable)
+        is_compared = write_other_data(experiments, folder)
         for dataset in dict.fromkeys(experiment.dataset for experiment in experiments):
-            write_pages([e for e in experiments if e.dataset == dataset], folder, problems)
-        write_other_data(experiments, folder)
+            own = [e for e in experiments if e.dataset == dataset]
+            write_pages(own, folder, problems, is_compared)
 
     status = options.with_folder(folder, work)
     for problem in problems:

@@ -85,7 +85,12 @@ def levels(values: DataArray) -> str:
 
 
 def accuracy_stays(threshold: str, experiment: Experiment) -> str:
-    """Whether K̃ is as accurate as K with this threshold."""
+    """Whether K̃ is as accurate as K with this threshold.
+
+    Not told of the test set's median where the calibrated threshold, which can be known, is there.
+    """
+    if threshold == "test median" != usual_threshold(experiment.results):
+        return ""
     accuracy = experiment.results.accuracy.sel(threshold=threshold, convention="original")
     loss = tables.losses_of(accuracy)["sparsified"].dropna("n", how="all")
     mean, half = paired(loss)

@@ -247,7 +247,8 @@ def test_the_calibrated_threshold_is_used_where_it_is_known(network):
     both = xr.concat([network.results, calibrated], "threshold", data_vars="minimal")
     network.kinds["results"] = both.assign_attrs(network.results.attrs)
     axes = draw([network], "accuracy").axes
-    assert axes[2].get_title(loc="left").replace("\n", " ") == "Test accuracy, threshold calibrated"
+    titles = [ax.get_title(loc="left").replace("\n", " ") for ax in axes]
+    assert titles == ["Test accuracy, threshold calibrated", "Test accuracy, threshold at zero"]
     assert "calibrated" in draw([network], "overview").axes[1].get_ylabel()
 
 

@@ -229,11 +229,11 @@ def test_pairs_page():
 def test_the_page_gives_the_verdicts():
     told = findings.page([experiment(results=made_up.results())])
     verdicts = rows(told["verdicts"])
-    assert "accuracy of K̃ stays, calibrated threshold" not in verdicts
+    assert "accuracy of K̃ stays, threshold calibrated" not in verdicts
     assert verdicts["accuracy of K̃ stays, at the test median"] == ["**holds**: K̃ has 0.900, K 0.900 at n = 128"]
-    assert verdicts["accuracy of K̃ stays at zero"][0].startswith("**fails**: 0.50 are left, 0.400")
+    assert verdicts["accuracy of K̃ stays, at zero"][0].startswith("**fails**: K̃ has 0.500, K 0.900")
     assert verdicts["κ of K̃ stays small"][0].startswith("**holds**: 3 to 3; K: 21.1 to 208")
-    assert verdicts["preparing k\\* is cheap, divisor known"][0].startswith("**fails**: 4 to 11.3")
+    assert verdicts["preparing k\\* is cheap, scale known"][0].startswith("**fails**: 4 to 11.3")
     cheap = made_up.results()  # one divisor that is known is enough
     cheap.post_selection_measurements.loc[{"divisor": "fixed constant"}] = 2.0
     assert findings.preparing_is_cheap(experiment(results=cheap)).startswith("**holds**")
@@ -249,7 +249,7 @@ def test_the_page_gives_the_verdicts():
 def test_answers_are_the_pages_findings():
     """A line for each experiment; what it lacks is left out, and no star is eaten by Markdown."""
     whole = experiment(results=made_up.results())
-    name = "preparing k\\* is cheap, divisor known"
+    name = "preparing k\\* is cheap, scale known"
     said = findings.answer([whole], name, "all pairs of classes", "sparsity, sparsified")
     cell = findings.preparing_is_cheap(whole)
     expected = f"{name}: {cell}; sparsity, sparsified: no faster than log n: 2.77 to 4.85"
@@ -301,10 +301,11 @@ def folder(every_kind, tmp_path):
 def test_report(folder, capsys):
     assert report.main(["--output", str(folder)]) == 0
     said = capsys.readouterr()
-    assert said.out.count("wrote ") == 2 and not said.err
+    assert said.out.count("wrote ") == 3 and not said.err
     text = (folder / "RESULTS.md").read_text(encoding="utf-8")
     assert "| Convolutional, digits 0 and 1 | Convolutional, digits 3 and 5 |" in text
     names = {"methods", *report.PAGES, "simulation"} - {"theorem", "finite_width"}  # test_theory.py
+    names.add("other_data")
     assert {path.stem for path in (folder / "tables").glob("*.md")} == names
     for name in names:
         page_text = (folder / "tables" / f"{name}.md").read_text(encoding="utf-8")
