@@ -94,7 +94,7 @@ def draw_curves(
         for other in distinct:
             same_x = np.array_equal(curve.x, other.x)
             if same_x and np.allclose(curve.mean, other.mean, rtol=1e-3, atol=0):
-                other.label += f" =\n{curve.label}"
+                other.label += f" = {curve.label}"
                 break
         else:
             distinct.append(curve)
@@ -121,9 +121,10 @@ def name_curves(ax: Axes, curves: list[Curve]) -> None:
     to_axes = ax.transData + ax.transAxes.inverted()
     free = 1.1
     for curve in sorted(curves, key=lambda curve: -curve.mean[-1]):
-        tall = 0.2 * (1 + curve.label.count("\n")) / inches
+        label = curve.label if "=" not in curve.label else textwrap.fill(curve.label, 13)
+        tall = 0.24 * (1 + label.count("\n")) / inches
         _, height = to_axes.transform((curve.x[-1], curve.mean[-1]))
         middle = min(height, free - tall / 2)
         color = curve.style["color"]
-        ax.text(1.03, middle, curve.label, color=color, va="center", transform=ax.transAxes)
+        ax.text(1.03, middle, label, color=color, va="center", transform=ax.transAxes)
         free = middle - tall / 2

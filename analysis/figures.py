@@ -112,21 +112,24 @@ def overview(experiments: Experiments) -> Figure:
     """README's picture: a row for each network, of K itself, accuracy and condition number."""
     figure, axes = panels(len(experiments), 3, 2.5)
     for (kernel, accuracies, condition), experiment in zip(axes, experiments, strict=True):
-        draw_kernel(kernel, experiment)
-        kernel.set_ylabel(experiment.title)
+        draw_kernel(kernel, experiment, lowest=1e-8)
+        kernel.set_ylabel(experiment.title.replace(", ", ",\n"), weight="bold")
         threshold = usual_threshold(experiment.results)
         draw_accuracy(accuracies, experiment, threshold)
         accuracies.set_ylabel(f"accuracy {in_words(threshold)}", fontsize=9)
         lost = findings.brief(experiment, partial(findings.accuracy_stays, threshold))
         say(accuracies, f"K̃ as accurate? {lost}", 28)
-        condition_number(condition, experiment)
+        condition_number(condition, experiment, corrected=False)
         level = findings.brief(experiment, findings.condition_stays)
         say(condition, f"κ of K̃ small? {level}", 28)
     return figure
 
 
-def draw_kernel(ax: Axes, experiment: Experiment, most: int = 64) -> None:
-    """K of the first trial of the largest n up to `most` whose kernel is in the folder."""
+def draw_kernel(ax: Axes, experiment: Experiment, most: int = 64, lowest: float = 0) -> None:
+    """K of the first trial of the largest n up to `most` whose kernel is in the folder.
+
+    lowest: where the colours begin, in units of the diagonal; by default at the smallest entry.
+    """
     picture_only(ax)
     results = experiment.results
     kernel = None
@@ -140,12 +143,12 @@ def draw_kernel(ax: Axes, experiment: Experiment, most: int = 64) -> None:
         return
     magnitude = np.abs(kernel) / np.diag(kernel).max()
     beside = magnitude[~np.eye(len(kernel), dtype=bool)]
-    lowest = min(beside.min(), 0.1)
+    lowest = lowest or min(beside.min(), 0.1)
     image = ax.imshow(magnitude, norm=LogNorm(lowest, 1, clip=True), cmap="cividis")
     bar = ax.figure.colorbar(image, ax=ax, shrink=0.8)
     bar.ax.minorticks_off()
     typical = f"{np.median(beside):.1g}"
-    say(ax, f"K at n = {len(kernel)}: entries beside the diagonal {typical} of it", 26)
+    say(ax, f"K, n = {len(kernel)}: off-diagonal entries {typical} of the diagonal", 26)
 
 
 def data(experiments: Experiments) -> Figure:
@@ -196,6 +199,8 @@ def draw_accuracy(ax: Axes, experiment: Experiment, threshold: str) -> None:
     """Accuracy of K, K̃ and the diagonal, and of nearest neighbour where baselines are there."""
     values = experiment.results.accuracy.sel(threshold=threshold)
     curves = of_approximations(values)
+    for curve in curves:  # no bar ends above 1
+        curve.half = np.stack([curve.half, np.minimum(curve.half, 1 - curve.mean)])
     if "baselines" in experiment.kinds:
         rivals = experiment.kinds["baselines"].accuracy
         rivals = rivals.sel(classifier="nearest neighbour")
@@ -222,16 +227,17 @@ def of_approximations(
     return curves
 
 
-def condition_number(ax: Axes, experiment: Experiment) -> None:
-    """κ of K and of K̃, in both conventions; less 1 where κ of K̃ is close to 1."""
+def condition_number(ax: Axes, experiment: Experiment, corrected: bool = True) -> None:
+    """κ of K and of K̃, in both conventions or one; less 1 where κ of K̃ is close to 1."""
     condition = experiment.results.condition_number
-    corrected = condition.sel(approximation="sparsified", convention="corrected")
-    less = tables.less_one(corrected)
+    other = condition.sel(approximation="sparsified", convention="corrected")
+    less = tables.less_one(other)
     dashed = STYLES["sparsified"] | {"linestyle": "--"}
     if less:  # the diagonal's is rounding
         condition = condition.drop_sel(approximation="diagonal")
     curves = of_approximations(condition - less)
-    curves.append(over_n("corrected", dashed, corrected - less))
+    if corrected:
+        curves.append(over_n("K̃, corrected", dashed, other - less))
     draw_curves(ax, curves)
     ax.set_ylabel("condition number κ, less 1" if less else "condition number κ")
 

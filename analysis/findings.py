@@ -114,8 +114,11 @@ def condition_stays(experiment: Experiment) -> str:
     condition = experiment.results.condition_number
     columns = columns_of(condition.sel(convention="original"))
     sparsified, exact = columns["sparsified"], columns["exact"]
-    why = ", nearly diagonal itself" if tables.less_one(exact) else ""
-    return f"**{WORDS[judged(sparsified).verdict]}**: {levels(sparsified)}; K{why}: {levels(exact)}"
+    verdict = WORDS[judged(sparsified).verdict]
+    if tables.less_one(exact):
+        most = float(sparsified.max()) - 1
+        return f"**{verdict}**: below 1 + {most:.0e}; K, nearly diagonal itself: {levels(exact)}"
+    return f"**{verdict}**: {levels(sparsified)}; K: {levels(exact)}"
 
 
 def preparing_is_cheap(experiment: Experiment) -> str:
