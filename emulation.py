@@ -40,7 +40,7 @@ from quantum import assumptions, classical, readout, solvers
 from quantum.solvers import ENCODINGS, SOLVERS, Encoding, Prepared
 from runtime import options, stored
 from runtime.linear_algebra import Array, Matrix, solve
-from runtime.results import ResultsFile, code_version, quantity
+from runtime.results import ResultsFile, code_version, foreign_explained, quantity
 from runtime.stored import StoredTrials
 from runtime.trials import Network
 from training import TrialKernels
@@ -646,8 +646,9 @@ def run_network(args: argparse.Namespace, trials: StoredTrials) -> None:
                 results.keep(key, record.assign(inputs | about))
     if not results.computed_now:
         print(f"{path} has all of these trials")
-    for size, numbers in trials.numbers.items():
-        print(summary(trials.prefix, results.results.sel(n=size, trial=numbers)))
+    with foreign_explained(path):
+        for size, numbers in trials.numbers.items():
+            print(summary(trials.prefix, results.results.sel(n=size, trial=numbers)))
 
 
 def summary(prefix: str, records: xr.Dataset) -> str:

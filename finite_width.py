@@ -40,7 +40,7 @@ from ntk.theorem import norm, normalised_off_diagonal
 from runtime import options
 from runtime.datasets import add_dataset_options, load_images
 from runtime.linear_algebra import Array
-from runtime.results import ResultsFile
+from runtime.results import ResultsFile, empty_results, foreign_explained
 from runtime.trials import Classes, Network, Run, Trial
 
 # --------------------------------------------------------------------------------------------------
@@ -363,12 +363,16 @@ def run_network(args: argparse.Namespace, run: Run, network: Network) -> None:
     name = network.name
     with ResultsFile(path, origin(run, network)) as file:
         for labels in tqdm(planned_trials(args.draws, name), desc=name, unit="trial"):
-            missing = missing_widths(file.results, name, args.widths[name], labels)
+            with foreign_explained(path):
+                missing = missing_widths(file.results, name, args.widths[name], labels)
             if missing:
-                file.results = with_trial(file.results, run, network, labels, missing)
+                new = with_trial(empty_results({}), run, network, labels, missing)
+                with foreign_explained(path):
+                    file.results = merged(new, file.results)
                 describe(file.results)
                 file.save()
-    print_summary(path.name, file.results)
+    with foreign_explained(path):
+        print_summary(path.name, file.results)
 
 
 def origin(run: Run, network: Network) -> dict[str, Any]:

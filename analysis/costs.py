@@ -24,8 +24,7 @@ KNOWN = {
 
 def known_sizes(values: DataArray, emulation: Dataset) -> DataArray:
     """Values [n, trial, ...], NaN at the sizes where one of the trials has none."""
-    no_such_trial = ~is_computed(emulation)
-    known = values.notnull() | no_such_trial
+    known = values.notnull() | ~is_computed(emulation)
     return values.where(known.all("trial"))
 
 
@@ -59,8 +58,7 @@ def cheapest(costs: DataArray) -> DataArray:
     """The way [n, trial] that is cheapest as a geometric mean over sizes, and known at all."""
     best, least = costs, np.inf
     for way in tables.columns_of(costs).values():
-        logarithms = np.log(way.mean("trial").values)
-        level = np.mean(logarithms)
+        level = np.mean(np.log(way.mean("trial").values))
         if level < least:
             best, least = way, level
     return best
