@@ -18,7 +18,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,7 @@ def foreign_form(results: xr.Dataset) -> str | None:
     """What no results of this program have, whatever their sums say, or None."""
     reasons = [foreign_origin(results)]
     reasons += [foreign_axis(results, str(axis)) for axis in results.dims]
-    for name, values in results.data_vars.items():
+    for name, values in results.reset_coords().data_vars.items():
         is_text = values.dtype.kind in "OU"
         if values.dtype != np.float64 and not is_text:
             reasons.append(f"{name} is of type {values.dtype}")
@@ -175,12 +175,6 @@ def foreign_explained(path: Path) -> Iterator[None]:
 
 def write_results(path: Path, results: xr.Dataset) -> None:
     """Write results, with their checksum, whole or not at all, whatever was there."""
-    content = packed_results(results)
-    save(path, lambda file: file.write(content))
-
-
-def packed_results(results: xr.Dataset) -> bytes:
-    """The content of a file of results, in order, with their checksum."""
     results = in_order(results)
     results.attrs["sha256"] = checksum(results)
     packed = {}
@@ -188,7 +182,8 @@ def packed_results(results: xr.Dataset) -> bytes:
         if variable.dtype.kind == "f" and variable.size:
             chunk = (1, *variable.shape[1:])  # the results of one size are compressed together
             packed[name] = dict(zlib=True, complevel=5, shuffle=True, chunksizes=chunk)
-    return sealed(results.to_netcdf(engine="h5netcdf", encoding=packed))
+    content = sealed(results.to_netcdf(engine="h5netcdf", encoding=packed))
+    save(path, lambda file: file.write(content))
 
 
 def in_order(results: xr.Dataset) -> xr.Dataset:
@@ -312,7 +307,7 @@ class ResultsFile:
         self.path, self.origin = path, json.loads(json.dumps(origin))
         self.results = empty_results(origin)
         self.new: Records = []
-        self.computed_now: Records = []
+        self.computed_now: list[xr.Dataset] = []
         self.next_save = time.monotonic() + FIRST_SAVE
         self.unusable = self.read() if is_leader() else None
 
@@ -326,7 +321,7 @@ class ResultsFile:
             return error.remedy.removesuffix(f"; {RESTORE}")  # advice for readers
         reason = other_origin(origin_of(earlier), self.origin)
         if not reason:
-            self.results = earlier
+            self.results = earlier.reset_coords()
         return reason
 
     def __enter__(self) -> "ResultsFile":
@@ -356,7 +351,7 @@ class ResultsFile:
     def add(self, key: Key, record: xr.Dataset) -> None:
         """Add a record, to be written with the next one that is kept."""
         self.new.append((key, record))
-        self.computed_now.append((key, record))
+        self.computed_now.append(record)
 
     def keep(self, key: Key, record: xr.Dataset) -> None:
         """Add a trial's record, and write the file unless that has just been done."""
@@ -370,21 +365,13 @@ class ResultsFile:
             self.next_save = end + (end - start) / SAVING_SHARE
 
     def save(self) -> None:
-        """Write what there is; earlier results that nothing can join are put aside."""
-        try:
-            results = merged(self.results, self.new)
-            content = packed_results(results)
-        except UNUSABLE as error:
-            reason = f"can't be joined with what was computed now ({in_words(error)})"
-            put_aside(self.path, reason, "replaced")
-            results = merged(empty_results(self.origin), self.computed_now)
-            content = packed_results(results)
-        self.results, self.new = results, []
-        save(self.path, lambda file: file.write(content))
+        """Write what there is."""
+        self.results, self.new = merged(self.results, self.new), []
+        write_results(self.path, self.results)
 
     def counted(self) -> int:
         """How many trials were computed now."""
-        return sum("test_images" in record for _, record in self.computed_now)
+        return sum("test_images" in record for record in self.computed_now)
 
     def __exit__(self, *_: object) -> None:
         if not is_leader():
@@ -450,10 +437,10 @@ def without_docstrings(node: ast.AST) -> ast.AST:
     return node
 
 
-def note_flags(network: str, records: Records) -> None:
+def note_flags(network: str, records: Sequence[xr.Dataset]) -> None:
     """Say how many of a network's K~ have numerical flags, if any has."""
     flags = []
-    for _, record in records:
+    for record in records:
         if "numerical_flags" in record:
             flags.append(record.numerical_flags.values.ravel())
     flagged = int(sum(np.count_nonzero(each > 0) for each in flags))
