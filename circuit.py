@@ -39,7 +39,7 @@ from quantum import assumptions, phases, queries, readout, sequential, solvers
 from quantum.sequential import WaldTest
 from runtime import options, stored
 from runtime.linear_algebra import solve
-from runtime.results import ResultsFile, code_version, quantity
+from runtime.results import ResultsFile, code_version, foreign_explained, quantity
 from runtime.stored import StoredTrials
 from runtime.trials import Network
 
@@ -505,9 +505,10 @@ def run_network(args: argparse.Namespace, network: Network) -> None:
         else:
             about = stored.provenance(trials.kernel_test(SIZE, TRIAL))
             results.keep(key, run_both(inputs).assign(known_by | about))
-    for algorithm in LABELS["approximation"]:
-        record = results.results.sel(key).sel(approximation=algorithm)
-        print(summary(trials.prefix, record))
+    with foreign_explained(path):
+        for algorithm in LABELS["approximation"]:
+            record = results.results.sel(key).sel(approximation=algorithm)
+            print(summary(trials.prefix, record))
 
 
 def run_networks(args: argparse.Namespace) -> None:

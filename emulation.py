@@ -49,7 +49,7 @@ from runtime import options, stored
 from runtime.checkpoints import symmetric
 from runtime.datasets import CannotBeHad, load_images
 from runtime.linear_algebra import Array, Matrix, closest_pair, solve
-from runtime.results import ResultsFile, code_version, quantity
+from runtime.results import ResultsFile, code_version, foreign_explained, quantity
 from runtime.stored import StoredTrials
 from runtime.trials import Network, Run, Trial
 from training import Pattern, TrialKernels
@@ -733,8 +733,9 @@ def run_network(args: argparse.Namespace, network: Network, trials: StoredTrials
                 results.keep(key, record.assign(known_by | trial.about))
     if not results.computed_now:
         print(f"{path} has all of these trials")
-    for size, numbers in trials.numbers.items():
-        print(summary(trials.prefix, results.results.sel(n=size, trial=numbers)))
+    with foreign_explained(path):
+        for size, numbers in trials.numbers.items():
+            print(summary(trials.prefix, results.results.sel(n=size, trial=numbers)))
 
 
 def summary(prefix: str, records: xr.Dataset) -> str:

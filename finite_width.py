@@ -40,7 +40,7 @@ from ntk.theorem import norm, normalised_off_diagonal
 from runtime import options
 from runtime.datasets import add_dataset_options, load_images
 from runtime.linear_algebra import Array
-from runtime.results import ResultsFile
+from runtime.results import ResultsFile, foreign_explained
 from runtime.trials import Classes, Network, Run, Trial
 
 # --------------------------------------------------------------------------------------------------
@@ -379,13 +379,15 @@ def run_network(args: argparse.Namespace, run: Run, network: Network) -> None:
     name = network.name
     with ResultsFile(path, origin(run, network)) as file:
         for labels in tqdm(planned_trials(args.draws, name), desc=name, unit="trial"):
-            missing = missing_widths(file.results, name, args.widths[name], labels)
-            known = not network.flat or is_known(file.results, "initial_noise", **labels)
+            with foreign_explained(path):
+                missing = missing_widths(file.results, name, args.widths[name], labels)
+                known = not network.flat or is_known(file.results, "initial_noise", **labels)
             if missing or not known:
                 file.results = with_trial(file.results, run, network, labels, missing)
                 describe(file.results)
                 file.save()
-    print_summary(path.name, file.results)
+    with foreign_explained(path):
+        print_summary(path.name, file.results)
 
 
 def origin(run: Run, network: Network) -> dict[str, Any]:

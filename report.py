@@ -31,6 +31,7 @@ from analysis.experiments import Experiment, read_experiments
 from ntk import BadInput
 from runtime import options
 from runtime.files import output_files, save_text, write_errors_explained
+from runtime.results import UNUSABLE
 from runtime.streams import program, run_script
 
 PAGES = {  # name: the kind of file that it tells of, its tables, and the answer before them
@@ -76,7 +77,7 @@ def page_of(name: str, experiments: Sequence[Experiment], problems: list[BadInpu
             content = function(experiment)
             if content:
                 parts.append(part | content)
-        except (LookupError, ValueError, AttributeError, TypeError) as error:
+        except UNUSABLE as error:
             path = experiment.folder / f"{experiment.prefix}_{kind}.nc"
             remedy = f"lacks what {name}.md shows ({error}); compute it again"
             problems.append(BadInput("output", path, remedy))

@@ -53,6 +53,7 @@ from runtime.processes import is_leader, share
 from runtime.results import (
     ResultsFile,
     code_version,
+    foreign_explained,
     medians_over_images,
     note_flags,
     provenance,
@@ -1276,7 +1277,8 @@ def experiment(args: argparse.Namespace, run: Run) -> int:
         for path in written:
             if args.what == "results":
                 results = read_results(path)
-                print(f"\n{summary(results, title_of(results))}")
+                with foreign_explained(path):
+                    print(f"\n{summary(results, title_of(results))}")
         print(f"\n{where_to_look(run.output, written)}")
     return 0
 

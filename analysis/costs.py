@@ -31,8 +31,7 @@ CLASSICAL = ["all entries", "sampler", "conjugate gradients anew", "Cholesky ane
 
 def known_sizes(values: DataArray, emulation: Dataset) -> DataArray:
     """Values [n, trial, ...], NaN at the sizes where one of the trials has none."""
-    no_such_trial = ~is_computed(emulation)
-    known = values.notnull() | no_such_trial
+    known = values.notnull() | ~is_computed(emulation)
     return values.where(known.all("trial"))
 
 

@@ -127,10 +127,9 @@ def plane_of_constants(sensitivity: Dataset) -> Dataset:
     Means at the largest n of several trials and the usual threshold.
     """
     constants = papers_constants(sensitivity)
-    percentile = constants["percentile"]
     plane = usual(sensitivity.set_coords(constants))[["accuracy", "positive_definite"]]
     plane = plane.sel(n=swept_size(sensitivity), approximation="sparsified")
-    plane = plane.sel(setting=plane.percentile == percentile)
+    plane = plane.sel(setting=plane.percentile == constants["percentile"])
     plane = plane.mean(["trial", "pattern"]).drop_vars("setting")
     plane = plane.set_index(setting=["boost", "density"])
     return plane.unstack("setting").transpose("boost", "density")

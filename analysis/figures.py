@@ -28,7 +28,7 @@ from analysis.growth import judged, size_means, trial_values
 from analysis.tables import in_words, usual, usual_threshold
 from ntk import BadInput
 from runtime.checkpoints import read_kernel
-from runtime.results import origin_of
+from runtime.results import UNUSABLE, origin_of
 
 Experiments = list[Experiment]
 Drawing = Callable[..., Any]
@@ -76,7 +76,7 @@ def show(experiments: Experiments, figure: Drawing, *answers: str, only: str = "
             print(f"note: {missing}; {COMMANDS[kind]} makes it")
     try:
         picture = save(chosen, figure, name)
-    except (LookupError, AttributeError, OSError) as error:
+    except (*UNUSABLE, OSError) as error:
         print(f"note: {name} is not drawn ({type(error).__name__}: {error})")
         return
     shown = {"image/png": picture, "text/plain": name}

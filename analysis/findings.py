@@ -5,6 +5,7 @@ A finding takes an experiment and returns Markdown. A loss is more than chance w
 interval, paired by trial, excludes 0.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ from analysis import costs, evidence, tables, theory
 from analysis.experiments import Experiment
 from analysis.growth import FAST, FLAT, SLOW, UNDECIDED, judged, reserve, trial_values
 from analysis.tables import columns_of, in_words, paired, usual, usual_threshold
-from runtime.results import is_computed, origin_of
+from runtime.results import UNUSABLE, is_computed, origin_of
 
 Finding = Callable[[Experiment], str]
 
@@ -31,7 +32,7 @@ def said(experiment: Experiment, finding: Finding) -> str:
     """A finding, or "" where its file or labels are missing."""
     try:
         return finding(experiment)
-    except (LookupError, AttributeError):
+    except UNUSABLE:
         return ""
 
 
@@ -324,11 +325,12 @@ COSTS: dict[str, Finding] = {
 FINDINGS = CLAIMS | FAILURES | COSTS | {"what grows": what_grows}
 
 
-def accuracy_table(results: Dataset) -> str:
+def accuracy_table(experiment: Experiment) -> str:
     """Accuracy and readout in the original's convention, by threshold; equal rows are one.
 
     The test set's median, which a single prediction can't know, is left to the page of tables.
     """
+    results = experiment.results
     results = results.isel(n=is_computed(results).any("trial").values).sel(convention="original")
     thresholds = dict.fromkeys([usual_threshold(results), "zero"])
     results = results.sel(threshold=list(thresholds))
@@ -347,9 +349,9 @@ def page(experiments: Sequence[Experiment]) -> dict[str, Any]:
     growing: dict[str, Finding] = {}
     for experiment in experiments:
         if "results" in experiment.kinds:
-            results = experiment.results
-            accuracies[experiment.title] = accuracy_table(results)
-            growing |= {name: partial(growth_of, name) for name in growths(results)}
+            accuracies[experiment.title] = said(experiment, accuracy_table)
+            with contextlib.suppress(*UNUSABLE):
+                growing |= {name: partial(growth_of, name) for name in growths(experiment.results)}
     return {
         "verdicts": side_by_side(experiments, CLAIMS),
         "accuracies": accuracies,

@@ -123,7 +123,7 @@ def variance_in_common(x: Array, variance: Array, freedom: Array) -> tuple[Array
     """
     pooled = np.sum(freedom * variance) / freedom.sum()
     floor = 0.01 * pooled + 1e-99
-    spare = int(np.count_nonzero(freedom)) - 2
+    spare = sum(freedom > 0) - 2
     # The logarithm of a variance: its bias, and one over its own variance.
     half = np.maximum(freedom, 1) / 2
     bias = digamma(half) - np.log(half)
@@ -252,7 +252,7 @@ class Profile:
     freedom: float  # and their degrees of freedom
     grid: Array
     ends: Array  # p and z, [L, 2]
-    covariance: Array  # of these, [L, 2, 2]
+    covariance: NDArray  # of these, [L, 2, 2]
     chi2: Array
     scale: float  # what chi^2 is divided by
 
@@ -312,7 +312,7 @@ def profile(n: Array, y: Array, errors: Array, grid: Array, freedom: float) -> P
     lines = basis(n, n[0], n[-1], grid) / errors[:, None]
     scaled = (y / errors)[:, None]
     precision = lines.mT @ lines
-    covariance = np.asarray(np.linalg.inv(precision), np.float64)
+    covariance = np.linalg.inv(precision)
     ends = covariance @ (lines.mT @ scaled)
     residuals = scaled - lines @ ends
     chi2 = np.sum(residuals**2, (1, 2))

@@ -12,12 +12,13 @@ can't share a file.
 """
 
 import ast
+import contextlib
 import hashlib
 import io
 import json
 import os
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,10 @@ OUTER_AXES = ("n", "setting", "trial")  # of a file, before a record's own; sett
 SAVING_SHARE = 0.05  # of a run's time at most is spent on writing what will be written again
 FIRST_SAVE = 1  # seconds after which results are written while a run goes on
 LARGEST_RESULTS = 2**31  # bytes; results are some megabytes
+LARGEST_LABEL = 1e9  # of an axis of numbers
+TEXTS = ("code", "engine", "finished", "precision")  # of a trial; all else is numbers
+# What is raised where labels, axes or numbers are not those of this program.
+UNUSABLE = (LookupError, AttributeError, TypeError, ValueError, ArithmeticError)
 RESTORE = "restore it with git checkout, or delete it and run again"
 
 Key = Mapping[str, Hashable]  # a trial's place: {"n": 16, "trial": 0}, in a sweep with its setting
@@ -113,21 +118,59 @@ def read_results(path: Path) -> xr.Dataset:
 
 def foreign_form(results: xr.Dataset) -> str | None:
     """What no results of this program have, whatever their sums say, or None."""
+    reasons = [foreign_origin(results)]
+    reasons += [foreign_axis(results, str(axis)) for axis in results.dims]
+    for name, values in results.reset_coords().data_vars.items():
+        is_text = values.dtype.kind in "OU"
+        if values.dtype != np.float64 and not is_text:
+            reasons.append(f"{name} is of type {values.dtype}")
+        elif is_text != (name in TEXTS):
+            reasons.append(f"{name} is {'a text' if is_text else 'a number'}")
+    return next(filter(None, reasons), None)
+
+
+def foreign_origin(results: xr.Dataset) -> str | None:
+    """What is wrong with the results' origin, or None."""
     try:
-        if not isinstance(origin_of(results), dict):
-            raise TypeError
-    except (ValueError, TypeError, RecursionError):
+        origin = origin_of(results)
+        texts = [origin.get("dataset", ""), origin.get("network", "")]
+        classes = origin.get("classes", [0, 1])
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return "its origin is no dictionary"
-    for axis in results.dims:
-        index = results.indexes.get(axis)
-        if index is None or not index.is_unique:
-            return f"{axis} lacks labels, or has one twice"
-        if axis in ("n", "trial") and index.dtype.kind not in "iuf":
-            return f"{axis} is not numbered"
-    for name, values in results.data_vars.items():
-        if values.dtype != np.float64 and values.dtype.kind not in "OU":
-            return f"{name} is of type {values.dtype}"
+    numbers = classes if isinstance(classes, list) else []
+    are_labels = len(numbers) == 2 and all(type(each) is int and each >= 0 for each in numbers)
+    if not are_labels or not all(isinstance(text, str) for text in texts):
+        return "its origin names no dataset, network or classes"
     return None
+
+
+def foreign_axis(results: xr.Dataset, axis: str) -> str | None:
+    """What is wrong with an axis and its labels, or None."""
+    index = results.indexes.get(axis)
+    if index is None or not index.is_unique or index.hasnans:
+        return f"{axis} lacks labels, or has one twice"
+    if not len(index):
+        return f"{axis} is empty"
+    is_number = index.dtype.kind in "iuf"
+    if axis in ("n", "trial") and not is_number:
+        return f"{axis} is not numbered"
+    if is_number and not (index.min() >= 0 and index.max() <= LARGEST_LABEL):
+        return f"{axis} goes from {index.min()} to {index.max()}"
+    if axis in ("n", "trial") and np.any(index % 1):
+        return f"{axis} has labels that are not whole"
+    return None
+
+
+@contextlib.contextmanager
+def foreign_explained(path: Path) -> Iterator[None]:
+    """Turn what the labels and numbers of a foreign file raise into one line that names it."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except UNUSABLE as error:
+        reason = f"lacks what this program writes ({in_words(error)})"
+        raise BadInput("output", path, f"{reason}; move it away and run again") from error
 
 
 def write_results(path: Path, results: xr.Dataset) -> None:
@@ -278,7 +321,7 @@ class ResultsFile:
             return error.remedy.removesuffix(f"; {RESTORE}")  # advice for readers
         reason = other_origin(origin_of(earlier), self.origin)
         if not reason:
-            self.results = earlier
+            self.results = earlier.reset_coords()
         return reason
 
     def __enter__(self) -> "ResultsFile":
@@ -301,7 +344,7 @@ class ResultsFile:
             for text, value in about.items():
                 if text != "finished" and self.results[text].sel(dict(key)).item() != value.item():
                     return False
-        except KeyError:
+        except (KeyError, ValueError, TypeError):
             return False
         return True
 
@@ -396,9 +439,10 @@ def without_docstrings(node: ast.AST) -> ast.AST:
 
 def note_flags(network: str, records: Sequence[xr.Dataset]) -> None:
     """Say how many of a network's K~ have numerical flags, if any has."""
-    flags = [
-        record.numerical_flags.values.ravel() for record in records if "numerical_flags" in record
-    ]
+    flags = []
+    for record in records:
+        if "numerical_flags" in record:
+            flags.append(record.numerical_flags.values.ravel())
     flagged = int(sum(np.count_nonzero(each > 0) for each in flags))
     if flagged and is_leader():
         count = sum(each.size for each in flags)

@@ -12,8 +12,9 @@ import pytest
 import report
 from analysis import evidence, findings, tables
 from analysis.experiments import Experiment, read_experiments
+from ntk import BadInput
 from runtime.datasets import DATASETS
-from runtime.results import write_results
+from runtime.results import foreign_explained, write_results
 from runtime.summary import summary, title_of
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -335,6 +336,24 @@ def test_what_can_be_told_is_told(folder, capsys):
     assert "Left out" in text and "κ of K̃ stays small" in text
     assert "What one prediction costs" not in text
     assert not (folder / "tables" / "cost.md").exists()
+
+
+def test_foreign_labels_and_numbers_end_in_one_line(folder, capsys):
+    """In files whose sums are right, one kind after the other; what can be told is told."""
+    foreign = {
+        "results": made_up.results().assign_coords(convention=["a", "b"]),
+        "circuit": made_up.circuit().assign_coords(n=made_up.SIZES + 0.0),
+        "depth_sweep": made_up.results(),
+    }
+    for kind, made in foreign.items():
+        write_results(folder / f"convolutional_{kind}.nc", made)
+    assert report.main(["--output", str(folder)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    named = [line for line in lines if "run it" in line or "compute it again" in line]
+    assert len(lines) == len(named) == 2
+    words = r"x.nc: lacks what this program writes .*; move it away"
+    with pytest.raises(BadInput, match=words), foreign_explained(folder / "x.nc"):
+        summary(foreign["results"], "X")
 
 
 def test_mistakes_on_the_command_line(tmp_path, capsys):
