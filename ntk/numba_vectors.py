@@ -96,11 +96,25 @@ def splat(typing, numbers):
         firsts = [
             builder.insert_element(empty, x, zero) for x in cgutils.unpack_tuple(builder, args[0])
         ]
-        return context.make_tuple(
-            builder, vectors, [builder.shuffle_vector(x, empty, mask) for x in firsts]
-        )
+        filled = [builder.shuffle_vector(x, empty, mask) for x in firsts]
+        if WIDTH == 32:  # AVX-512 has twice as many registers, and gains nothing
+            filled = [from_memory(builder, x) for x in filled]
+        return context.make_tuple(builder, vectors, filled)
 
     return vectors(numbers), generate
+
+
+def from_memory(builder, vector):
+    """The same vector, read from the stack after LLVM has lost sight of what lies there.
+
+    LLVM would fill a vector anew from its number wherever a CPU has no register left for it. One
+    that it knows nothing about it reads whole, which costs nothing as an operand of an instruction.
+    """
+    slot = cgutils.alloca_once_value(builder, vector)
+    # No instruction: only a promise that the memory may have changed.
+    touch = ir.FunctionType(ir.VoidType(), [slot.type])
+    builder.asm(touch, "", "r,~{memory}", [slot], True)
+    return builder.load(slot)
 
 
 def operation(arity, emit):
