@@ -8,10 +8,12 @@ RESULTS-fashion-mnist.md and so on, with its tables in tables-fashion-mnist/. A 
 used is named in one line, what can be told without it is told, and the exit status is 2.
 """
 
+import contextlib
 import json
 import re
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +123,9 @@ def write_pages(
 
 def write_other_data(experiments: list[Experiment], folder: Path) -> bool:
     """Write the page that compares datasets, where there are several. Returns whether there are."""
-    shown = other_data.page(experiments)
+    shown = None
+    with contextlib.suppress(*UNUSABLE):  # the file's own page says so
+        shown = other_data.page(experiments)
     if shown:
         path = folder / "tables" / "other_data.md"
         with write_errors_explained(path.parent):
@@ -129,6 +133,18 @@ def write_other_data(experiments: list[Experiment], folder: Path) -> bool:
         save_text(path, filled_in("other_data", methods="methods.md", **shown))
         print(f"wrote {path}")
     return bool(shown)
+
+
+def tell(folder: Path, problems: list[BadInput]) -> None:
+    """Write everything about the results of a folder; files that can't be used are problems."""
+    if not output_files(folder, "*_*.nc"):
+        raise BadInput("output", folder, "no results there (*.nc); run training.py first")
+    experiments, unreadable = read_experiments(folder)
+    problems.extend(unreadable)
+    is_compared = write_other_data(experiments, folder)
+    for dataset in dict.fromkeys(experiment.dataset for experiment in experiments):
+        own = [experiment for experiment in experiments if experiment.dataset == dataset]
+        write_pages(own, folder, problems, is_compared)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -139,17 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.check(folder.is_dir(), "output", folder, "no such folder; run training.py first")
     problems: list[BadInput] = []
 
-    def work() -> None:
-        if not output_files(folder, "*_*.nc"):
-            raise BadInput("output", folder, "no results there (*.nc); run training.py first")
-        experiments, unreadable = read_experiments(folder)
-        problems.extend(unreadable)
-        is_compared = write_other_data(experiments, folder)
-        for dataset in dict.fromkeys(experiment.dataset for experiment in experiments):
-            own = [e for e in experiments if e.dataset == dataset]
-            write_pages(own, folder, problems, is_compared)
-
-    status = options.with_folder(folder, work)
+    status = options.with_folder(folder, partial(tell, folder, problems))
     for problem in problems:
         remedy = f"{Path(str(problem.value)).name} {problem.remedy}"
         line = options.explained(BadInput("output", folder, remedy))

@@ -113,7 +113,8 @@ def overview(experiments: Experiments) -> Figure:
     figure, axes = panels(len(experiments), 3, 2.5)
     for (kernel, accuracies, condition), experiment in zip(axes, experiments, strict=True):
         draw_kernel(kernel, experiment, lowest=1e-8)
-        kernel.set_ylabel(experiment.title.replace(", ", ",\n"), weight="bold")
+        title = experiment.title.replace(", ", ",\n")
+        kernel.set_ylabel(title, weight="bold")
         threshold = usual_threshold(experiment.results)
         draw_accuracy(accuracies, experiment, threshold)
         accuracies.set_ylabel(f"accuracy {in_words(threshold)}", fontsize=9)

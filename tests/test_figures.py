@@ -258,7 +258,7 @@ def test_curves_that_coincide_get_one_name(network):
         approximation=LABELS["approximation"]
     ).transpose(*network.results.accuracy.dims)
     figure = draw([network], "accuracy")
-    assert "K =\nK̃ =\ndiagonal" in [text.get_text() for text in figure.axes[0].texts]
+    assert "K = K̃ =\ndiagonal" in [text.get_text() for text in figure.axes[0].texts]
 
 
 def test_names_do_not_overlap(network):
