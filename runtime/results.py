@@ -379,7 +379,8 @@ class ResultsFile:
         if self.new:
             self.save()
         if self.computed_now:
-            print(f"wrote {self.path}: {self.counted()} trials computed")
+            there = int(is_computed(self.results).sum()) - self.counted()
+            print(f"wrote {self.path}: {self.counted()} trials computed, {there} there before")
 
 
 def other_origin(found: Origin, expected: Origin) -> str | None:
