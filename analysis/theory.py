@@ -459,7 +459,9 @@ def networks_follow(experiment: Experiment) -> str:
         texts[f"{tables.plus_minus(*pair)} at {words.partition(', ')[2]}"] = verdict_on(*pair)
     verdict = next(iter(texts.values()))  # of the deepest
     rule = origin_of(results)["depth_rule"]
-    untried = "" if rule in results.depth else f" ({rule:g}, the original's, was not tried)"
+    untried = ""
+    if rule not in results.depth:
+        untried, verdict = f" ({rule:g}, the original's, was not tried)", "undecided"
     text = f"**{verdict}**: correlation {'; '.join(texts)}{untried}"
     return f"{text}; with the NTK's outputs, n = {results.n.item()}, width {width}"
 
