@@ -22,6 +22,7 @@ import shutil
 import stat
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Literal
@@ -437,10 +438,15 @@ def read_header(file: BinaryIO) -> tuple[tuple[int, ...], Literal["C", "F"], np.
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"is of version {version} of NumPy's format")
-    if version == (1, 0):
-        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    else:
-        shape, is_fortran, dtype = np.lib.format.read_array_header_2_0(file)
+    read = np.lib.format.read_array_header_1_0
+    if version == (2, 0):
+        read = np.lib.format.read_array_header_2_0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            shape, is_fortran, dtype = read(file)
+        except UserWarning as error:  # NumPy would take it for one of Python 2, and talk about it
+            raise ValueError("has a header that NumPy has to mend") from error
     if dtype.hasobject or min(shape, default=0) < 0:
         raise ValueError(f"holds {dtype} {shape}, not numbers")
     return shape, "F" if is_fortran else "C", dtype

@@ -520,6 +520,7 @@ def header(shape, descr="<f8"):
         (header((2**60, 2**60)), "ends after 128 of "),
         (header((-1, -6)) + bytes(48), "not numbers"),
         (header((1,), "|O") + bytes(48), "not numbers"),
+        (header((1,)).replace(b"(1,)", b"(1L,)").replace(b"}  ", b"} ") + bytes(8), "has to mend"),
     ],
 )
 def test_what_is_no_array_is_refused(folder, content, words):
