@@ -120,6 +120,8 @@ def by_pair(experiment: Experiment, n: int | None = None) -> dict[str, DataArray
 def worst_pairs(experiment: Experiment, n: int | None = None) -> str:
     """A table of the pairs that K̃ loses most on, the median one, and the paper's."""
     means = by_pair(experiment, n)
+    if means["sparsified"].max() < 1e-9:
+        return "K̃ loses nothing on any pair."
     loss = means["sparsified"].sortby(means["sparsified"], ascending=False)
     names = loss.setting.values.tolist()
     shown = [*names[:SHOWN_PAIRS], names[len(names) // 2]]
