@@ -522,6 +522,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line. Returns the exit status: 0, or 2 after one line about a bad input."""
     description = "One prediction of the quantum algorithm of arXiv:2107.09200 as gates."
     parser = options.Parser(description=description)
+    options.checked_constants(parser, training.constants())
     stored.add_network_options(parser, training.selections, training.seed)
     stored.add_dataset_option(parser)
     parser.add_output("--input", "folder of training.py's kernels")

@@ -756,6 +756,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line, checked as far as it can be without images; errors end with status 2."""
     description = "Baselines, and sensitivity to the constants set by hand, of stored kernels."
     parser = options.Parser(description=description)
+    options.checked_constants(parser, training.constants())
     stored.add_network_options(parser, training.selections, training.seed)
     add_dataset_options(parser, default="mnist")
     text = "test images standardised by the training images, in baselines' and sensitivity's place"

@@ -770,6 +770,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = options.Parser(description="The quantum algorithm of arXiv:2107.09200, emulated.")
     number = {"type": options.whole_number}
     everything = "all that are there"
+    options.checked_constants(parser, training.constants())
     stored.add_network_options(parser, training.selections, training.seed)
     stored.add_dataset_option(parser)
     parser.add_options([

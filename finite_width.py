@@ -40,7 +40,7 @@ from ntk.theorem import norm, normalised_off_diagonal
 from runtime import options
 from runtime.datasets import add_dataset_options, load_images
 from runtime.linear_algebra import Array
-from runtime.results import ResultsFile, foreign_explained
+from runtime.results import UNUSABLE, ResultsFile, foreign_explained
 from runtime.trials import Classes, Network, Run, Trial
 
 # --------------------------------------------------------------------------------------------------
@@ -332,7 +332,7 @@ def is_known(results: xr.Dataset, quantity: str, **labels: Any) -> bool:
     """Whether the results have this quantity for these labels."""
     try:
         return bool(results[quantity].sel(labels).notnull())
-    except KeyError:
+    except UNUSABLE:
         return False
 
 
@@ -364,7 +364,7 @@ def missing_widths(
     """(width, whether it is to be trained) of what the results lack of a trial."""
     missing = []
     for width in widths:
-        if width > largest_width[labels["n"]]:
+        if width > largest_width.get(labels["n"], np.inf):
             continue
         with_training = is_trained(network, labels, width)
         needed = "trained" if with_training else "finite"
@@ -379,9 +379,8 @@ def run_network(args: argparse.Namespace, run: Run, network: Network) -> None:
     name = network.name
     with ResultsFile(path, origin(run, network)) as file:
         for labels in tqdm(planned_trials(args.draws, name), desc=name, unit="trial"):
-            with foreign_explained(path):
-                missing = missing_widths(file.results, name, args.widths[name], labels)
-                known = not network.flat or is_known(file.results, "initial_noise", **labels)
+            missing = missing_widths(file.results, name, args.widths[name], labels)
+            known = not network.flat or is_known(file.results, "initial_noise", **labels)
             if missing or not known:
                 file.results = with_trial(file.results, run, network, labels, missing)
                 describe(file.results)
@@ -463,9 +462,33 @@ def extrapolation(at_depth: xr.Dataset) -> str:
 # --------------------------------------------------------------------------------------------------
 
 
+def check_constants(parser: options.Parser) -> None:
+    """Complain about this script's constants, as about flags; errors end with status 2."""
+    by_network: dict[str, Any] = {
+        "data_sizes": data_sizes,
+        "test_size": test_size,
+        "depths": depths,
+        "widths": widths,
+    }
+    for name, values in by_network.items():
+        right = isinstance(values, dict) and values.keys() >= training.selections.keys()
+        parser.check(right, f"the constant {name} =", values, "give each network its own")
+    lists: dict[str, Any] = {"trained_depths": trained_depths, "trained_widths": trained_widths}
+    for network in training.selections:
+        for name in ("data_sizes", "test_size"):
+            numbers = options.whole_numbers(parser, name, by_network[name][network])
+            options.check_sizes(parser, f"the constant {name} =", numbers)
+        lists |= {"depths": depths[network], "widths": widths[network]}
+        for name, numbers in lists.items():
+            right = isinstance(numbers, list) and all(map(options.is_number, numbers))
+            parser.check(right, f"the constant {name} =", numbers, "use a list of numbers")
+
+
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line, checked as far as it can be without the data; errors end with status 2."""
     parser = options.Parser(description="Networks of finite width beside their NTK.")
+    options.checked_constants(parser, training.constants())
+    check_constants(parser)
     number, names = options.whole_number, list(training.selections)
     parser.add_options([
         ("--networks", dict(nargs="+", choices=names, default=names, metavar="NETWORK"),

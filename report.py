@@ -8,6 +8,11 @@ RESULTS-fashion-mnist.md and so on, with its tables in tables-fashion-mnist/. A 
 used is named in one line, what can be told without it is told, and the exit status is 2.
 """
 
+from runtime import streams
+
+if __name__ == "__main__":
+    streams.prepare_process()  # before the other imports: they take seconds
+
 import contextlib
 import json
 import re
@@ -34,7 +39,7 @@ from ntk import BadInput
 from runtime import options
 from runtime.files import output_files, save_text, write_errors_explained
 from runtime.results import UNUSABLE
-from runtime.streams import program, run_script
+from runtime.streams import program
 
 PAGES = {  # name: the kind of file that it tells of, its tables, and the answer before them
     "main": ("results", tables.main, findings.what_grows),
@@ -164,4 +169,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    streams.run_script(main)

@@ -8,7 +8,10 @@ from conftest import swap_trials
 from scipy.sparse import csr_array
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
+import circuit
 import controls
+import emulation
+import finite_width
 import training
 from analysis import evidence
 from analysis.experiments import read_experiments
@@ -381,6 +384,15 @@ def refused(capsys, *arguments):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     return lines[0]
+
+
+@pytest.mark.parametrize("script", [circuit, controls, emulation, finite_width])
+def test_every_script_checks_the_constants_of_training(monkeypatch, capsys, script):
+    monkeypatch.setattr(training, "selections", (9, 9))
+    with pytest.raises(SystemExit) as ended:
+        script.main([])
+    line = capsys.readouterr().err
+    assert ended.value.code == 2 and line.count("\n") == 1 and "the constant selections = " in line
 
 
 def test_bad_inputs(run, tmp_path, capsys):

@@ -242,6 +242,19 @@ def test_a_singular_network_gets_one_line(small_plan, tmp_path, capsys, monkeypa
     assert results.correlation.sel(predictor="finite").notnull().all()
 
 
+@pytest.mark.parametrize("name, value", [
+    ("data_sizes", [16]), ("data_sizes", {"fully-connected": [15], "convolutional": [16]}),
+    ("test_size", {"fully-connected": 7, "convolutional": 64}), ("trained_widths", 5),
+    ("depths", {"fully-connected": ["deep"], "convolutional": [6]}),
+])  # fmt: skip
+def test_wrong_constants_get_one_line(monkeypatch, capsys, name, value):
+    monkeypatch.setattr(finite_width, name, value)
+    with pytest.raises(SystemExit) as ended:
+        finite_width.main(["--draws", "1"])
+    line = capsys.readouterr().err
+    assert ended.value.code == 2 and line.count("\n") == 1 and f"the constant {name} = " in line
+
+
 @pytest.mark.parametrize("option, value", [("--draws", "0"), ("--widths", "0"), ("--seed", "-1")])
 def test_bad_options_get_one_line(option, value, capsys):
     with pytest.raises(SystemExit) as ended:
