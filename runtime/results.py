@@ -13,6 +13,7 @@ can't share a file.
 
 import ast
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -223,15 +224,15 @@ def merged(earlier: xr.Dataset, records: Records) -> xr.Dataset:
     """
     if not records:
         return earlier
-    results = enlarged(earlier, all_labels(earlier, records))
+    labels = all_labels(earlier, records)
+    results = enlarged(earlier, labels)
     for key, record in records:
+        larger = enlarged(record, labels)
         for name in map(str, record.data_vars):
-            values = record[name]
+            values = larger[name]
             add_axes(results, name, [*key, *map(str, values.dims)], values)
-            labels = {dim: results[dim] for dim in values.dims}
-            larger = values.reindex(labels, fill_value=nothing_of(values))
             place = results[name].loc[dict(key)]
-            place[...] = larger.broadcast_like(place).transpose(*place.dims).values
+            place[...] = values.broadcast_like(place).transpose(*place.dims).values
             results[name].attrs.update(values.attrs)
     return results
 
@@ -417,10 +418,18 @@ def code_version(*files: Path) -> str:
     """
     digest = hashlib.sha256(str(FORMULAS).encode())
     for path in (*files, Path(__file__).parent / "linear_algebra.py"):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if is_formula(node):
-                digest.update(ast.dump(without_docstrings(node)).encode())
+        digest.update(formulas_in(path.read_text(encoding="utf-8")).encode())
     return digest.hexdigest()[:12]
+
+
+@functools.cache
+def formulas_in(text: str) -> str:
+    """The formulas of a file's text, in Python's own notation."""
+    dumps = []
+    for node in ast.parse(text).body:
+        if is_formula(node):
+            dumps.append(ast.dump(without_docstrings(node)))
+    return "".join(dumps)
 
 
 def is_formula(statement: ast.stmt) -> bool:
