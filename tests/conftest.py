@@ -31,6 +31,7 @@ import training  # noqa: E402
 from runtime import checkpoints, datasets, options, results, sitting  # noqa: E402
 
 SHALLOW = 3  # convolutions, where the depth is not what is tested
+DRAWS = 10  # patterns that are drawn for their sparsity alone
 TINY = ("--dataset", "digits", "--data-sizes", "4", "16", "--trials", "2", "1", "--test-size", "4")
 QUICK = (*TINY, "--networks", "fully-connected")
 Ended = namedtuple("Ended", "status out err")
@@ -86,6 +87,7 @@ def call(*arguments, depth=SHALLOW, script=training):
         if depth is not None:
             patch.setattr(script, "convolutional_depth", depth)
             patch.setattr(script, "sweep_depths", [depth, 2 * depth])
+            patch.setattr(script, "pattern_draws", DRAWS)
         # To measure it takes longer than all the rest.
         patch.setattr(sitting, "seconds_per_layer", lambda run: 1e-4)
         patch.setattr(options, "load_images", load_once)
@@ -159,6 +161,7 @@ def start(*arguments, prelude="", environment=None, depth=SHALLOW, fresh=os.name
         "import sys, training",
         "from runtime import options, sitting, streams",
         f"training.convolutional_depth = {depth}",
+        f"training.pattern_draws = {DRAWS}",
         "sitting.seconds_per_layer = lambda run: 1e-4",
         prelude,
         "streams.run_script(training.main)",

@@ -1,6 +1,7 @@
 """The house: what a reader has to hold in mind at once, and which room may import which."""
 
 import ast
+import functools
 
 import density
 import pytest
@@ -27,6 +28,7 @@ MAY_IMPORT = {  # arrows point down: commands, then analysis, quantum and runtim
     "analysis": {"analysis", "quantum", "runtime", "ntk"},
     "training": {"runtime", "ntk"},
 }
+measure = functools.cache(density.measure)
 COMMANDS = {path.stem for path in ROOT.glob("*.py")}
 
 
@@ -36,7 +38,7 @@ COMMANDS = {path.stem for path in ROOT.glob("*.py")}
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ENGINES])
 def test_no_function_stores_more_than_twelve_names(name):
     too_many = {}
-    for function, count in density.measure(ROOT / name).names.items():
+    for function, count in measure(ROOT / name).names.items():
         is_excepted = f"{name} {function.partition('@')[0]}" in EXCEPTIONS
         if count > MOST_NAMES and not is_excepted:
             too_many[function] = count
@@ -45,12 +47,12 @@ def test_no_function_stores_more_than_twelve_names(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_line_is_longer_than_100_characters(name):
-    assert density.measure(ROOT / name).long_lines == 0
+    assert measure(ROOT / name).long_lines == 0
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith(OF_FORMULAS)])
 def test_lines_are_plain(name):
-    assert density.measure(ROOT / name).tokens_a_line <= MOST_TOKENS
+    assert measure(ROOT / name).tokens_a_line <= MOST_TOKENS
 
 
 def test_measures_of_a_file_by_hand(tmp_path):
