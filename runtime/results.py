@@ -35,6 +35,8 @@ from runtime.trials import Network, Run
 OUTER_AXES = ("n", "setting", "trial")  # of a file, before a record's own; setting only in sweeps
 SAVING_SHARE = 0.05  # of a run's time at most is spent on writing what will be written again
 FIRST_SAVE = 1  # seconds after which results are written while a run goes on
+NETCDFS = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST")  # attributes
+AXIS_WITHOUT_LABELS = b"This is a netCDF dimension but not a netCDF variable"
 LARGEST_RESULTS = 2**31  # bytes; results are some megabytes
 LARGEST_LABEL = 1e9  # of an axis of numbers
 TEXTS = ("code", "engine", "finished", "precision")  # of a trial; all else is numbers
@@ -102,9 +104,7 @@ def read_results(path: Path) -> xr.Dataset:
         content = read_small(path, LARGEST_RESULTS)
         check_seal(content)
         check_hdf5(path, LARGEST_RESULTS)
-        decode: dict[str, Any] = dict(decode_times=False, decode_timedelta=False)
-        with xr.open_dataset(io.BytesIO(content), engine="h5netcdf", **decode) as file:
-            results = file.load()
+        results = unpacked(content)
     except Exception as error:  # a damaged file can raise anything
         raise BadInput("output", path, f"can't be read ({in_words(error)}); {RESTORE}") from error
     if "origin" not in results.attrs:
@@ -115,6 +115,36 @@ def read_results(path: Path) -> xr.Dataset:
     if reason:
         raise BadInput("output", path, f"holds no results of this program ({reason}); {RESTORE}")
     return results
+
+
+def unpacked(content: bytes) -> xr.Dataset:
+    """The variables, axes and attributes of a netCDF file.
+
+    What xr.open_dataset gives, in a third of its time: the rest is spent on looking up axes.
+    """
+    import h5py
+
+    variables: dict[str, Any] = {}
+    with h5py.File(io.BytesIO(content), "r") as file:
+        for name, stored in file.items():
+            if stored.attrs.get("NAME", b"").startswith(AXIS_WITHOUT_LABELS):
+                continue
+            if stored.is_scale:  # an axis itself
+                dims = [name]
+            else:
+                axes = stored.attrs.get("DIMENSION_LIST", [])
+                dims = [file[reference].name.lstrip("/") for (reference,) in axes]
+            is_text = h5py.check_string_dtype(stored.dtype) is not None
+            values = np.asarray(stored.asstr()[()], str) if is_text else stored[()]
+            variables[name] = (dims, values, own_attributes(stored))
+        results = xr.Dataset(variables, attrs=own_attributes(file))
+    return xr.decode_cf(results, decode_times=False, decode_timedelta=False)
+
+
+def own_attributes(stored: Any) -> dict[str, Any]:
+    """The attributes of an HDF5 file or dataset that are not netCDF's own."""
+    names = [name for name in stored.attrs if name not in NETCDFS and name[0] != "_"]
+    return {name: stored.attrs[name] for name in names}
 
 
 def foreign_form(results: xr.Dataset) -> str | None:

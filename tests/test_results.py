@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import call, contents, succeed
+from conftest import ROOT, call, contents, succeed
 
 import training
 from ntk import BadInput
@@ -162,6 +162,13 @@ def test_a_damaged_file_never_comes_to_hdf5(tmp_path, monkeypatch):
         path.write_bytes(damaged)
         with pytest.raises(BadInput, match="does not end with its SHA-256 sum"):
             read_results(path)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "kernel_output").glob("*.nc")), ids=lambda p: p.name)
+def test_what_is_read_is_what_xarray_reads(path):
+    decode = dict(decode_times=False, decode_timedelta=False)
+    with xr.open_dataset(path, engine="h5netcdf", **decode) as file:
+        assert read_results(path).identical(file.load())
 
 
 def test_hdf5_itself_reads_what_is_written(tmp_path):
