@@ -11,6 +11,7 @@ Sources: [Wald] A. Wald, Sequential Tests of Statistical Hypotheses, Ann. Math. 
 transform. [Wilson] J. Am. Stat. Assoc. 22, 209 (1927).
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -409,19 +410,44 @@ def readout_angle(overlap: ArrayLike) -> Array:
     return np.arcsin(np.sqrt(np.clip((1 + np.asarray(overlap)) / 2, 0, 1)))
 
 
+@functools.cache
+def grid_of_angles(rounds: tuple[int, ...]) -> tuple[Array, Array, Array]:
+    """Angles in (0, pi/2) [angles]; for each of them `log_odds_of_hits` [stages, angles], [angles].
+
+    So many that the several peaks of few stages are looked at.
+    """
+    number = max(256, ANGLES * (2 * rounds[-1] + 1))
+    theta = (np.arange(number) + 0.5) / number * np.pi / 2
+    return theta, *log_odds_of_hits(rounds, theta)
+
+
+def log_odds_of_hits(rounds: Sequence[int], theta: Array) -> tuple[Array, Array]:
+    """What a hit more adds to the log of the likelihood, and that of no hit at all.
+    [stages, angles], [angles]
+
+    The likelihood of h hits of STAGE_SHOTS is c^h (1 - c)^(STAGE_SHOTS - h), c = sin^2((2m + 1)
+    theta).
+    """
+    turns = 2 * np.asarray(rounds) + 1
+    chance = np.clip(np.sin(np.outer(turns, theta)) ** 2, 1e-9, 1 - 1e-9)
+    of_misses = np.log1p(-chance)
+    return np.log(chance) - of_misses, STAGE_SHOTS * of_misses.sum(axis=0)
+
+
 def sign_ratio(hits: Array, rounds: NDArray[np.int64], t: float) -> Array:
     """Logarithm of the greatest likelihood of any o > t over that of any o < t. [reads]
 
-    hits: [stages, reads] of STAGE_SHOTS each at `rounds` [stages]. All angles are looked at, so
-    that the several peaks of few stages count.
+    hits: [stages, reads] of STAGE_SHOTS each at `rounds` [stages].
     """
-    number = max(256, ANGLES * (2 * int(rounds[-1]) + 1))
-    theta = (np.arange(number) + 0.5) / number * np.pi / 2
-    border = int(np.searchsorted(theta, readout_angle(t)))
-    theta = np.insert(theta, border, readout_angle(t))
-    chance = np.clip(np.sin(np.outer(2 * rounds + 1, theta)) ** 2, 1e-9, 1 - 1e-9)
-    likelihood = hits.T @ np.log(chance) + (STAGE_SHOTS - hits).T @ np.log1p(-chance)
-    return likelihood[:, border:].max(axis=1) - likelihood[:, : border + 1].max(axis=1)
+    stages = tuple(rounds.tolist())
+    theta, of_hits, of_none = grid_of_angles(stages)
+    likelihood = hits.T @ of_hits + of_none  # [reads, angles]
+    at_t, at_t_of_none = log_odds_of_hits(stages, np.array([readout_angle(t)]))
+    border = hits.T @ at_t[:, 0] + at_t_of_none  # o = t belongs to both sides
+    first_above = int(np.searchsorted(theta, readout_angle(t)))
+    above = likelihood[:, first_above:].max(axis=1, initial=-np.inf)
+    below = likelihood[:, :first_above].max(axis=1, initial=-np.inf)
+    return np.maximum(above, border) - np.maximum(below, border)
 
 
 def sign_ratios(overlap: Array, t: float, rng: np.random.Generator) -> Array:

@@ -262,7 +262,7 @@ def merged(earlier: xr.Dataset, records: Records) -> xr.Dataset:
             values = larger[name]
             add_axes(results, name, [*key, *map(str, values.dims)], values)
             place = results[name].loc[dict(key)]
-            place[...] = values.broadcast_like(place).transpose(*place.dims).values
+            place[...] = values.variable.set_dims(dict(place.sizes)).values
             results[name].attrs.update(values.attrs)
     return results
 
