@@ -66,9 +66,12 @@ class Experiment:
     @property
     def title(self) -> str:
         """Fully connected, digits 8 and 9; the network alone where all files are of all pairs."""
-        classes = class_title(self.dataset, self.classes) if self.classes else ""
-        whose = f"of {self.dataset.title}" if self.dataset.prefix else ""
-        return f"{self.short}, {classes} {whose}".strip(" ,")
+        parts = []
+        if self.classes:
+            parts.append(class_title(self.dataset, self.classes))
+        if self.dataset.prefix:
+            parts.append(f"of {self.dataset.title}")
+        return f"{self.short}, {' '.join(parts)}" if parts else self.short
 
 
 def of_all_images(results: xr.Dataset) -> xr.Dataset:

@@ -21,21 +21,16 @@ REASONS = {  # what a pair's loss may come with, and how the table calls it
 }
 
 
-def with_the_papers_classes(experiments: Experiments) -> list[Experiment]:
-    """Those with main results of the classes that the paper takes, of every dataset."""
-    chosen = []
-    for experiment in experiments:
-        own = experiment.prefix == experiment.dataset.prefix + experiment.network
-        if own and "results" in experiment.kinds:
-            chosen.append(experiment)
-    return chosen
+def is_of_the_papers_classes(experiment: Experiment) -> bool:
+    """Whether the classes are those that the paper takes, by number."""
+    return experiment.prefix == experiment.dataset.prefix + experiment.network
 
 
 def common_size(experiments: Experiments, network: str) -> int:
-    """The largest n with several trials in all results of a network."""
+    """The largest n with several trials in all results of a network on the paper's classes."""
     sizes: set[int] | None = None
     for experiment in experiments:
-        if experiment.network == network:
+        if experiment.network == network and is_of_the_papers_classes(experiment):
             results = experiment.results
             several = results.test_images.notnull().sum("trial") > 1
             here = set(results.n.values[several.values].tolist())
@@ -44,8 +39,9 @@ def common_size(experiments: Experiments, network: str) -> int:
 
 
 def column(experiment: Experiment, n: int) -> dict[str, str]:
-    """What one experiment found at n: levels with their intervals, at the usual threshold."""
+    """What one experiment found at n, or the largest below: levels with their intervals."""
     results = usual(experiment.results).sel(n=slice(None, n))
+    n = int(results.n[-1])
     shown = {"n": f"{n}"}
     for label in results.approximation.values:
         accuracy = results.accuracy.sel(approximation=label)
@@ -62,9 +58,9 @@ def column(experiment: Experiment, n: int) -> dict[str, str]:
     attempts = results.post_selection_measurements
     for label in ("training set", "fixed constant"):
         name = f"post-selection, {tables.in_words(label)}"
-        shown[name] = mean_cells(attempts.sel(divisor=label))[-1]
+        shown[name] = count_cell(attempts.sel(divisor=label))
     readout = results.readout_measurements.sel(approximation="sparsified")
-    shown["readout, sparsified"] = mean_cells(readout)[-1]
+    shown["readout, sparsified"] = count_cell(readout)
     if "emulation" in experiment.kinds:
         emulation = experiment.kinds["emulation"].sel(n=slice(None, n))
         for name, costs_of in (
@@ -72,8 +68,18 @@ def column(experiment: Experiment, n: int) -> dict[str, str]:
             ("diagonal", costs.diagonal_costs),
         ):
             queries = costs.cheapest(costs_of(emulation))
-            shown[f"queries, {name}, n = {emulation.n[-1]:d}"] = mean_cells(queries)[-1]
+            shown[f"queries, {name}, n = {emulation.n[-1]:d}"] = count_cell(queries)
     return shown
+
+
+def count_cell(counts: DataArray) -> str:
+    """Measurements or queries [n, trial, ...] at the largest n: the geometric mean over trials.
+
+    A trial's own is the median over patterns and images. One trial with a heavy tail would dominate
+    the arithmetic mean.
+    """
+    own_axes = set(counts.dims) - {"n", "trial"}
+    return costs.cells(counts.median(own_axes) if own_axes else counts)[-1]
 
 
 def nearest_neighbour(experiment: Experiment, n: int) -> str:
@@ -165,7 +171,7 @@ def rank_correlation(first: Any, second: Any) -> str:
 
 def page(experiments: Experiments) -> dict[str, Any] | None:
     """All that other_data.md shows; None unless there are several datasets."""
-    chosen = with_the_papers_classes(experiments)
+    chosen = [experiment for experiment in experiments if "results" in experiment.kinds]
     if len({experiment.dataset for experiment in chosen}) < 2:
         return None
     chosen.sort(key=lambda experiment: experiment.network, reverse=True)

@@ -8,9 +8,10 @@ from pathlib import Path
 import made_up
 import numpy as np
 import pytest
+import xarray as xr
 
 import report
-from analysis import evidence, findings, tables
+from analysis import evidence, findings, other_data, tables
 from analysis.experiments import Experiment, read_experiments
 from ntk import BadInput
 from runtime.datasets import DATASETS
@@ -374,6 +375,17 @@ def test_experiments_of_a_folder(every_kind):
     titles = [each.title for each in experiments]
     assert titles[0] == "Fully connected, bag and ankle boot of Fashion-MNIST"
     assert titles[2] == "Convolutional, digits 3 and 5" and experiments[2].pair == "3 and 5"
+
+
+def test_the_title_without_known_classes():
+    dataset = DATASETS["fashion_mnist"]
+    assert Experiment("x", dataset, "convolutional", ROOT).title == "Convolutional, of Fashion-MNIST"
+    assert Experiment("x", DATASETS["mnist"], "convolutional", ROOT).title == "Convolutional"
+
+
+def test_one_trial_does_not_outweigh_all_others():
+    counts = xr.DataArray([[[1.0, 10, 10], [40, 40, 1e9]]], {"n": [16]}, ("n", "trial", "image"))
+    assert other_data.count_cell(counts).startswith("20 ×÷")
 
 
 def test_the_table_that_a_run_ends_with():
