@@ -378,9 +378,9 @@ def test_experiments_of_a_folder(every_kind):
 
 
 def test_the_title_without_known_classes():
-    dataset = DATASETS["fashion_mnist"]
-    assert Experiment("x", dataset, "convolutional", ROOT).title == "Convolutional, of Fashion-MNIST"
-    assert Experiment("x", DATASETS["mnist"], "convolutional", ROOT).title == "Convolutional"
+    for name, title in (("mnist", ""), ("fashion_mnist", ", of Fashion-MNIST")):
+        unknown = Experiment("x", DATASETS[name], "convolutional", ROOT)
+        assert unknown.title == f"Convolutional{title}"
 
 
 def test_one_trial_does_not_outweigh_all_others():
