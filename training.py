@@ -11,8 +11,14 @@ number and the numbers of measurements should grow no faster than log n.
     python training.py --help                           # everything else
 
 Read from top to bottom: constants, images, the two networks, kernels, approximations, quantities,
-and one loop over all trials. The kernels come from ntk/, files and the command line from runtime/.
-What is written where stands in README.md.
+and for each network one loop over its trials. ntk.fully_connected_ntk and ntk.convolutional_ntk are
+the kernels, called by runtime/kernels.py; runtime/trials.py says what a Network, a Run and a Trial
+hold; the rest of runtime/ is files, the command line and several processes at once (`is_leader`,
+`share`). "The original" is the authors' own experiment. What is written where stands in README.md.
+
+Each random draw has a stream of its own, named after what it is for, so that a run that was stopped
+goes on with the same numbers. Results know which version of the functions here made them: after a
+change of one, the trials that are asked for are computed again, from the kernels that are there.
 """
 
 from runtime import streams
@@ -80,8 +86,9 @@ seed = 0
 test_size = 256  # test images of a trial, half of each class
 data_sizes = [16, 32, 64, 128, 256, 512]  # training images of a trial, half of each class
 trials = [16, 8, 4, 4, 4, 4]  # trials of each size
-# Without an accelerator, of the convolutional network: the trials that are in the folder, and of
-# these, but for the first one, as many as take so many seconds on this machine.
+# Of the convolutional network without an accelerator and without --trials: trials whose kernels are
+# in the folder, and beside them as many of these {size: trials} as take so many seconds on this
+# machine; the first one is always computed.
 trials_without_accelerator = {16: 3, 32: 1}
 seconds_without_accelerator = 100
 
@@ -90,7 +97,7 @@ selections = {  # two classes of images; the first one's label is -1, the second
     "convolutional": (1, 0),
 }
 # The fully-connected network's depth is in units of L_conv, from which on, by the paper's theorem,
-# its kernel is close to diagonal ("conv" as in convergence).
+# its kernel is close to diagonal ("conv" as in convergence). The original's has a tenth of that.
 depth_factor = 0.1
 convolutional_depth = 96  # convolutions of the other one, a third in each of its three stages
 sweep_factors = [  # of --depth-sweep, fully connected
@@ -98,22 +105,24 @@ sweep_factors = [  # of --depth-sweep, fully connected
 ]  # fmt: skip
 sweep_depths = [6, 12, 24, 48, 96, 192]  # the same, convolutional
 # Variance of the first layer's neurons, in that sweep: as in the experiment, whose images of unit
-# norm make it s/784 = 0.0027, and 1 as in the theorem.
+# norm make it 0.0027, and 1 as in the theorem.
 input_variances: dict[str, float | None] = {"original": None, "one": 1.0}
 
+# k_thresh, the original's name, is what k* is divided by, and no threshold.
 k_thresh_margin = 1e-5  # fully connected: k_thresh is the NTK at inner product 1 - margin
 reference_size = 16  # convolutional: its first trial gives k_thresh and the sparsifying thresholds
 percentile = 90  # of |K| inside a class, for the sparsifying thresholds
 diagonal_boost = (0.76, 0.9)  # convolutional: 0.76 ln(n)^0.9 times the diagonal is added to it
 
-sparsity_patterns = 30  # random sparsity patterns tried on each trial's kernel, but
-original_patterns = 3  # the original's: the first of them, and all in larger trials and sweeps
+sparsity_patterns = 30  # random sparsity patterns of each convention that a trial's K is tried with
+original_patterns = 3  # as many as the original: the first of them, and all in large trials, sweeps
 many_patterns_limit = 512  # training images of the largest trial that all patterns are tried on
 pattern_draws = 100  # patterns drawn for each size to plot their sparsity alone
 dense_limit = 512  # larger sparsified matrices are kept sparse, with solvers for sparse matrices
 
 # Convolutional kernels take hours: of those of more training images than this only the entries that
-# the sparsified matrices need are computed, with fewer test images and less precision.
+# the sparsified matrices need are computed, with fewer test images and less precision. No default
+# size is that large.
 whole_kernel_limit = 512
 test_size_above_limit = 64
 precision_above_limit = "float32"
@@ -123,15 +132,16 @@ sizes_to_verify = {  # by --verify, one trial of each
     "convolutional": [16, 32],
 }
 
-# Conventions for random patterns and for the size of entries that are kept, and what ends the names
-# of their random draws; the names are never changed, so that the draws stay what they are.
+# Conventions for random patterns (`sparsity_pattern`) and for the size of entries that are kept
+# (`class_thresholds`): the original's, and what it probably meant. The values end the names of
+# their streams of random numbers, and are never changed, so that the draws stay what they are.
 conventions = {
     "original": "",
     "corrected": "_sound",
 }
-# The threshold t that an output is compared with, as a function of all test outputs. A single
-# prediction can know only the calibrated one, of every second test image, which the others are then
-# classified with.
+# The threshold t that an output is compared with, as a function of all test outputs. Calibrated:
+# the median output of the images 0, 2, 4, ...; the accuracy is that of the images 1, 3, 5, ..., so
+# that it is one that a prediction of a new image can have. Readouts are of all images.
 decision_thresholds: dict[str, Callable[[Array], Any]] = {
     "calibrated": lambda outputs: np.median(outputs[::2]),
     "test median": np.median,
@@ -151,7 +161,7 @@ classified_images = {
 def draw_images(
     split: Split, classes: Classes, class_size: int, flatten: bool, rng: np.random.Generator
 ) -> tuple[NDArray, NDArray]:
-    """Draw a balanced subset of two classes, as `choose_images`, standardised by its own numbers.
+    """Draw a balanced subset of two classes, as `choose_images`, `standardised` by its own numbers.
 
     Returns (images, labels): float64 [n, h * w] if `flatten`, else [n, h, w, 1]; +1 and -1 [n].
     Raises BadInput as those two functions do.
@@ -236,7 +246,8 @@ def separability(x: Array) -> float:
 class KernelScale(NamedTuple):
     """What k* is divided by, and the size below which entries of a class's block are dropped.
 
-    by_convention: {convention: (of class +1, of class -1)}; None where no entries are dropped.
+    by_convention: {convention: (of class +1, of class -1)}, thresholds of |entries of K|; None
+    where no entries are dropped.
     """
 
     k_thresh: float
@@ -289,10 +300,10 @@ def make_networks() -> dict[str, Network]:
 
 
 def fully_connected_depth(n: int, delta: float, factor: float | None = None) -> int:
-    """round(factor L_conv), L_conv = 8 ln(n/delta)/mu (arXiv:2107.09200): 36 to 43 at n = 16.
+    """round(factor L_conv), L_conv = 8 ln(n/delta)/mu (arXiv:2107.09200), mu of the nonlinearity.
 
-    factor: by default `depth_factor`. A delta of two identical images, below the precision of
-    float64, counts as that precision.
+    That is 36 to 43 layers at n = 16. factor: by default `depth_factor`. A delta of two identical
+    images, below the precision of float64, counts as that precision.
     """
     factor = depth_factor if factor is None else factor
     l_conv = 8 * np.log(n / max(delta, np.finfo(float).eps)) / nonlinearity
@@ -326,9 +337,9 @@ def convolutional_scale(depth: int, reference: Array) -> KernelScale:
 def class_thresholds(kernel: Array, percentile: float, zeros: bool = True) -> tuple[float, float]:
     """The percentile of |K| inside each class's block, off the diagonal.
 
-    The original takes it over the whole matrix with zeros outside the block (zeros=True): the 90th
-    then keeps 46 % of the block's entries at n = 16. With zeros=False it is the percentile of the
-    block's own entries.
+    The original takes it over the whole matrix with zeros outside the block and on the diagonal
+    (zeros=True): the 90th then keeps 46 % of the block's entries at n = 16. With zeros=False it is
+    the percentile of the block's own entries. Thresholds of n = `reference_size` serve all sizes.
     """
     n = len(kernel)
     percentiles = []
@@ -415,7 +426,10 @@ def need_of(run: Run, trial: Trial) -> Need:
 
 
 def trial_files(run: Run, trial: Trial, delta: float = 1) -> TrialFiles:
-    """Where the trial's arrays are; delta: its separability, which decides some networks' depth."""
+    """Where the trial's arrays are; delta: its separability, which decides some networks' depth.
+
+    Without delta the depth is not the right one: for paths and `missing_pairs`, which need none.
+    """
     depth = trial.network.depth(trial.size, delta, trial.depth_setting)
     return TrialFiles(run_for_trial(run, trial), trial, depth)
 
@@ -514,8 +528,9 @@ def sparsity_pattern(
     """Random symmetric pattern of O(log n) entries a row, sparse bool [n, n].
 
     Each row draws Binomial(n, p) columns, p = min(2 density ln(n)/n, 1), with replacement as the
-    original does; the lower triangle is kept and mirrored, entries between the classes are dropped,
-    the diagonal is set. Without replacement every entry is drawn with probability p.
+    original does, so that some are drawn twice, and count once; without, each entry is drawn by
+    itself with probability p. The lower triangle is kept and mirrored, entries between the classes
+    are dropped, the diagonal is set: about ln(n) entries a row, and the diagonal.
     """
     p = min(2 * density * np.log(n) / n, 1)
     if replacement:
@@ -597,12 +612,12 @@ def entries_of_patterns(run: Run, trial: Trial) -> tuple[NDArray[np.intp], NDArr
 
 
 # --------------------------------------------------------------------------------------------------
-# Approximations of the kernel matrix K [n, n]; its first class comes before the second
+# Approximations of the kernel matrix K [n, n]; rows of label +1 come before those of label -1
 # --------------------------------------------------------------------------------------------------
 
 
 def keep_pattern(kernel: Matrix, pattern: Pattern, limits: KernelScale) -> Matrix:
-    """K o pattern, K~ of the fully-connected network."""
+    """K~ of the fully-connected network: K's entries on the pattern, the others zero."""
     i, j = pattern.matrix.nonzero()
     return matrix_of(kernel.shape[0], i, j, entries_at(kernel, i, j))
 
@@ -613,7 +628,7 @@ def keep_large_entries(
     limits: KernelScale,
     boost: tuple[float, float] | None = None,
 ) -> Matrix:
-    """K~ of the convolutional network: the large entries of K o pattern, and a larger diagonal.
+    """K~ of the convolutional network: large entries on the pattern, and a larger diagonal.
 
     Off the diagonal only entries whose |K| is above their class's threshold are kept. Then
     0.76 ln(n)^0.9 (`boost`) times the diagonal is added to the diagonal.
@@ -643,8 +658,9 @@ class Approximation:
 
     make(kernels, pattern): its matrix. random: whether it depends on a pattern, or is one for all.
     needs_all: whether it needs all entries of K. unclipped_test: whether k* is taken as it is, not
-    over k_thresh and clipped. reads_out_y: whether |w> is |y> and not matrix^-1 |y>, as the paper
-    has it for the diagonal, whose entries are nearly equal.
+    over k_thresh and clipped. reads_out_y: whether measurements are counted for |w> = |y> and not
+    matrix^-1 |y>, as the paper has it for the diagonal, whose entries are nearly equal; outputs and
+    accuracies are of matrix^-1 y all the same.
     """
 
     name: str
@@ -682,7 +698,10 @@ approximations = (
 
 
 def sparsity(matrix: Matrix) -> int:
-    """Largest number of non-zero entries in a column of a matrix, dense or sparse."""
+    """Largest number of non-zero entries in a column of a matrix, dense or sparse.
+
+    As in quantum algorithms: the fewer, the sparser.
+    """
     return (matrix != 0).sum(axis=0).max()
 
 
@@ -800,7 +819,7 @@ def over_constant(kernels: TrialKernels) -> Array:
     return kernels.test_normalised
 
 
-# What k* is divided by, so that QRAM can hold it, |k_i| <= 1. [x, n]
+# By name what k* is divided by, so that QRAM can hold it: k* over that, |k_i| <= 1. [x, n]
 divisors = {
     "test set": over_test_set,
     "training set": over_training_set,
