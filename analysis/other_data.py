@@ -62,14 +62,17 @@ def column(experiment: Experiment, n: int) -> dict[str, str]:
     readout = results.readout_measurements.sel(approximation="sparsified")
     shown["readout, sparsified"] = count_cell(readout)
     if "emulation" in experiment.kinds:
-        emulation = experiment.kinds["emulation"].sel(n=slice(None, n))
-        for name, costs_of in (
-            ("sparsified", costs.quantum_costs),
-            ("diagonal", costs.diagonal_costs),
-        ):
-            queries = costs.cheapest(costs_of(emulation))
-            shown[f"queries, {name}, n = {emulation.n[-1]:d}"] = count_cell(queries)
+        shown |= query_cells(experiment.kinds["emulation"].sel(n=slice(None, n)))
     return shown
+
+
+def query_cells(emulation: Dataset) -> dict[str, str]:
+    """What a prediction costs by the cheapest way, at the largest n of these."""
+    ending = f"n = {emulation.n[-1]:d}"
+    return {
+        f"queries, sparsified, {ending}": count_cell(costs.cheapest(costs.quantum_costs(emulation))),
+        f"queries, diagonal, {ending}": count_cell(costs.cheapest(costs.diagonal_costs(emulation))),
+    }
 
 
 def count_cell(counts: DataArray) -> str:
@@ -79,7 +82,9 @@ def count_cell(counts: DataArray) -> str:
     the arithmetic mean.
     """
     own_axes = set(counts.dims) - {"n", "trial"}
-    return costs.cells(counts.median(own_axes) if own_axes else counts)[-1]
+    if own_axes:
+        counts = counts.median(own_axes)
+    return costs.cells(counts)[-1]
 
 
 def nearest_neighbour(experiment: Experiment, n: int) -> str:
@@ -99,8 +104,10 @@ def levels(experiments: Experiments) -> str:
     names = dict.fromkeys(name for shown in columns for name in shown)
     rows = []
     for name in names:
-        rows.append([name, *(shown.get(name, "–") for shown in columns)])
-    return tables.table(["", *(experiment.title for experiment in experiments)], rows)
+        cells = [shown.get(name, "–") for shown in columns]
+        rows.append([name, *cells])
+    titles = [experiment.title for experiment in experiments]
+    return tables.table(["", *titles], rows)
 
 
 def complete_size(pairs: Dataset) -> int:
@@ -128,9 +135,10 @@ def worst_pairs(experiment: Experiment, n: int | None = None) -> str:
     means = by_pair(experiment, n)
     if means["sparsified"].max() < 1e-9:
         return "K̃ loses nothing on any pair."
-    loss = means["sparsified"].sortby(means["sparsified"], ascending=False)
-    names = loss.setting.values.tolist()
-    shown = [*names[:SHOWN_PAIRS], names[len(names) // 2]]
+    lost = means["sparsified"]
+    names = lost.sortby(lost, ascending=False).setting.values.tolist()
+    median = names[len(names) // 2]
+    shown = [*names[:SHOWN_PAIRS], median]
     if experiment.pair in names:
         shown.append(experiment.pair)
     reasons = [name for name in REASONS if name in means]
