@@ -135,9 +135,16 @@ def preparing_is_cheap(experiment: Experiment) -> str:
 
 
 def reading_is_cheap(experiment: Experiment) -> str:
-    """Whether the sign can be read off K̃'s prediction, at the usual threshold."""
+    """Whether the sign can be read off K̃'s prediction, at the usual threshold.
+
+    Where nobody can tell how the measurements grow: by which factor they may, over all sizes.
+    """
     values = usual(experiment.results).readout_measurements.sel(approximation="sparsified")
-    return f"**{WORDS[judged(values).verdict]}**: {levels(values)} measurements"
+    growth = judged(values)
+    text = f"**{WORDS[growth.verdict]}**: {levels(values)} measurements"
+    if growth.verdict == UNDECIDED and np.isfinite(growth.ratio).all():
+        text += f", a factor of {growth.ratio.low:.2f} to {growth.ratio.high:.2f}"
+    return text
 
 
 def prediction_is_cheap(experiment: Experiment) -> str:
@@ -268,8 +275,8 @@ def pairs_matter(experiment: Experiment) -> str:
     worst = f"up to {lost[-1]:.3f} ({lost.setting[-1].item()})" if lost[-1] > 1e-9 else "nothing"
     return (
         f"K̃ loses {worst}, {lost.median():.3f} on the median pair (n = {lost.n:d}); "
-        f"it is below its diagonal on {sum(mean < -1e-9)} of {len(mean)}, "
-        f"beyond chance on {sum(mean < -half)}, above it beyond chance on {sum(mean > half)}"
+        f"below its diagonal on {sum(mean < -1e-9)} of {len(mean)}, beyond chance on "
+        f"{sum(mean < -half)}, above it beyond chance on {sum(mean > half)}"
     )
 
 
