@@ -16,7 +16,7 @@ from xarray import DataArray, Dataset
 from analysis import costs, evidence, tables, theory
 from analysis.experiments import Experiment
 from analysis.growth import FAST, FLAT, SLOW, UNDECIDED, judged, reserve, trial_values
-from analysis.tables import columns_of, in_words, paired, usual, usual_threshold
+from analysis.tables import Array, columns_of, in_words, paired, usual, usual_threshold
 from runtime.results import UNUSABLE, is_computed, origin_of
 
 Finding = Callable[[Experiment], str]
@@ -98,16 +98,31 @@ def accuracy_stays(threshold: str, experiment: Experiment) -> str:
     at_end = accuracy.sel(n=loss.n[-1]).mean(["trial", "pattern"])
     exact, sparsified = (at_end.sel(approximation=name) for name in ("exact", "sparsified"))
     level = f"K̃ has {sparsified:.3f}, K {exact:.3f} at n = {loss.n[-1]:d}"
-    if abs(loss).max() < TOLERANCE or np.all(mean + half < TOLERANCE):
-        return f"**holds**: {level}"
+    verdict = "holds" if abs(loss).max() < TOLERANCE else verdict_on_loss(mean, half)
+    if verdict == "holds":
+        return f"**{verdict}**: {level}"
     clear = mean > half
     worst = int(np.argmax(np.where(clear, mean, mean - 1)))
     most = f"{tables.plus_minus(mean[worst], half[worst])} at n = {loss.n[worst]:d}"
-    if not clear.any():
-        return f"**undecided**: {level}; loses {most}"
-    if mean[worst] - half[worst] > GRAVE:
-        return f"**fails**: {level}; loses {most}"
-    return f"**nearly holds**: {level}; loses {most}, elsewhere less or no more than chance"
+    if verdict == "fails" or not clear.any():
+        return f"**{verdict}**: {level}; loses {most}"
+    return f"**{verdict}**: {level}; loses {most}, elsewhere less or no more than chance"
+
+
+def verdict_on_loss(mean: Array, half: Array) -> str:
+    """Whether accuracy stays, by its losses and their half-widths at every n.
+
+    It fails where a loss is surely grave, and nearly holds where all that are beyond chance surely
+    are not.
+    """
+    clear = mean > half
+    if np.all(mean + half < TOLERANCE):
+        return "holds"
+    if np.any(mean - half > GRAVE):
+        return "fails"
+    if clear.any() and np.all((mean + half)[clear] < GRAVE):
+        return "nearly holds"
+    return "undecided"
 
 
 def condition_stays(experiment: Experiment) -> str:

@@ -401,8 +401,12 @@ class ResultsFile:
         write_results(self.path, self.results)
 
     def counted(self) -> int:
-        """How many trials were computed now."""
-        return sum("test_images" in record for record in self.computed_now)
+        """How many trials were computed now; of a sweep, each setting's."""
+        count = 0
+        for record in self.computed_now:
+            if "test_images" in record:
+                count += int(is_computed(record).sum())
+        return count
 
     def __exit__(self, *_: object) -> None:
         if not is_leader():

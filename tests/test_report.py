@@ -259,6 +259,15 @@ def test_answers_are_the_pages_findings():
     assert findings.answer([experiment()], name) == ""
 
 
+@pytest.mark.parametrize("mean, half, verdict", [
+    (0.001, 0.005, "holds"), (0.02, 0.01, "nearly holds"), (0.04, 0.02, "undecided"),
+    (0.02, 0.03, "undecided"), (0.06, 0.005, "fails"),
+])  # fmt: skip
+def test_a_verdict_says_what_the_interval_of_the_worst_loss_says(mean, half, verdict):
+    said = findings.verdict_on_loss(np.array([0.0, mean]), np.array([0.001, half]))
+    assert said == verdict
+
+
 @pytest.mark.parametrize("loss, verdict", [
     ([0.004, 0.004, 0.004, 0.004], "holds"), ([0.03, 0.03, 0.03, 0.03], "nearly holds"),
     ([0.06, -0.06, 0.06, -0.02], "undecided"), ([0.2, 0.2, 0.2, 0.2], "fails"),
