@@ -96,7 +96,8 @@ def accuracy_stays(threshold: str, experiment: Experiment) -> str:
     loss = tables.losses_of(accuracy)["sparsified"].dropna("n", how="all")
     mean, half = paired(loss)
     at_end = accuracy.sel(n=loss.n[-1]).mean(["trial", "pattern"])
-    exact, sparsified = (at_end.sel(approximation=name) for name in ("exact", "sparsified"))
+    exact = at_end.sel(approximation="exact")
+    sparsified = at_end.sel(approximation="sparsified")
     level = f"K̃ has {sparsified:.3f}, K {exact:.3f} at n = {loss.n[-1]:d}"
     verdict = "holds" if abs(loss).max() < TOLERANCE else verdict_on_loss(mean, half)
     if verdict == "holds":
