@@ -8,7 +8,7 @@ import scipy.stats
 from xarray import DataArray, Dataset
 
 from analysis import costs, evidence, findings, tables
-from analysis.experiments import Experiment
+from analysis.experiments import NETWORKS, Experiment
 from analysis.tables import losses_of, mean_cells, usual
 
 Experiments = Sequence[Experiment]
@@ -24,6 +24,28 @@ REASONS = {  # what a pair's loss may come with, and how the table calls it
 def is_of_the_papers_classes(experiment: Experiment) -> bool:
     """Whether the classes are those that the paper takes, by number."""
     return experiment.prefix == experiment.dataset.prefix + experiment.network
+
+
+def carried_over(experiments: Experiments, network: str) -> str:
+    """Which verdicts on a network differ between datasets, on the paper's classes; "" of one."""
+    own = []
+    for experiment in experiments:
+        if experiment.network == network and is_of_the_papers_classes(experiment):
+            own.append(experiment)
+    if len(own) < 2:
+        return ""
+    differing = []
+    for claim, finding in findings.CLAIMS.items():
+        verdicts = {}
+        for experiment in own:
+            text = findings.said(experiment, finding)
+            if text:
+                verdicts[experiment.dataset.title] = text.split("**")[1]
+        if len(set(verdicts.values())) > 1:
+            told = [f"{verdict} on {title}" for title, verdict in verdicts.items()]
+            differing.append(f"{claim} ({', '.join(told)})")
+    exceptions = f", except: {'; '.join(differing)}" if differing else ""
+    return f"{own[0].short}: the same verdicts on all datasets{exceptions}"
 
 
 def common_size(experiments: Experiments, network: str) -> int:
@@ -189,6 +211,7 @@ def page(experiments: Experiments) -> dict[str, Any] | None:
     pairs = [e for e in chosen if "digit_pairs" in e.kinds]
     return {
         "names": sorted({experiment.dataset.title for experiment in others}),
+        "carried_over": [carried_over(chosen, network) for network in NETWORKS],
         "answers": [(e.title, findings.said(e, findings.pairs_matter)) for e in pairs],
         "verdicts": findings.side_by_side(chosen, findings.CLAIMS),
         "levels": levels(chosen),
