@@ -13,6 +13,7 @@ from analysis.tables import losses_of, mean_cells, usual
 
 Experiments = Sequence[Experiment]
 SHOWN_PAIRS = 5  # those on which K̃ loses most
+FEW_PAIRS = 10  # so many are all shown
 REASONS = {  # what a pair's loss may come with, and how the table calls it
     "exact": "accuracy of K",
     "separability": "separability δ",
@@ -140,6 +141,13 @@ def complete_size(pairs: Dataset) -> int:
     return int(pairs.n.where(trials > 1, pairs.n[0]).max())
 
 
+def sizes_told_of(pairs: Dataset) -> list[int]:
+    """The `complete_size`, and larger n at which several trials of some pairs are known."""
+    complete = complete_size(pairs)
+    some = pairs.test_images.notnull().sum("trial").max("setting") > 1
+    return [complete, *(n for n in pairs.n.values[some.values].tolist() if n > complete)]
+
+
 def by_pair(experiment: Experiment, n: int | None = None) -> dict[str, DataArray]:
     """Means over trials [setting] at one n, by default `complete_size`: losses, and reasons."""
     pairs = usual(evidence.named_pairs(experiment))
@@ -162,9 +170,9 @@ def worst_pairs(experiment: Experiment, n: int | None = None) -> str:
     lost = means["sparsified"]
     names = lost.sortby(lost, ascending=False).setting.values.tolist()
     median = names[len(names) // 2]
-    shown = [*names[:SHOWN_PAIRS], median]
+    shown = names if len(names) <= FEW_PAIRS else [*names[:SHOWN_PAIRS], median]
     if experiment.pair in names:
-        shown.append(experiment.pair)
+        shown = [*shown, experiment.pair]
     reasons = [name for name in REASONS if name in means]
     rows = []
     for name in dict.fromkeys(shown):
@@ -175,6 +183,15 @@ def worst_pairs(experiment: Experiment, n: int | None = None) -> str:
         rows.append(row)
     heading = ["pair", "lost by K̃", "lost by the diagonal", *(REASONS[name] for name in reasons)]
     return tables.table(heading, rows)
+
+
+def tables_of_pairs(experiments: Experiments) -> list[tuple[str, int, str]]:
+    """Title, n and the `worst_pairs` there, of every experiment and size that is told of."""
+    told = []
+    for experiment in experiments:
+        for n in sizes_told_of(experiment.kinds["digit_pairs"]):
+            told.append((experiment.title, n, worst_pairs(experiment, n)))
+    return told
 
 
 def correlations(experiments: Experiments) -> str:
@@ -215,6 +232,6 @@ def page(experiments: Experiments) -> dict[str, Any] | None:
         "answers": [(e.title, findings.said(e, findings.pairs_matter)) for e in pairs],
         "verdicts": findings.side_by_side(chosen, findings.CLAIMS),
         "levels": levels(chosen),
-        "pairs": [(e.title, complete_size(e.kinds["digit_pairs"]), worst_pairs(e)) for e in pairs],
+        "pairs": tables_of_pairs(pairs),
         "correlations": correlations(pairs),
     }
