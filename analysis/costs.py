@@ -6,6 +6,7 @@ threshold, k* divided by the training matrix's largest off-diagonal entry, all q
 side stops as soon as the sign is clear.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -85,11 +86,18 @@ def geometric(values: DataArray) -> Means:
 
 
 def cheapest(costs: DataArray) -> DataArray:
-    """The way [n, trial] that is cheapest as a geometric mean over sizes, and known at all."""
+    """The way [n, trial] that is cheapest as a geometric mean over sizes, and known at all.
+
+    Of ways that are endless at some sizes, one that is at the fewest.
+    """
     best = costs
-    least = np.inf
+    least = (np.inf, np.inf)
     for way in tables.columns_of(costs).values():
-        level = float(np.mean(np.log(geometric(way).mean)))
+        logs = np.log(geometric(way).mean)
+        if np.isnan(logs).any():
+            continue
+        is_endless = np.isinf(logs)
+        level = float(is_endless.sum()), float(np.mean(logs[~is_endless]))
         if level < least:
             best = way
             least = level
@@ -162,6 +170,8 @@ def number(mean: float) -> str:
     """2,551; 1.23e+06; 64.2."""
     if np.isnan(mean):
         return "–"
+    if math.isinf(mean):
+        return "∞"
     if mean < 100:
         return f"{mean:.3g}"
     return f"{mean:,.0f}" if mean < 1e5 else f"{mean:.2e}"
@@ -172,7 +182,7 @@ def cells(values: DataArray) -> list[str]:
     texts = []
     _, means, factors = geometric(values)
     for mean, factor in zip(means, factors, strict=True):
-        ending = f" ×÷ {factor:.2f}" if factor > 1.005 else ""
+        ending = f" ×÷ {factor:.2f}" if 1.005 < factor < np.inf else ""
         texts.append(number(mean) + ending)
     return texts
 

@@ -16,8 +16,8 @@ from runtime.results import is_computed, origin_of
 
 
 def swept_size(sweep: Dataset) -> int:
-    """The largest n of a sweep that has several trials at some setting, or the smallest at all."""
-    trials = is_computed(sweep).sum("trial").max("setting")
+    """The largest n of a sweep that has several trials at every setting, or the smallest at all."""
+    trials = is_computed(sweep).sum("trial").min("setting")
     several = sweep.n.where(trials > 1, sweep.n[0])
     return several.max().item()
 
@@ -172,8 +172,11 @@ def named_pairs(experiment: Experiment) -> Dataset:
 
 
 def gains_over_diagonal(pairs: Dataset) -> tuple[NDArray, NDArray]:
-    """What K̃ gains over its diagonal on each pair, averaged over the sizes, and half-widths."""
-    losses = losses_of(usual(pairs).accuracy)
+    """What K̃ gains over its diagonal on each pair, and half-widths.
+
+    Averaged over the sizes up to `swept_size`.
+    """
+    losses = losses_of(usual(pairs).accuracy.sel(n=slice(swept_size(pairs))))
     gain = losses["diagonal"] - losses["sparsified"]
     gain = gain.mean("n").rename(setting="n")
     return tables.paired(gain.assign_coords(n=np.ones(len(gain))))  # pooled over the pairs

@@ -135,23 +135,17 @@ def levels(experiments: Experiments) -> str:
     return tables.table(["", *titles], rows)
 
 
-def complete_size(pairs: Dataset) -> int:
-    """The largest n at which several trials of all pairs are known."""
-    trials = pairs.test_images.notnull().sum("trial").min("setting")
-    return int(pairs.n.where(trials > 1, pairs.n[0]).max())
-
-
 def sizes_told_of(pairs: Dataset) -> list[int]:
-    """The `complete_size`, and larger n at which several trials of some pairs are known."""
-    complete = complete_size(pairs)
+    """The size that all pairs are judged at, and larger n at which several trials of some pairs are known."""
+    complete = evidence.swept_size(pairs)
     some = pairs.test_images.notnull().sum("trial").max("setting") > 1
     return [complete, *(n for n in pairs.n.values[some.values].tolist() if n > complete)]
 
 
 def by_pair(experiment: Experiment, n: int | None = None) -> dict[str, DataArray]:
-    """Means over trials [setting] at one n, by default `complete_size`: losses, and reasons."""
+    """Means over trials [setting] at n, by default `evidence.swept_size`: losses, and reasons."""
     pairs = usual(evidence.named_pairs(experiment))
-    pairs = pairs.sel(n=complete_size(pairs) if n is None else n)
+    pairs = pairs.sel(n=evidence.swept_size(pairs) if n is None else n)
     losses = losses_of(pairs.accuracy)
     means = {name: loss.mean("trial") for name, loss in losses.items()}
     exact = pairs.accuracy.sel(approximation="exact").mean(["trial", "pattern"])

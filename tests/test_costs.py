@@ -79,6 +79,16 @@ def test_solver_of_degree_0_is_the_diagonal_algorithm():
     assert "399 queries" in said and said.endswith("no entry of K̃ is needed")
 
 
+def test_a_way_that_is_endless_at_one_size_is_still_the_cheapest():
+    """Where all ways are, as with a fixed effort for an image at t; it is told as ∞."""
+    ways = costs.quantum_costs(made_up.emulation())
+    best = costs.cheapest(ways)
+    ways[{"n": 1, "trial": 0}] = np.inf
+    endless = costs.cheapest(ways)
+    assert endless.dims == ("n", "trial") and endless[2].equals(best[2])
+    assert costs.cells(endless)[1] == "∞"
+
+
 def test_crossings_are_read_off_measured_sizes():
     """Queries as made up are above 2n everywhere; a quarter of them is below it from 64 on."""
     ways = costs.six_ways(made_up.emulation())
