@@ -136,7 +136,7 @@ def levels(experiments: Experiments) -> str:
 
 
 def sizes_told_of(pairs: Dataset) -> list[int]:
-    """The size that all pairs are judged at, and larger n at which several trials of some pairs are known."""
+    """The size that all pairs are judged at, and larger ones with several trials of some pairs."""
     complete = evidence.swept_size(pairs)
     some = pairs.test_images.notnull().sum("trial").max("setting") > 1
     return [complete, *(n for n in pairs.n.values[some.values].tolist() if n > complete)]
