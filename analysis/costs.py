@@ -6,7 +6,6 @@ threshold, k* divided by the training matrix's largest off-diagonal entry, all q
 side stops as soon as the sign is clear.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -170,7 +169,7 @@ def number(mean: float) -> str:
     """2,551; 1.23e+06; 64.2."""
     if np.isnan(mean):
         return "–"
-    if math.isinf(mean):
+    if np.isinf(mean):
         return "∞"
     if mean < 100:
         return f"{mean:.3g}"

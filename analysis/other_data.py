@@ -10,6 +10,7 @@ from xarray import DataArray, Dataset
 from analysis import costs, evidence, findings, tables
 from analysis.experiments import NETWORKS, Experiment
 from analysis.tables import losses_of, mean_cells, usual
+from runtime.results import is_computed
 
 Experiments = Sequence[Experiment]
 SHOWN_PAIRS = 5  # those on which K̃ loses most
@@ -22,17 +23,18 @@ REASONS = {  # what a pair's loss may come with, and how the table calls it
 }
 
 
-def is_of_the_papers_classes(experiment: Experiment) -> bool:
-    """Whether the classes are those that the paper takes, by number."""
-    return experiment.prefix == experiment.dataset.prefix + experiment.network
+def on_the_papers_classes(experiments: Experiments, network: str) -> list[Experiment]:
+    """Those of a network on the classes that the paper takes, by number, of every dataset."""
+    chosen = []
+    for experiment in experiments:
+        if experiment.prefix == experiment.dataset.prefix + network:
+            chosen.append(experiment)
+    return chosen
 
 
 def carried_over(experiments: Experiments, network: str) -> str:
     """Which verdicts on a network differ between datasets, on the paper's classes; "" of one."""
-    own = []
-    for experiment in experiments:
-        if experiment.network == network and is_of_the_papers_classes(experiment):
-            own.append(experiment)
+    own = on_the_papers_classes(experiments, network)
     if len(own) < 2:
         return ""
     differing = []
@@ -52,12 +54,11 @@ def carried_over(experiments: Experiments, network: str) -> str:
 def common_size(experiments: Experiments, network: str) -> int:
     """The largest n with several trials in all results of a network on the paper's classes."""
     sizes: set[int] | None = None
-    for experiment in experiments:
-        if experiment.network == network and is_of_the_papers_classes(experiment):
-            results = experiment.results
-            several = results.test_images.notnull().sum("trial") > 1
-            here = set(results.n.values[several.values].tolist())
-            sizes = here if sizes is None else sizes & here
+    for experiment in on_the_papers_classes(experiments, network):
+        results = experiment.results
+        several = is_computed(results).sum("trial") > 1
+        here = set(results.n.values[several.values].tolist())
+        sizes = here if sizes is None else sizes & here
     return max(sizes or {0})
 
 
@@ -91,12 +92,11 @@ def column(experiment: Experiment, n: int) -> dict[str, str]:
 
 def query_cells(emulation: Dataset) -> dict[str, str]:
     """What a prediction costs by the cheapest way, at the largest n of these."""
-    sparsified = costs.cheapest(costs.quantum_costs(emulation))
-    diagonal = costs.cheapest(costs.diagonal_costs(emulation))
+    ways = costs.six_ways(emulation)
     ending = f"n = {emulation.n[-1]:d}"
     return {
-        f"queries, sparsified, {ending}": count_cell(sparsified),
-        f"queries, diagonal, {ending}": count_cell(diagonal),
+        f"queries, sparsified, {ending}": count_cell(ways["quantum, sparsified"]),
+        f"queries, diagonal, {ending}": count_cell(ways["quantum, diagonal"]),
     }
 
 
@@ -138,7 +138,7 @@ def levels(experiments: Experiments) -> str:
 def sizes_told_of(pairs: Dataset) -> list[int]:
     """The size that all pairs are judged at, and larger ones with several trials of some pairs."""
     complete = evidence.swept_size(pairs)
-    some = pairs.test_images.notnull().sum("trial").max("setting") > 1
+    some = is_computed(pairs).sum("trial").max("setting") > 1
     return [complete, *(n for n in pairs.n.values[some.values].tolist() if n > complete)]
 
 
@@ -156,7 +156,7 @@ def by_pair(experiment: Experiment, n: int | None = None) -> dict[str, DataArray
     return {name: values.dropna("setting") for name, values in means.items()}
 
 
-def worst_pairs(experiment: Experiment, n: int | None = None) -> str:
+def worst_pairs(experiment: Experiment, n: int) -> str:
     """A table of the pairs that K̃ loses most on, the median one, and the paper's."""
     means = by_pair(experiment, n)
     if means["sparsified"].max() < 1e-9:

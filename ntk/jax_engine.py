@@ -379,6 +379,9 @@ def cone_function(height: int, width: int, precision: str, odd: bool, own: bool)
     A and B are the real and imaginary part of one array, and a layer writes its results between the
     zeros of a second one, from which the next layer writes into the first: one kernel a layer, that
     copies and pads nothing.
+
+    Its parts are nested, as all of them are traced for these five arguments: outside they would
+    take them all again.
     """
     stages = [Stage(height >> stage, width >> stage, stage) for stage in range(4)]
 

@@ -1,4 +1,7 @@
-"""Polynomials that the engines evaluate in place of arccos and arcsin, fitted here."""
+"""Polynomials that the engines evaluate in place of arccos and arcsin, fitted here.
+
+Lines are dense where they are one formula: taken apart, they could not be compared with it.
+"""
 
 from typing import Any
 

@@ -35,7 +35,7 @@ from runtime.trials import Network, Run
 OUTER_AXES = ("n", "setting", "trial")  # of a file, before a record's own; setting only in sweeps
 SAVING_SHARE = 0.05  # of a run's time at most is spent on writing what will be written again
 FIRST_SAVE = 1  # seconds after which results are written while a run goes on
-NETCDFS = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST")  # attributes
+NETCDF_ATTRIBUTES = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST")  # of its own
 AXIS_WITHOUT_LABELS = b"This is a netCDF dimension but not a netCDF variable"
 LARGEST_RESULTS = 2**31  # bytes; results are some megabytes
 LARGEST_LABEL = 1e9  # of an axis of numbers
@@ -143,7 +143,7 @@ def unpacked(content: bytes) -> xr.Dataset:
 
 def own_attributes(stored: Any) -> dict[str, Any]:
     """The attributes of an HDF5 file or dataset that are not netCDF's own."""
-    names = [name for name in stored.attrs if name not in NETCDFS and name[0] != "_"]
+    names = [name for name in stored.attrs if name not in NETCDF_ATTRIBUTES and name[0] != "_"]
     return {name: stored.attrs[name] for name in names}
 
 
@@ -414,8 +414,9 @@ class ResultsFile:
         if self.new:
             self.save()
         if self.computed_now:
-            there = int(is_computed(self.results).sum()) - self.counted()
-            print(f"wrote {self.path}: {self.counted()} trials computed, {there} there before")
+            count = self.counted()
+            there = int(is_computed(self.results).sum()) - count
+            print(f"wrote {self.path}: {count} trials computed, {there} there before")
 
 
 def other_origin(found: Origin, expected: Origin) -> str | None:

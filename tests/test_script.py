@@ -328,6 +328,7 @@ def planned_and_swept(tmp_path, monkeypatch, request):
 
 
 BOTH = [
+    ("fully-connected", ("plan", "sweep")),
     ("fully-connected", ("sweep", "plan")),
     ("convolutional", ("plan", "sweep")),
 ]
