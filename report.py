@@ -24,16 +24,7 @@ from typing import Any
 
 import jinja2
 
-from analysis import (
-    costs,
-    evidence,
-    figures,
-    findings,
-    growth,
-    other_data,
-    tables,
-    theory,
-)
+from analysis import costs, evidence, findings, growth, other_data, tables, theory
 from analysis.experiments import Experiment, read_experiments
 from ntk import BadInput
 from runtime import options
@@ -51,10 +42,6 @@ PAGES = {  # name: the kind of file that it tells of, its tables, and the answer
     "theorem": ("depth_sweep", theory.theorem_page, theory.theorem_holds),
     "finite_width": ("finite_width", theory.finite_page, theory.networks_follow),
     "cost": ("emulation", costs.cost, findings.prediction_is_cheap),
-}
-PICTURES = {  # of pages: the figure, and whether an experiment has what it shows
-    "theorem": (figures.theorem_error, theory.has_theorem),
-    "finite_width": (figures.finite_width, theory.has_widths),
 }
 TEMPLATES = Path(__file__).parent / "analysis" / "templates"
 SIMULATION = Path(__file__).parent / "tests" / "growth_simulation.json"
@@ -88,17 +75,7 @@ def page_of(name: str, experiments: Sequence[Experiment], problems: list[BadInpu
             path = experiment.folder / f"{experiment.prefix}_{kind}.nc"
             remedy = f"lacks what {name}.md shows ({error}); compute it again"
             problems.append(BadInput("output", path, remedy))
-    prefix = experiments[0].dataset.prefix
-    return filled_in(name, networks=parts, prefix=prefix) if parts else ""
-
-
-def draw_picture(name: str, experiments: Sequence[Experiment]) -> None:
-    """The picture of a page, if it has one and anything to show."""
-    if name in PICTURES:
-        figure, has_it = PICTURES[name]
-        shown = [experiment for experiment in experiments if has_it(experiment)]
-        if shown:
-            figures.save(shown, figure)
+    return filled_in(name, networks=parts) if parts else ""
 
 
 def write_pages(
@@ -117,7 +94,6 @@ def write_pages(
         tables_folder.mkdir(exist_ok=True)
     for name in pages:
         save_text(tables_folder / f"{name}.md", texts[name])
-        draw_picture(name, experiments)
     about: dict[str, Any] = {"dataset": dataset.title, "tables": tables_folder.name, "pages": pages}
     about["is_compared"] = is_compared
     about["missing"] = [Path(str(problem.value)).name for problem in problems]

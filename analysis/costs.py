@@ -23,7 +23,6 @@ Array = NDArray[np.float64]
 
 KNOWN = {"threshold": "calibrated", "divisor": "training set", "kind": "all"}
 SHOWN_SIZES = 7  # of a table at most
-REACH = 100  # times the largest n: no curve is drawn out farther
 EFFORTS = ["fixed", "sequential"]
 UNITS = {"shots": "shots", "uses": "amplitude estimation's uses", "reads": "sampler's reads"}
 CLASSICAL = ["all entries", "sampler", "conjugate gradients anew", "Cholesky anew"]
@@ -115,65 +114,16 @@ def six_ways(emulation: Dataset) -> dict[str, DataArray]:
     return ways
 
 
-class Crossing(NamedTuple):
-    """Two measured sizes between which one way becomes the cheaper one, and where their lines meet.
-
-    first is NaN where it is so at all sizes, both are where it is at none; then the meeting is an
-    extrapolation of power laws through the larger half of the sizes, NaN beyond REACH.
-    """
-
-    first: float
-    second: float
-    meeting: float
-
-
-def crossing(costs: DataArray, rival: DataArray) -> Crossing:
-    """From where on costs [n, trial] stay below a rival's."""
+def crossing(costs: DataArray, rival: DataArray) -> str:
+    """From where on costs [n, trial] stay below a rival's, at measured sizes, as a clause."""
     n = costs.n.values
-    excess = np.log(geometric(costs).mean / geometric(rival).mean)
-    dearer = np.flatnonzero(~(excess < 0))
+    dearer = np.flatnonzero(~(geometric(costs).mean < geometric(rival).mean))
     if not dearer.size:
-        return Crossing(np.nan, n[0], np.nan)
-    last = int(dearer[-1])
-    if last + 1 < len(n):
-        both = slice(last, last + 2)
-        meeting = np.interp(0, -excess[both], np.log(n[both]))
-        return Crossing(n[last], n[last + 1], float(np.exp(meeting)))
-    return Crossing(np.nan, np.nan, extrapolated(n, excess))
-
-
-def extrapolated(n: Array, excess: Array) -> float:
-    """Where a power law through the larger half of exp(excess) is 1; NaN beyond REACH."""
-    half = slice(len(n) // 2, None)
-    slope, start = np.polyfit(np.log(n[half]), excess[half], 1)
-    if slope >= 0:
-        return np.nan
-    meeting = float(np.exp(min(-start / slope, 700)))
-    return meeting if meeting < REACH * n[-1] else np.nan
-
-
-def crossing_in_words(costs: DataArray, rival: DataArray) -> str:
-    """Where that is, as a clause."""
-    found = crossing(costs, rival)
-    largest = costs.n.values[-1]
-    if np.isfinite(found.first):
-        return f"between n = {found.first:.0f} and {found.second:.0f}"
-    if np.isfinite(found.second):
         return "at every n"
-    if np.isfinite(found.meeting):
-        return f"at no n up to {largest} (extrapolated: about {found.meeting:.1g})"
-    return f"at no n up to {largest} (extrapolated: nor up to {REACH} times that)"
-
-
-def number(mean: float) -> str:
-    """2,551; 1.23e+06; 64.2."""
-    if np.isnan(mean):
-        return "–"
-    if np.isinf(mean):
-        return "∞"
-    if mean < 100:
-        return f"{mean:.3g}"
-    return f"{mean:,.0f}" if mean < 1e5 else f"{mean:.2e}"
+    last = dearer[-1]
+    if last + 1 == len(n):
+        return f"at no n up to {n[last]}"
+    return f"between n = {n[last]} and {n[last + 1]}"
 
 
 def cells(values: DataArray) -> list[str]:
@@ -182,7 +132,7 @@ def cells(values: DataArray) -> list[str]:
     _, means, factors = geometric(values)
     for mean, factor in zip(means, factors, strict=True):
         ending = f" ×÷ {factor:.2f}" if 1.005 < factor < np.inf else ""
-        texts.append(number(mean) + ending)
+        texts.append(tables.number(mean) + ending)
     return texts
 
 
@@ -191,7 +141,7 @@ def arrows(values: DataArray) -> list[str]:
     before = geometric(values.sel(effort="fixed")).mean
     after = geometric(values.sel(effort="sequential")).mean
     pairs = zip(before, after, strict=True)
-    return [f"{number(old)} → {number(new)}" for old, new in pairs]
+    return [f"{tables.number(old)} → {tables.number(new)}" for old, new in pairs]
 
 
 def best_by_effort(costs_of: Callable[..., DataArray], emulation: Dataset) -> DataArray:
@@ -255,7 +205,7 @@ def cost(experiment: Experiment) -> dict[str, Any]:
     for name in ("sparsified", "diagonal"):
         for rival in ("all entries", "sampler"):
             both = ways[f"quantum, {name}"], ways[f"classical, {rival}"]
-            below[f"quantum, {name}, than {rival}"] = crossing_in_words(*both)
+            below[f"quantum, {name}, than {rival}"] = crossing(*both)
     return {
         "table": shown(n, {name: cells(values) for name, values in ways.items()}),
         "efforts": shown(n, before_and_after(emulation)),

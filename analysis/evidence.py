@@ -6,13 +6,21 @@ A page's function takes an experiment, one network's files, and returns the page
 from typing import Any
 
 import numpy as np
+import scipy.stats
 from numpy.typing import NDArray
 from xarray import DataArray, Dataset
 
 from analysis import tables
 from analysis.experiments import Experiment, pair_title
-from analysis.tables import accuracy_cells, columns_of, losses_of, paired_cells, usual
+from analysis.tables import columns_of, losses_of, mean_cells, paired_cells, usual
 from runtime.results import is_computed, origin_of
+
+SHOWN_PAIRS = 5  # those on which K̃ loses most
+REASONS = {  # what a pair's loss may come with, beside the accuracy of K, and what tables call it
+    "separability": "separability δ",
+    "label_purity": "label purity",
+    "off_diagonal_ratio": "off-diagonal / diagonal of K",
+}
 
 
 def swept_size(sweep: Dataset) -> int:
@@ -58,7 +66,7 @@ def depth(experiment: Experiment) -> dict[str, Any]:
             f"{setting:g}",
             f"{at_last.off_diagonal_ratio:.4g}",
             f"{at_last.condition_number.mean():.4g}",
-            accuracy_cells(here.accuracy, here.test_images)[-1],
+            mean_cells(here.accuracy, here.test_images)[-1],
         ]
         for loss in losses.values():
             row.append(paired_cells(loss.sel(setting=setting))[-1])
@@ -77,10 +85,10 @@ def baselines(experiment: Experiment) -> dict[str, Any]:
     results = experiment.kinds["baselines"]
     rows = {}
     for name, values in columns_of(results.accuracy).items():
-        rows[name] = accuracy_cells(values, results.test_images)
+        rows[name] = mean_cells(values, results.test_images)
     rivals = results.rival_accuracy
     sparsified = rivals.sel(rival="sparsified", drop=True)
-    as_cheap = {"sparsified": accuracy_cells(sparsified, results.test_images // 2)}
+    as_cheap = {"sparsified": mean_cells(sparsified, results.test_images // 2)}
     gains = rivals.drop_sel(rival="sparsified") - sparsified
     for name in gains.rival.values:
         gain = gains.sel(rival=name)
@@ -100,7 +108,7 @@ def standardisation(experiment: Experiment) -> dict[str, Any]:
     accuracies = columns_of(own.accuracy)
     rows = {}
     for name, values in columns_of(other.accuracy).items():
-        rows[name] = accuracy_cells(values, results.test_images // 2)
+        rows[name] = mean_cells(values, results.test_images // 2)
         rows[f"change, {name}"] = paired_cells(values - accuracies[name])
     factors = {}
     for quantity, word in tables.QUANTITIES.items():
@@ -117,14 +125,15 @@ def standardisation(experiment: Experiment) -> dict[str, Any]:
 
 def papers_constants(sensitivity: Dataset) -> dict[str, float]:
     """The paper's percentile, boost and density."""
-    percentile, boost, density = origin_of(sensitivity)["papers_setting"]
-    return {"percentile": percentile, "boost": boost, "density": density}
+    values = origin_of(sensitivity)["papers_setting"]
+    return dict(zip(("percentile", "boost", "density"), values, strict=True))
 
 
 def plane_of_constants(sensitivity: Dataset) -> Dataset:
     """Accuracy and share positive definite of K̃ [boost, density] at the paper's percentile.
 
-    Means at the largest n of several trials and the usual threshold.
+    Means at the largest n of several trials and the usual threshold; `text` has the accuracies, in
+    brackets where K̃ is not always positive definite.
     """
     constants = papers_constants(sensitivity)
     plane = usual(sensitivity.set_coords(constants))[["accuracy", "positive_definite"]]
@@ -132,32 +141,26 @@ def plane_of_constants(sensitivity: Dataset) -> Dataset:
     plane = plane.sel(setting=plane.percentile == constants["percentile"])
     plane = plane.mean(["trial", "pattern"]).drop_vars("setting")
     plane = plane.set_index(setting=["boost", "density"])
-    return plane.unstack("setting").transpose("boost", "density")
-
-
-def cells_of_constants(plane: Dataset) -> list[list[str]]:
-    """The accuracies of such a plane, in brackets where K̃ is not always positive definite."""
-    rows = []
-    for boost in plane.boost.values:
-        line = plane.sel(boost=boost)
-        row = []
-        for i, accuracy in enumerate(line.accuracy.values):
-            is_definite = line.positive_definite[i] == 1
-            row.append(f"{accuracy:.3f}" if is_definite else f"({accuracy:.3f})")
-        rows.append(row)
-    return rows
+    plane = plane.unstack("setting").transpose("boost", "density")
+    texts = []
+    both = [plane.accuracy, plane.positive_definite]
+    for accuracy, is_definite in np.nditer(both):
+        text = f"{accuracy:.3f}"
+        texts.append(text if is_definite == 1 else f"({text})")
+    shape = plane.accuracy.shape
+    return plane.assign(text=(("boost", "density"), np.reshape(texts, shape)))
 
 
 def constants(experiment: Experiment) -> dict[str, Any]:
     """Accuracy of K̃ by boost and density."""
     plane = plane_of_constants(experiment.kinds["sensitivity"])
-    cells = cells_of_constants(plane)
-    rows = []
-    for i, boost in enumerate(plane.boost.values):
-        rows.append([f"boost {boost:g}", *cells[i]])
     heading = [""]
     for density in plane.density.values:
         heading.append(f"density {density:g}")
+    rows = []
+    for boost in plane.boost.values:
+        cells = plane.text.sel(boost=boost).values
+        rows.append([f"boost {boost:g}", *cells])
     return {"n": plane.n.item(), "table": tables.table(heading, rows)}
 
 
@@ -182,23 +185,66 @@ def gains_over_diagonal(pairs: Dataset) -> tuple[NDArray, NDArray]:
     return tables.paired(gain.assign_coords(n=np.ones(len(gain))))  # pooled over the pairs
 
 
+def sizes_told_of(pairs: Dataset) -> list[int]:
+    """The size that all pairs are judged at, and larger ones with several trials of some pairs."""
+    complete = swept_size(pairs)
+    trials = is_computed(pairs).sum("trial").max("setting")
+    larger = (trials > 1) & (pairs.n > complete)
+    return [complete, *pairs.n.values[larger.values].tolist()]
+
+
+def by_pair(experiment: Experiment, n: int | None = None) -> dict[str, DataArray]:
+    """Means over trials [setting] at n, by default `swept_size`: losses, and `REASONS`."""
+    pairs = usual(named_pairs(experiment))
+    pairs = pairs.sel(n=swept_size(pairs) if n is None else n)
+    means = {f"lost by {name}": loss for name, loss in losses_of(pairs.accuracy).items()}
+    means["accuracy of K"] = pairs.accuracy.sel(approximation="exact").mean("pattern")
+    for name, words in REASONS.items():
+        if name in pairs and pairs[name].notnull().any():
+            means[words] = pairs[name]
+    return {name: values.mean("trial").dropna("setting") for name, values in means.items()}
+
+
 def pairs(experiment: Experiment) -> dict[str, Any]:
-    """All pairs of classes, averaged over the sizes: the median, the extremes and the own one."""
-    accuracy = named_pairs(experiment).accuracy.sel(convention="original")
-    exact = accuracy.sel(approximation="exact", drop=True).mean("pattern")
-    quantities = {}
-    for name, values in columns_of(exact).items():
-        quantities[f"accuracy of K {name}"] = values
-    for name, values in losses_of(accuracy).items():
-        quantities[f"loss {name}"] = values
+    """Those that K̃ loses most on, the median one, and the paper's, at every size told of."""
+    told = {}
+    for n in sizes_told_of(experiment.kinds["digit_pairs"]):
+        means = by_pair(experiment, n)
+        lost = means["lost by sparsified"]
+        if lost.max() < 1e-9:
+            continue
+        names = lost.sortby(lost, ascending=False).setting.values.tolist()
+        shown = [*names[:SHOWN_PAIRS], names[len(names) // 2]]
+        if experiment.pair in names:
+            shown.append(experiment.pair)
+        rows = []
+        for name in dict.fromkeys(shown):
+            row = [name]
+            for values in means.values():
+                row.append(f"{values.sel(setting=name):.3f}")
+            rows.append(row)
+        told[n] = tables.table(["pair", *means], rows)
+    return {"tables": told, "reasons": reasons_of_losses(by_pair(experiment))}
+
+
+def reasons_of_losses(means: dict[str, DataArray]) -> str:
+    """Rank correlations over the pairs of what K̃ loses with what may explain it; "" of no loss."""
+    lost = means["lost by sparsified"].values
+    if np.ptp(lost) < 1e-9:
+        return ""
     rows = []
-    for name, values in quantities.items():
-        means = values.mean(["n", "trial"])
-        row = [name, f"{means.median():.4f}"]
-        for label in (means.idxmin().item(), means.idxmax().item()):
-            row.append(f"{means.sel(setting=label):.4f} ({label})")
-        if experiment.pair in means.setting:
-            row.append(f"{means.sel(setting=experiment.pair):.4f}")
-        rows.append(row)
-    heading = ["", "median pair", "least", "most", experiment.pair]
-    return {"table": tables.table(heading[: len(rows[0])], rows)}
+    for name, means_of_pairs in means.items():
+        values = means_of_pairs.values
+        if not name.startswith("lost by") and np.ptp(values) > 0:
+            correlation = rank_correlation(lost, values)
+            rows.append([name, correlation])
+    return tables.table(["", "rank correlation"], rows)
+
+
+def rank_correlation(first: NDArray, second: NDArray) -> str:
+    """Spearman's, with Fisher's interval, whose variance is 1.06/(m - 3) (Fieller et al., 1957)."""
+    correlation = float(scipy.stats.spearmanr(first, second).statistic)
+    half = 1.96 * np.sqrt(1.06 / (len(first) - 3))
+    centre = np.arctanh(np.clip(correlation, -0.9999, 0.9999))
+    low, high = np.tanh([centre - half, centre + half])
+    return f"{correlation:+.2f} ({low:+.2f} to {high:+.2f})"

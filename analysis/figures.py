@@ -3,8 +3,8 @@
     experiments = load("kernel_output", "mnist")
     show(experiments, condition_number, "κ of K̃ stays small")
 
-None computes a kernel. report.py draws `theorem_error` and `finite_width` for its own pages. A
-figure is a function of all experiments, or of a panel and one experiment (`PANELS`).
+None computes a kernel. A figure is a function of all experiments, or of a panel and one experiment
+(`PANELS`).
 """
 
 import contextlib
@@ -19,25 +19,20 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from xarray import DataArray, Dataset
+from xarray import DataArray
 
 from analysis import costs, drawing, evidence, findings, tables, theory
 from analysis.drawing import GREY, STYLES, Curve, curve_of, draw_curves, over_n, picture_only, say
 from analysis.experiments import COMMANDS, Experiment
-from analysis.growth import judged, size_means, trial_values
-from analysis.tables import in_words, usual, usual_threshold
+from analysis.growth import judged
+from analysis.tables import in_words, usual_threshold
 from ntk import BadInput
 from runtime.checkpoints import read_kernel
 from runtime.results import UNUSABLE, origin_of
 
 Experiments = list[Experiment]
 Drawing = Callable[..., Any]
-NEEDS = {
-    "theorem": "depth_sweep",
-    "theorem_error": "depth_sweep",
-    "finite_width": "finite_width",
-    "cost": "emulation",
-}  # kinds of results that figures need, else the main ones
+NEEDS = {"theorem": "depth_sweep", "cost": "emulation"}  # kinds of results, else the main ones
 NAMES = {"exact": "K", "sparsified": "K̃", "diagonal": "diagonal"}
 WIDTH = 8  # inches, shown as 800 pixels
 FOUR_DEPTHS = {  # over L_conv, where a figure shows four depths
@@ -132,13 +127,13 @@ def draw_kernel(ax: Axes, experiment: Experiment, most: int = 64, lowest: float 
     lowest: where the colours begin, in units of the diagonal; by default at the smallest entry.
     """
     picture_only(ax)
-    results = experiment.results
     kernel = None
-    for n in results.n.values[results.n.values <= most]:
-        name = f"{experiment.prefix}_seed{origin_of(results)['seed']}_data{n}_trial0"
-        path = experiment.folder / f"{name}_kernel_train.npy"
+    sizes = experiment.results.n.values
+    seed = origin_of(experiment.results)["seed"]
+    for n in sizes[sizes <= most]:
+        name = f"{experiment.prefix}_seed{seed}_data{n}_trial0_kernel_train.npy"
         with contextlib.suppress(BadInput):  # not there, or damaged
-            kernel, _ = read_kernel(path)
+            kernel, _ = read_kernel(experiment.folder / name)
     if kernel is None:
         say(ax, f"no kernel of n ≤ {most} here; python training.py makes it", 27)
         return
@@ -148,8 +143,8 @@ def draw_kernel(ax: Axes, experiment: Experiment, most: int = 64, lowest: float 
     image = ax.imshow(magnitude, norm=LogNorm(lowest, 1, clip=True), cmap="cividis")
     bar = ax.figure.colorbar(image, ax=ax, shrink=0.8)
     bar.ax.minorticks_off()
-    typical = f"{np.median(beside):.1g}"
-    say(ax, f"K, n = {len(kernel)}: off-diagonal entries {typical} of the diagonal", 26)
+    text = f"off-diagonal entries {np.median(beside):.1g} of the diagonal"
+    say(ax, f"K, n = {len(kernel)}: {text}", 26)
 
 
 def data(experiments: Experiments) -> Figure:
@@ -269,76 +264,27 @@ def readout(ax: Axes, experiment: Experiment) -> None:
 
 
 def theorem(experiments: Experiments) -> Figure:
-    """The error against n by depth, and networks of finite width; else what depth does at all."""
-    proved = [each for each in experiments if theory.has_theorem(each)]
-    built = [each for each in proved if theory.has_widths(each)]
-    if not built:
-        return depths(experiments)
+    """The error against n by depth, and networks of finite width."""
     figure, (axes,) = panels(1, 2, 3.6)
-    error = theory.measures(theory.theorem_sweep(proved[0]), "original")["‖Δw‖/‖w‖"]
-    draw_error(axes[0], error)
-    axes[0].set_ylabel("error of the weights, ‖w̃ − w‖ / ‖w‖")
-    begins = theory.beginning(error, -1)[0]
-    say(axes[0], f"Infinite width: the error is O(1/n) from {begins:.3f} L_conv on", 38)
-    results = built[0].kinds["finite_width"].isel(n=[0])
-    draw_widths(axes[1], results)
-    axes[1].set_ylabel("correlation of outputs with the NTK's")
-    left = theory.what_is_left(results)
-    say(axes[1], f"Networks that can be built, n = {results.n.item()}: {left}", 38)
+    proved = [experiment for experiment in experiments if theory.has_theorem(experiment)]
+    draw_kind(axes[0], proved, "depth_sweep", draw_error)
+    draw_kind(axes[1], experiments, "finite_width", draw_widths)
     return figure
 
 
-def depths(experiments: Experiments) -> Figure:
-    """What depth does: a row for each network; the original's depth is dotted."""
-    figure, axes = panels(len(experiments), 3, 2.5)
-    for row, experiment in zip(axes, experiments, strict=True):
-        sweep = experiment.kinds["depth_sweep"]
-        sweep = sweep.sel(n=slice(evidence.swept_size(sweep)))
-        ratio = over_depth("K", STYLES["exact"], sweep.off_diagonal_ratio)
-        condition = of_approximations(sweep.condition_number, curve=over_depth)
-        accuracies = of_approximations(usual(sweep).accuracy, curve=over_depth)
-        drawn = {
-            "K, off-diagonal over diagonal": [ratio],
-            "Condition number κ": condition,
-            "Accuracy": accuracies,
-        }
-        for ax, (title, curves) in zip(row, drawn.items(), strict=True):
-            draw_curves(ax, curves, f"{evidence.unit(sweep)} (n = {sweep.n[-1]:d})")
-            say(ax, title)
-            ax.axvline(origin_of(sweep)["depth_rule"], color=GREY, linestyle=":")
-        row[0].set_ylim(bottom=max(row[0].get_ylim()[0], 1e-17))  # below is rounding
-        row[0].set_ylabel(experiment.title)
-    return figure
+def draw_kind(ax: Axes, experiments: Experiments, kind: str, draw: Drawing) -> None:
+    """The panel of those experiments that have this kind of results, or what makes it."""
+    there = [experiment for experiment in experiments if kind in experiment.kinds]
+    if there:
+        draw(ax, there)
+    else:
+        picture_only(ax)
+        say(ax, f"no {kind} here; {COMMANDS[kind]} makes it", 30)
 
 
-def over_depth(label: str, style: drawing.Style, values: DataArray) -> Curve:
-    """A quantity over the depth at the largest n; spreads are pooled over the sizes."""
-    means = []
-    halves = []
-    for setting in values.setting.values:
-        by_size = trial_values(values.sel(setting=setting))
-        mean, half = size_means(values.n.values, by_size)
-        means.append(mean[-1])
-        halves.append(half[-1])
-    return curve_of(label, style, values.setting.values, np.array(means), np.array(halves))
-
-
-def theorem_error(experiments: Experiments) -> Figure:
-    """Error of the diagonal's weights over n by depth, beside 1/n, for both input variances."""
-    sweep = theory.theorem_sweep(experiments[0])
-    figure, axes = panels(1, len(theory.VARIANCES), 3.6)
-    for ax, variance in zip(axes[0], theory.VARIANCES, strict=True):
-        error = theory.measures(sweep, variance)["‖Δw‖/‖w‖"]
-        draw_error(ax, error)
-        begins = theory.beginning(error, -1)[0]
-        inputs = f"Inputs of variance {theory.VARIANCES[variance]}"
-        say(ax, f"{inputs}: the error is O(1/n) from {begins:.3f} L_conv on")
-    axes[0, 0].set_ylabel("error of the weights, ‖w̃ − w‖ / ‖w‖")
-    return figure
-
-
-def draw_error(ax: Axes, error: DataArray) -> None:
-    """Geometric means of errors [n, setting, trial] by setting, each trial as a dot, and 1/n."""
+def draw_error(ax: Axes, experiments: Experiments) -> None:
+    """Geometric means of the diagonal's errors by depth, each trial as a dot, and 1/n."""
+    error = theory.measures(theory.theorem_sweep(experiments[0]), "original")["‖Δw‖/‖w‖"]
     n = error.n.values
     no_bars = np.zeros(len(n))
     dashed = {"color": GREY, "linestyle": "--"}
@@ -350,29 +296,24 @@ def draw_error(ax: Axes, error: DataArray) -> None:
             curves.append(Curve(f"{depth:g} L_conv", style, n, mean, no_bars))
             ax.plot(n, values, ".", color=style["color"], alpha=0.25)
     draw_curves(ax, curves)
+    ax.set_ylabel("error of the weights, ‖w̃ − w‖ / ‖w‖")
+    begins = theory.beginning(error, -1)[0]
+    say(ax, f"Infinite width: the error is O(1/n) from {begins:.3f} L_conv on", 38)
 
 
-def finite_width(experiments: Experiments) -> Figure:
+def draw_widths(ax: Axes, experiments: Experiments) -> None:
     """Correlation of finite networks' outputs with the NTK's over the width, by depth."""
-    results = experiments[0].kinds["finite_width"]
-    figure, axes = panels(1, results.sizes["n"], 3.6)
-    for ax, n in zip(axes[0], results.n.values, strict=True):
-        draw_widths(ax, results.sel(n=[n]))
-        say(ax, f"n = {n}: {theory.what_is_left(results.sel(n=[n]))}")
-    axes[0, 0].set_ylabel("correlation of outputs with the NTK's")
-    return figure
-
-
-def draw_widths(ax: Axes, results: Dataset) -> None:
-    """A panel of that figure: one n."""
-    curves: list[Curve] = []
-    styles = list(FOUR_DEPTHS.values())
-    for words, at in theory.kinds_of_networks(results):
+    results = experiments[0].kinds["finite_width"].isel(n=[0])
+    curves = []
+    kinds = theory.kinds_of_networks(results)
+    for style, (words, at) in zip(FOUR_DEPTHS.values(), kinds, strict=False):
         label = words.partition(", ")[2].replace(" (", "\n(")
-        style = styles[len(curves) % len(styles)]
         curves.append(curve_of(label, style, *theory.correlations(at)))
     ax.set_ylim(-0.35, 1.05)
     draw_curves(ax, curves, f"{theory.unit_of_width(results)} of a layer", linear=True)
+    ax.set_ylabel("correlation of outputs with the NTK's")
+    left = theory.what_is_left(results)
+    say(ax, f"Networks that can be built, n = {results.n.item()}: {left}", 38)
 
 
 def growth(experiments: Experiments) -> Figure:
@@ -412,12 +353,7 @@ def controls(experiments: Experiments) -> Figure:
     axes = figure.subplot_mosaic(layout, width_ratios=[1, 1.3])
     draws = {"baselines": draw_rivals, "digit_pairs": draw_pairs, "sensitivity": draw_constants}
     for kind, draw in draws.items():
-        there = [experiment for experiment in experiments if kind in experiment.kinds]
-        if there:
-            draw(axes[kind], there)
-        else:
-            picture_only(axes[kind])
-            say(axes[kind], f"no {kind} here; {COMMANDS[kind]} makes it", 30)
+        draw_kind(axes[kind], experiments, kind, draw)
     return figure
 
 
@@ -428,7 +364,8 @@ def draw_rivals(ax: Axes, experiments: Experiments) -> None:
         gains = findings.gains_of_classifiers(baselines)
         rows = 0.16 * place + np.arange(len(gains))
         gain, half = np.transpose(list(gains.values()))
-        label = f"{experiment.short}, n = {findings.with_exact(baselines).n[-1]:d}"
+        largest = findings.with_exact(baselines).n[-1]
+        label = f"{experiment.short}, n = {largest:d}"
         style = STYLES[experiment.network]
         ax.errorbar(gain, rows, xerr=half, linestyle="none", label=label, **style)
     ax.axvline(0, color=GREY, linestyle=":")
@@ -449,9 +386,11 @@ def draw_pairs(ax: Axes, experiments: Experiments) -> None:
         places = np.arange(1, len(lost) + 1)
         ax.plot(places, lost, ".", color=color)
         own = lost.setting == experiment.pair
-        ax.plot(places[own], lost[own], "o", color=color, fillstyle="none", markersize=10)
+        circle: Any = {"fillstyle": "none", "markersize": 10}
+        ax.plot(places[own], lost[own], "o", color=color, **circle)
         end = (len(lost) + 2, lost[-1])
-        ax.annotate(experiment.short, end, color=color, va="center", annotation_clip=False)
+        beside: Any = {"va": "center", "annotation_clip": False}
+        ax.annotate(experiment.short, end, color=color, **beside)
     ax.set(xlabel="pairs of classes, sorted; own pair circled", ylabel="accuracy lost by K̃")
     say(ax, "K̃ on all pairs of classes")
 
@@ -462,26 +401,24 @@ def draw_constants(ax: Axes, experiments: Experiments) -> None:
     plane = evidence.plane_of_constants(sensitivity)
     picture_only(ax)
     ax.imshow(plane.accuracy, origin="lower", aspect="auto", cmap="YlGn_r", vmin=0.5)
-    for row, cells in enumerate(evidence.cells_of_constants(plane)):
-        for column, text in enumerate(cells):
-            ax.text(column, row, text, ha="center", va="center", fontsize=9)
-    boosts, densities = plane.boost.values.tolist(), plane.density.values.tolist()
+    for (row, column), text in np.ndenumerate(plane.text):
+        ax.text(column, row, text, fontsize=9, ha="center", va="center")
+    boosts = plane.boost.values.tolist()
+    densities = plane.density.values.tolist()
     papers = evidence.papers_constants(sensitivity)
-    x = densities.index(papers["density"]) - 0.5
-    y = boosts.index(papers["boost"]) - 0.5
-    ax.add_patch(Rectangle((x, y), 1, 1, fill=False, linewidth=2))
+    x = densities.index(papers["density"])
+    y = boosts.index(papers["boost"])
+    corner = (x - 0.5, y - 0.5)
+    ax.add_patch(Rectangle(corner, 1, 1, fill=False, linewidth=2))
     ax.set_xticks(range(len(densities)), labels=densities)
     ax.set_yticks(range(len(boosts)), labels=boosts)
     ax.set(xlabel="density of the pattern; the paper's is framed", ylabel="boost")
-    what = f"accuracy of K̃, n = {plane.n:d};\nin brackets not positive definite"
-    say(ax, f"{experiments[0].short}: {what}")
+    short = experiments[0].short
+    say(ax, f"{short}: accuracy of K̃, n = {plane.n:d};\nin brackets not positive definite")
 
 
 def cost(ax: Axes, experiment: Experiment) -> None:
-    """Queries of the best quantum ways to one prediction, and operations of two classical ones.
-
-    A ring where the diagonal algorithm becomes the cheaper one, between two measured sizes.
-    """
+    """Queries of the best quantum ways to one prediction, and operations of two classical ones."""
     ways = costs.six_ways(experiment.kinds["emulation"])
     drawn = {
         "quantum, sparsified": ("K̃,\nqueries", "sparsified"),
@@ -494,10 +431,6 @@ def cost(ax: Axes, experiment: Experiment) -> None:
         curves.append(geometric_curve(label, STYLES[style], ways[way]))
     draw_curves(ax, curves)
     ax.set_ylabel("cost of one prediction")
-    diagonal = ways["quantum, diagonal"]
-    for rival in ("all entries", "sampler"):
-        operations = ways[f"classical, {rival}"]
-        ring_crossing(ax, diagonal, operations, rival)
 
 
 def geometric_curve(label: str, style: drawing.Style, values: DataArray) -> Curve:
@@ -506,25 +439,6 @@ def geometric_curve(label: str, style: drawing.Style, values: DataArray) -> Curv
     n, mean, factor = costs.geometric(known)
     half = np.nan_to_num([mean - mean / factor, mean * factor - mean])
     return Curve(label, style, n, mean, half)
-
-
-def ring_crossing(ax: Axes, queries: DataArray, operations: DataArray, rival: str) -> None:
-    """A ring where queries fall below a rival's operations, each [n, trial], at measured sizes."""
-    met = costs.crossing(queries, operations)
-    if not np.isfinite(met.first):
-        return
-    n, mean, _ = costs.geometric(queries)
-    logarithm = np.interp(np.log(met.meeting), np.log(n), np.log(mean))
-    place = (met.meeting, np.exp(logarithm))
-    ax.plot(*place, "o", color=GREY, fillstyle="none", markersize=13)
-    name = f"below {rival}\nfrom n ≈ {met.meeting:,.0f}"
-    how: Any = {
-        "ha": "right",
-        "color": GREY,
-        "fontsize": 9,
-        "textcoords": "offset points",
-    }
-    ax.annotate(name, place, (-8, 14), **how)
 
 
 PANELS = (condition_number, post_selection, readout, cost)

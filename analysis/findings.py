@@ -71,18 +71,13 @@ def side_by_side(experiments: Sequence[Experiment], rows: dict[str, Finding]) ->
     return tables.table(["", *(experiment.title for experiment in experiments)], lines)
 
 
-def short(value: Any) -> str:
-    """Three digits: 3.21, 3,672, 1.01e+12."""
-    return f"{value:.3g}" if value < 1e3 or value >= 1e5 else f"{value:,.0f}"
-
-
 def levels(values: DataArray) -> str:
     """A quantity's mean at the smallest and the largest n: 35 to 38."""
     near_one = tables.less_one(values)
     means = [np.mean(trials) for trials in trial_values(values - near_one) if len(trials)]
     if near_one:
         return f"1 + {means[0]:.1e} to {means[-1]:.1e}"
-    return f"{short(means[0])} to {short(means[-1])}"
+    return f"{tables.number(means[0])} to {tables.number(means[-1])}"
 
 
 def accuracy_stays(threshold: str, experiment: Experiment) -> str:
@@ -171,8 +166,8 @@ def prediction_is_cheap(experiment: Experiment) -> str:
     entries = costs.geometric(ways["classical, all entries"]).mean[-1]
     sampler = costs.geometric(ways["classical, sampler"]).mean[-1]
     verdict = "holds" if queries < min(entries, sampler) else "fails"
-    rivals = f"{short(entries)} operations, {short(sampler)} of a sampler"
-    text = f"**{verdict}** at n = {n}: {short(queries)} queries against {rivals}"
+    rivals = f"{tables.number(entries)} operations, {tables.number(sampler)} of a sampler"
+    text = f"**{verdict}** at n = {n}: {tables.number(queries)} queries against {rivals}"
     needless = best.equals(ways["quantum, diagonal"])
     return text + ("; no entry of K̃ is needed" if needless else "")
 
@@ -180,7 +175,7 @@ def prediction_is_cheap(experiment: Experiment) -> str:
 def diagonal_is_cheap(experiment: Experiment) -> str:
     """From which n on the diagonal prediction takes fewer queries than 2n."""
     ways = costs.six_ways(experiment.kinds["emulation"])
-    return costs.crossing_in_words(ways["quantum, diagonal"], ways["classical, all entries"])
+    return costs.crossing(ways["quantum, diagonal"], ways["classical, all entries"])
 
 
 CLAIMS: dict[str, Finding] = {

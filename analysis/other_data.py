@@ -3,24 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import scipy.stats
 from xarray import DataArray, Dataset
 
-from analysis import costs, evidence, findings, tables
+from analysis import costs, findings, tables
 from analysis.experiments import NETWORKS, Experiment
-from analysis.tables import losses_of, mean_cells, usual
+from analysis.tables import mean_cells, usual
 from runtime.results import is_computed
 
 Experiments = Sequence[Experiment]
-SHOWN_PAIRS = 5  # those on which K̃ loses most
-FEW_PAIRS = 10  # so many are all shown
-REASONS = {  # what a pair's loss may come with, and how the table calls it
-    "exact": "accuracy of K",
-    "separability": "separability δ",
-    "label_purity": "label purity",
-    "off_diagonal_ratio": "off-diagonal / diagonal of K",
-}
 
 
 def on_the_papers_classes(experiments: Experiments, network: str) -> list[Experiment]:
@@ -135,83 +125,6 @@ def levels(experiments: Experiments) -> str:
     return tables.table(["", *titles], rows)
 
 
-def sizes_told_of(pairs: Dataset) -> list[int]:
-    """The size that all pairs are judged at, and larger ones with several trials of some pairs."""
-    complete = evidence.swept_size(pairs)
-    some = is_computed(pairs).sum("trial").max("setting") > 1
-    return [complete, *(n for n in pairs.n.values[some.values].tolist() if n > complete)]
-
-
-def by_pair(experiment: Experiment, n: int | None = None) -> dict[str, DataArray]:
-    """Means over trials [setting] at n, by default `evidence.swept_size`: losses, and reasons."""
-    pairs = usual(evidence.named_pairs(experiment))
-    pairs = pairs.sel(n=evidence.swept_size(pairs) if n is None else n)
-    losses = losses_of(pairs.accuracy)
-    means = {name: loss.mean("trial") for name, loss in losses.items()}
-    exact = pairs.accuracy.sel(approximation="exact").mean(["trial", "pattern"])
-    means["exact"] = exact
-    for name in REASONS:
-        if name in pairs and pairs[name].notnull().any():
-            means[name] = pairs[name].mean("trial")
-    return {name: values.dropna("setting") for name, values in means.items()}
-
-
-def worst_pairs(experiment: Experiment, n: int) -> str:
-    """A table of the pairs that K̃ loses most on, the median one, and the paper's."""
-    means = by_pair(experiment, n)
-    if means["sparsified"].max() < 1e-9:
-        return "K̃ loses nothing on any pair."
-    lost = means["sparsified"]
-    names = lost.sortby(lost, ascending=False).setting.values.tolist()
-    median = names[len(names) // 2]
-    shown = names if len(names) <= FEW_PAIRS else [*names[:SHOWN_PAIRS], median]
-    if experiment.pair in names:
-        shown = [*shown, experiment.pair]
-    reasons = [name for name in REASONS if name in means]
-    rows = []
-    for name in dict.fromkeys(shown):
-        row = [name]
-        for quantity in ("sparsified", "diagonal"):
-            row.append(f"{means[quantity].sel(setting=name):+.3f}")
-        row += [f"{means[reason].sel(setting=name):.3f}" for reason in reasons]
-        rows.append(row)
-    heading = ["pair", "lost by K̃", "lost by the diagonal", *(REASONS[name] for name in reasons)]
-    return tables.table(heading, rows)
-
-
-def tables_of_pairs(experiments: Experiments) -> list[tuple[str, int, str]]:
-    """Title, n and the `worst_pairs` there, of every experiment and size that is told of."""
-    told = []
-    for experiment in experiments:
-        for n in sizes_told_of(experiment.kinds["digit_pairs"]):
-            told.append((experiment.title, n, worst_pairs(experiment, n)))
-    return told
-
-
-def correlations(experiments: Experiments) -> str:
-    """Rank correlations over the pairs of what K̃ loses with what may explain it, 95 %."""
-    rows = []
-    for experiment in experiments:
-        means = by_pair(experiment)
-        row = [f"{experiment.short}, {experiment.dataset.title}"]
-        for reason in REASONS:
-            if reason in means and np.ptp(means["sparsified"].values) > 0:
-                row.append(rank_correlation(means["sparsified"].values, means[reason].values))
-            else:
-                row.append("–")
-        rows.append(row)
-    return tables.table(["", *REASONS.values()], rows)
-
-
-def rank_correlation(first: Any, second: Any) -> str:
-    """Spearman's, with Fisher's interval, whose variance is 1.06/(m - 3) (Fieller et al., 1957)."""
-    correlation = float(scipy.stats.spearmanr(first, second).statistic)
-    half = 1.96 * np.sqrt(1.06 / (len(first) - 3))
-    centre = np.arctanh(np.clip(correlation, -0.9999, 0.9999))
-    low, high = np.tanh([centre - half, centre + half])
-    return f"{correlation:+.2f} ({low:+.2f} to {high:+.2f})"
-
-
 def page(experiments: Experiments) -> dict[str, Any] | None:
     """All that other_data.md shows; None unless there are several datasets."""
     chosen = [experiment for experiment in experiments if "results" in experiment.kinds]
@@ -223,9 +136,7 @@ def page(experiments: Experiments) -> dict[str, Any] | None:
     return {
         "names": sorted({experiment.dataset.title for experiment in others}),
         "carried_over": [carried_over(chosen, network) for network in NETWORKS],
-        "answers": [(e.title, findings.said(e, findings.pairs_matter)) for e in pairs],
+        "pairs": findings.side_by_side(pairs, {"all pairs of classes": findings.pairs_matter}),
         "verdicts": findings.side_by_side(chosen, findings.CLAIMS),
         "levels": levels(chosen),
-        "pairs": tables_of_pairs(pairs),
-        "correlations": correlations(pairs),
     }

@@ -65,6 +65,15 @@ def by_size(n: Any, rows: Mapping[str, Sequence[Any]]) -> str:
     return table(["", *(f"n = {size}" for size in n)], lines)
 
 
+def number(value: Any) -> str:
+    """Three digits, or all before the point: 3.21, 3,672, 1.01e+12; a dash for NaN."""
+    if np.isnan(value):
+        return "–"
+    if np.isinf(value):
+        return "∞"
+    return f"{value:,.0f}" if 1e3 <= value < 1e5 else f"{value:.3g}"
+
+
 def plus_minus(value: float, half: float) -> str:
     """0.910 ± 0.014: a mean and the half-width of its interval, to two digits of that."""
     if not np.isfinite(value):
@@ -151,15 +160,6 @@ def paired(difference: DataArray) -> tuple[Array, Array]:
     by_size = growth.trial_values(1 + difference)
     mean, half = growth.size_means(difference.n.values, by_size)
     return mean - 1, half
-
-
-def accuracy_cells(values: DataArray, images: DataArray) -> list[str]:
-    """Means of accuracies [n, trial, ...] with the intervals that their differences have."""
-    mean, half = paired(values)
-    cells = []
-    for value, width in zip(mean, half, strict=True):
-        cells.append(f"{value:.3f} ± {width:.3f}".replace(" ± nan", "").replace("nan", "–"))
-    return near_one(cells, growth.trial_values(values), half, images)
 
 
 def paired_cells(difference: DataArray) -> list[str]:

@@ -15,7 +15,7 @@ from xarray import DataArray, Dataset
 
 from analysis import evidence, tables
 from analysis.experiments import Experiment
-from analysis.growth import TAIL
+from analysis.growth import TAIL, weighted_line
 from ntk import finite, theorem
 from ntk.fully_connected import nonlinearity
 from runtime.results import origin_of
@@ -44,24 +44,16 @@ def exponent(values: DataArray) -> Exponent:
     n = np.repeat(values.n.values, values.sizes["trial"])
     flat = values.values.ravel()
     known = flat > 0
-    x, y = np.log(n[known]), np.log(flat[known])
-    x = x - x.mean()
-    slope = np.sum(x * y) / np.sum(x**2)
-    freedom = len(x) - 2
-    variance = np.sum((y - y.mean() - slope * x) ** 2) / freedom
-    half = scipy.stats.t.isf(TAIL / 2, freedom) * np.sqrt(variance / np.sum(x**2))
-    return Exponent(slope, half)
+    line = weighted_line(np.log(n[known]), np.log(flat[known]), np.ones(known.sum()))
+    freedom = known.sum() - 2
+    half = scipy.stats.t.isf(TAIL / 2, freedom) * np.sqrt(line.chi2 / freedom / line.strength)
+    return Exponent(line.slope, half)
 
 
 def has_theorem(experiment: Experiment) -> bool:
     """Whether the sweep has the theorem's quantities."""
     sweep = experiment.kinds.get("depth_sweep", Dataset())
     return "input_variance" in sweep.dims
-
-
-def has_widths(experiment: Experiment) -> bool:
-    """Whether there are networks of finite width."""
-    return "finite_width" in experiment.kinds
 
 
 def measures(sweep: Dataset, variance: str) -> dict[str, DataArray]:
@@ -440,7 +432,6 @@ def finite_page(experiment: Experiment) -> dict[str, Any]:
     results = experiment.kinds["finite_width"]
     is_trained = results.correlation.sel(predictor="trained").notnull().any()
     return {
-        "flat": bool(results.depth.max() <= 1),
         "correlations": correlation_table(results),
         "accuracies": accuracy_table(results),
         "fits": fit_table(results),

@@ -82,8 +82,7 @@ def test_accuracies_near_1_have_bounds_by_their_errors():
     results = made_up.results()
     results.accuracy[:] = 1.0
     values = results.accuracy.sel(approximation="exact", convention="original", threshold="zero")
-    for cells in (tables.mean_cells, tables.accuracy_cells):
-        assert cells(values, results.test_images) == ["1.000 (0.997 to 1.000)"] * 4
+    assert tables.mean_cells(values, results.test_images) == ["1.000 (0.997 to 1.000)"] * 4
     values[:] = 0.9 * made_up.noise(0.01, 1)
     assert tables.mean_cells(values, results.test_images)[0] == "0.900 ± 0.011"
 
@@ -215,11 +214,12 @@ def test_pairs_page():
     made = pairs()
     made.accuracy.loc[{"setting": "2 1", "n": 128, "approximation": "sparsified"}] -= 0.2
     whole = experiment(digit_pairs=made, results=made_up.results())
-    shown = rows(evidence.pairs(whole)["table"])
-    assert shown["accuracy of K at the test median"] == [
-        "0.9250", "0.9000 (0 and 1)", "0.9500 (2 and 3)", "0.9000"
-    ]  # fmt: skip
-    assert shown["loss at the test median, sparsified"][2] == "0.0500 (1 and 2)"
+    told = evidence.pairs(whole)
+    shown = rows(told["tables"][128])
+    names = list(shown)
+    assert names[0] == "1 and 2" and shown["1 and 2"][:3] == ["0.200", "0.000", "0.920"]
+    assert names[-1] == "0 and 1" and len(names) == 6
+    assert list(rows(told["reasons"])) == ["accuracy of K"]
     said = findings.pairs_matter(whole)
     assert said.startswith("K̃ loses up to 0.200 (1 and 2), 0.000 on the median pair (n = 128)")
     assert said.endswith("on 1 of 6, beyond chance on 1, above it beyond chance on 0")
@@ -232,7 +232,9 @@ def test_the_page_gives_the_verdicts():
     told = findings.page([experiment(results=made_up.results())])
     verdicts = rows(told["verdicts"])
     assert "accuracy of K̃ stays, threshold calibrated" not in verdicts
-    assert verdicts["accuracy of K̃ stays, at the test median"] == ["**holds**: K̃ has 0.900, K 0.900 at n = 128"]
+    assert verdicts["accuracy of K̃ stays, at the test median"] == [
+        "**holds**: K̃ has 0.900, K 0.900 at n = 128"
+    ]
     assert verdicts["accuracy of K̃ stays, at zero"][0].startswith("**fails**: K̃ has 0.500, K 0.900")
     assert verdicts["κ of K̃ stays small"][0].startswith("**holds**: 3 to 3; K: 21.1 to 208")
     assert verdicts["preparing k\\* is cheap, scale known"][0].startswith("**fails**: 4 to 11.3")

@@ -149,33 +149,30 @@ def test_pages_of_finite_widths(experiment):
     assert said.startswith("**undecided**: correlation") and "(0.1, the original's, was not tried)" in said
 
 
-@pytest.mark.parametrize("name", ["theorem_error", "finite_width"])
-def test_figures(experiment, name):
+def test_figure(experiment):
     """Direct labels inside the picture, four series and the line 1/n at most, a finding on top."""
     with mpl.style.context(["default", STYLE_FILE]):
-        figure = getattr(figures, name)([experiment])
+        figure = figures.theorem([experiment])
         figure.draw_without_rendering()
     for ax in figure.axes:
         labels = [text.get_text() for text in ax.texts]
         assert 2 <= len(labels) <= 5 and ax.get_xlabel()
         for text in ax.texts:
             assert text.get_window_extent().x1 <= figure.bbox.x1 + 1
-    title = figure.axes[0].get_title(loc="left").replace("\n", " ")
-    expected = {
-        "theorem_error": "Inputs of variance s/784: the error is O(1/n) from 0.067 L_conv on",
-        "finite_width": "n = 16: at 0.1 L_conv no correlation is left, even at width 400",
-    }
-    assert title == expected[name]
+    titles = [ax.get_title(loc="left").replace("\n", " ") for ax in figure.axes]
+    assert titles == [
+        "Infinite width: the error is O(1/n) from 0.067 L_conv on",
+        "Networks that can be built, n = 16: at 0.1 L_conv no correlation is left, even at width 400",
+    ]
 
 
-def test_report_writes_pages_and_pictures(experiment, tmp_path, capsys):
+def test_report_writes_pages(experiment, tmp_path):
     for kind, results in experiment.kinds.items():
         write_results(tmp_path / f"fully-connected_{kind}.nc", results)
     report.main(["--output", str(tmp_path)])
-    for name, picture in (("theorem", "theorem_error"), ("finite_width", "finite_width")):
+    for name in ("theorem", "finite_width"):
         text = (tmp_path / "tables" / f"{name}.md").read_text(encoding="utf-8")
-        assert f"../figures/{picture}.png" in text and "nan" not in text and "{{" not in text
-        assert (tmp_path / "figures" / f"{picture}.png").exists()
+        assert "nan" not in text and "{{" not in text
     page = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
     assert "| the error is O(1/n) | **holds**" in page
     assert "| real networks follow their NTK | **fails**: correlation" in page
