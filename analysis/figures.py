@@ -373,7 +373,8 @@ def draw_rivals(ax: Axes, experiments: Experiments) -> None:
     ax.set_xticks([-0.3, -0.02, 0, 0.02], labels=["−0.3", "−0.02", "0", "+0.02"])
     names = [textwrap.fill(name, 14) for name in gains]
     ax.set_yticks(range(len(names)), labels=names)
-    ax.set(ylim=(-1.4, len(names) - 0.5), xlabel="accuracy minus that of K")
+    ax.set_ylim(-1.4, len(names) - 0.5)
+    ax.set_xlabel("accuracy minus that of K")
     ax.legend(loc="lower left", labelcolor="linecolor", edgecolor="none", fontsize=9)
     say(ax, "Simple classifiers beside K")
 
@@ -391,7 +392,8 @@ def draw_pairs(ax: Axes, experiments: Experiments) -> None:
         end = (len(lost) + 2, lost[-1])
         beside: Any = {"va": "center", "annotation_clip": False}
         ax.annotate(experiment.short, end, color=color, **beside)
-    ax.set(xlabel="pairs of classes, sorted; own pair circled", ylabel="accuracy lost by K̃")
+    ax.set_xlabel("pairs of classes, sorted; own pair circled")
+    ax.set_ylabel("accuracy lost by K̃")
     say(ax, "K̃ on all pairs of classes")
 
 
@@ -412,7 +414,8 @@ def draw_constants(ax: Axes, experiments: Experiments) -> None:
     ax.add_patch(Rectangle(corner, 1, 1, fill=False, linewidth=2))
     ax.set_xticks(range(len(densities)), labels=densities)
     ax.set_yticks(range(len(boosts)), labels=boosts)
-    ax.set(xlabel="density of the pattern; the paper's is framed", ylabel="boost")
+    ax.set_xlabel("density of the pattern; the paper's is framed")
+    ax.set_ylabel("boost")
     short = experiments[0].short
     say(ax, f"{short}: accuracy of K̃, n = {plane.n:d};\nin brackets not positive definite")
 
