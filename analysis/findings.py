@@ -24,7 +24,7 @@ Finding = Callable[[Experiment], str]
 TOLERANCE = 0.01  # of accuracy: a loss that is surely smaller is none
 GRAVE = 0.05  # of accuracy: a loss that is surely larger refutes that it stays
 DEAR = 1e4  # measurements: more are not cheap, however they grow
-SHOWN_SIZES = 4  # of a network at most, in the table of accuracies
+SHOWN_SIZES = 4  # at which K is known, in the table of accuracies; the largest of all is added
 WORDS = {FLAT: "holds", SLOW: "holds", FAST: "fails", UNDECIDED: "undecided"}
 
 
@@ -352,7 +352,9 @@ def accuracy_table(experiment: Experiment) -> str:
     results = results.isel(n=is_computed(results).any("trial").values).sel(convention="original")
     thresholds = dict.fromkeys([usual_threshold(results), "zero"])
     results = results.sel(threshold=list(thresholds))
-    shown = np.unique(np.linspace(0, results.sizes["n"] - 1, SHOWN_SIZES).round().astype(int))
+    exact = results.accuracy.sel(approximation="exact").dropna("n", how="all")
+    places = np.linspace(0, exact.sizes["n"] - 1, SHOWN_SIZES).round()
+    shown = np.unique([*places, results.sizes["n"] - 1]).astype(int)
     rows = {"trials": is_computed(results).sum("trial").values[shown]}
     quantities = tables.judged_quantities(results[["accuracy", "readout_measurements"]])
     for name, values in quantities.items():
