@@ -24,7 +24,7 @@ Finding = Callable[[Experiment], str]
 TOLERANCE = 0.01  # of accuracy: a loss that is surely smaller is none
 GRAVE = 0.05  # of accuracy: a loss that is surely larger refutes that it stays
 DEAR = 1e4  # measurements: more are not cheap, however they grow
-SHOWN_SIZES = 4  # at which K is known, in the table of accuracies; the largest of all is added
+SHOWN_SIZES = 3  # at which K is known, in the table of accuracies; the largest of all is added
 WORDS = {FLAT: "holds", SLOW: "holds", FAST: "fails", UNDECIDED: "undecided"}
 
 
@@ -102,7 +102,7 @@ def accuracy_stays(threshold: str, experiment: Experiment) -> str:
     most = f"{tables.plus_minus(mean[worst], half[worst])} at n = {loss.n[worst]:d}"
     if verdict == "fails" or not clear.any():
         return f"**{verdict}**: {level}; loses {most}"
-    return f"**{verdict}**: {level}; loses {most}, elsewhere less or no more than chance"
+    return f"**{verdict}**: {level}; loses {most}, elsewhere less or chance"
 
 
 def verdict_on_loss(mean: Array, half: Array) -> str:
@@ -122,15 +122,20 @@ def verdict_on_loss(mean: Array, half: Array) -> str:
 
 
 def condition_stays(experiment: Experiment) -> str:
-    """Whether κ of K̃ stays small, and whether that says anything."""
-    condition = experiment.results.condition_number
-    columns = columns_of(condition.sel(convention="original"))
+    """Whether κ of K̃ stays small, and whether that says anything; why, where nobody can tell."""
+    columns = columns_of(experiment.results.condition_number)
     sparsified, exact = columns["sparsified"], columns["exact"]
-    verdict = WORDS[judged(sparsified).verdict]
+    growth = judged(sparsified)
+    verdict = WORDS[growth.verdict]
     if tables.less_one(exact):
-        most = float(sparsified.max()) - 1
-        return f"**{verdict}**: below 1 + {most:.0e}; K, nearly diagonal itself: {levels(exact)}"
-    return f"**{verdict}**: {levels(sparsified)}; K: {levels(exact)}"
+        above = float(sparsified.max()) - 1
+        return f"**{verdict}**: below 1 + {above:.0e}; K, nearly diagonal itself: {levels(exact)}"
+    most = max(np.mean(trials) for trials in trial_values(sparsified) if len(trials))
+    text = f"**{verdict}**: {levels(sparsified)}, at most {tables.number(most)}; K: {levels(exact)}"
+    if "sparsified, corrected" in columns:
+        corrected = columns["sparsified, corrected"]
+        text += f"; corrected: {WORDS[judged(corrected).verdict]}, {levels(corrected)}"
+    return text if growth.verdict != UNDECIDED else f"{text}; why: {growth.reason}"
 
 
 def preparing_is_cheap(experiment: Experiment) -> str:

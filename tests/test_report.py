@@ -236,7 +236,7 @@ def test_the_page_gives_the_verdicts():
         "**holds**: K̃ has 0.900, K 0.900 at n = 128"
     ]
     assert verdicts["accuracy of K̃ stays, at zero"][0].startswith("**fails**: K̃ has 0.500, K 0.900")
-    assert verdicts["κ of K̃ stays small"][0].startswith("**holds**: 3 to 3; K: 21.1 to 208")
+    assert verdicts["κ of K̃ stays small"][0].startswith("**holds**: 3 to 3, at most 3; K: 21.1 to 208")
     assert verdicts["preparing k\\* is cheap, scale known"][0].startswith("**fails**: 4 to 11.3")
     cheap = made_up.results()  # one divisor that is known is enough
     cheap.post_selection_measurements.loc[{"divisor": "fixed constant"}] = 2.0
