@@ -193,20 +193,32 @@ def accuracy(experiments: Experiments) -> Figure:
 
 def draw_accuracy(ax: Axes, experiment: Experiment, threshold: str) -> None:
     """Accuracy of K, K̃ and the diagonal, and of nearest neighbour where baselines are there."""
-    values = experiment.results.accuracy.sel(threshold=threshold)
-    curves = of_approximations(values)
-    for curve in curves:  # no bar ends above 1
-        curve.half = np.stack([curve.half, np.minimum(curve.half, 1 - curve.mean)])
+    results = experiment.results
+    values = results.accuracy.sel(threshold=threshold)
+    curve = partial(accuracy_curve, results.test_images)
+    curves = of_approximations(values, curve=curve)
     if "baselines" in experiment.kinds:
-        rivals = experiment.kinds["baselines"].accuracy
-        rivals = rivals.sel(classifier="nearest neighbour")
+        baselines = experiment.kinds["baselines"]
+        rivals = baselines.accuracy.sel(classifier="nearest neighbour")
         usable = threshold if threshold in rivals.threshold else "test median"
         values = rivals.sel(threshold=usable)
-        curves.append(over_n("nearest\nneighbour", STYLES["rival"], values))
+        images = baselines.test_images
+        style = STYLES["rival"]
+        curves.append(accuracy_curve(images, "nearest\nneighbour", style, values))
     draw_curves(ax, curves)
-    ax.set_ylim(top=min(ax.get_ylim()[1], 1.003))
-    if ax.get_ylim()[0] < 0.5:
+    low, high = ax.get_ylim()
+    ax.set_ylim(top=min(high, 1.003))
+    if low < 0.5:
         ax.axhline(0.5, color=GREY, linestyle=":")
+
+
+def accuracy_curve(images: DataArray, label: str, style: drawing.Style, values: DataArray) -> Curve:
+    """The means of accuracies of so many images, with the bounds that tables give."""
+    mean, low, high = tables.accuracy_means(values, images)
+    known = np.isfinite(mean)
+    n = values.n.values[known]
+    half = np.nan_to_num([mean - low, high - mean])
+    return Curve(label, style, n, mean[known], half[:, known])
 
 
 def of_approximations(

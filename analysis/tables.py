@@ -136,20 +136,28 @@ def mean_cells(values: DataArray, images: DataArray | None = None) -> list[str]:
     cells = [plus_minus(*pair) for pair in zip(mean, half, strict=True)]
     if images is None:
         return cells
-    return near_one(cells, by_size, half, images)
+    _, low, high = accuracy_means(values, images)
+    for i in np.flatnonzero(np.isfinite(mean)):
+        differs = [low[i] - mean[i] + half[i], high[i] - mean[i] - half[i]]
+        if not np.allclose(differs, 0, atol=1e-6):
+            cells[i] = f"{mean[i]:.3f} ({low[i]:.3f} to {high[i]:.3f})"
+    return cells
 
 
-def near_one(cells: list[str], by_size: list[Array], half: Array, images: DataArray) -> list:
-    """Cells of accuracies, with bounds by the number of errors where these are not ± half."""
+def accuracy_means(values: DataArray, images: DataArray) -> tuple[Array, Array, Array]:
+    """Means [n] of accuracies [n, trial, ...] and their bounds, near 1 by the number of errors.
+
+    images [n, trial]: how many they are of.
+    """
+    by_size = growth.trial_values(values)
+    mean, half = growth.size_means(values.n.values, by_size)
+    low = mean - half
+    high = mean + half
     for i, accuracies in enumerate(by_size):
         if len(accuracies):
-            mean = np.mean(accuracies)
             counts = images[i].dropna("trial").values[: len(accuracies)]
-            low, high = growth.accuracy_bounds(accuracies, counts, half[i])
-            differs = [low - mean + half[i], high - mean - half[i]]
-            if not np.allclose(differs, 0, atol=1e-6):
-                cells[i] = f"{mean:.3f} ({low:.3f} to {high:.3f})"
-    return cells
+            low[i], high[i] = growth.accuracy_bounds(accuracies, counts, half[i])
+    return mean, low, high
 
 
 def paired(difference: DataArray) -> tuple[Array, Array]:

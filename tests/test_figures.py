@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 from PIL import Image
 
-from analysis import evidence, figures, findings
+from analysis import evidence, figures, findings, tables
 from analysis.drawing import STYLE_FILE, STYLES
 from analysis.experiments import NETWORKS, Experiment, load
 from analysis.growth import size_means, trial_values
@@ -100,6 +100,7 @@ def made_up(network="fully-connected", classes=(8, 9), dataset_name="mnist"):
         results["condition_number"] = 1 + 1e-6 * results["condition_number"]
     over = labels | {"classifier": BASELINES}
     baselines = {"accuracy": drawn("classifier", "threshold", low=0.6, high=0.9, over=over)}
+    baselines["test_images"] = drawn(low=5, high=5, over=over)
     depth = labels | {"setting": [0.01, 0.1, 1.0]}
     pairs = labels | {"setting": PAIRS}
     constants = labels | {"setting": [" ".join(map(str, setting)) for setting in CONSTANTS]}
@@ -203,11 +204,14 @@ def test_readmes_picture_is_small_enough(networks):
 
 def test_means_and_bars_are_those_of_the_tables(network):
     labels = {"approximation": "diagonal", "convention": "original", "threshold": "zero"}
-    values = trial_values(network.results.accuracy.sel(labels))
-    mean, half = size_means(SIZES, values)
+    values = network.results.accuracy.sel(labels)
+    means = tables.accuracy_means(values, network.results.test_images)
     figure = draw([network], "accuracy")
     drawn = curve_of(figure.axes[1], STYLES["diagonal"]["color"])
-    np.testing.assert_allclose(drawn, [mean, mean - half, mean + half])
+    np.testing.assert_allclose(drawn, means)
+    mean, half = size_means(SIZES, trial_values(values))
+    np.testing.assert_allclose(means[0], mean)
+    assert np.all(means[1] <= mean - half + 1e-12) and means[2].max() <= 1
 
 
 def test_no_size_of_several_trials_has_no_bars(network):
