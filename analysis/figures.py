@@ -69,6 +69,9 @@ def show(experiments: Experiments, figure: Drawing, *answers: str, only: str = "
             chosen.remove(experiment)
             missing = f"{experiment.prefix}_{kind}.nc is not in {experiment.folder}/"
             print(f"note: {missing}; {COMMANDS[kind]} makes it")
+    if not chosen:
+        print(f"note: {name} is not drawn")
+        return
     try:
         picture = save(chosen, figure, name)
     except (*UNUSABLE, OSError) as error:
