@@ -76,7 +76,7 @@ def curve_of(label: str, style: Style, x: NDArray, mean: NDArray, half: NDArray)
     if infinite.size:
         label += f",\n∞ at {infinite[0]}"
     known = np.isfinite(mean)
-    return Curve(label, style, x[known], mean[known], np.nan_to_num(half[known]))
+    return Curve(label, style, x[known], mean[known], np.nan_to_num(half[..., known]))
 
 
 def over_n(label: str, style: Style, values: DataArray) -> Curve:

@@ -8,6 +8,7 @@ None computes a kernel. A figure is a function of all experiments, or of a panel
 """
 
 import contextlib
+import itertools
 import textwrap
 from collections.abc import Callable
 from functools import partial
@@ -218,10 +219,8 @@ def draw_accuracy(ax: Axes, experiment: Experiment, threshold: str) -> None:
 def accuracy_curve(images: DataArray, label: str, style: drawing.Style, values: DataArray) -> Curve:
     """The means of accuracies of so many images, with the bounds that tables give."""
     mean, low, high = tables.accuracy_means(values, images)
-    known = np.isfinite(mean)
-    n = values.n.values[known]
-    half = np.nan_to_num([mean - low, high - mean])
-    return Curve(label, style, n, mean[known], half[:, known])
+    half = np.stack([mean - low, high - mean])
+    return curve_of(label, style, values.n.values, mean, half)
 
 
 def of_approximations(
@@ -320,10 +319,10 @@ def draw_widths(ax: Axes, experiments: Experiments) -> None:
     """Correlation of finite networks' outputs with the NTK's over the width, by depth."""
     results = experiments[0].kinds["finite_width"].isel(n=[0])
     curves = []
-    kinds = theory.kinds_of_networks(results)
-    for style, (words, at) in zip(FOUR_DEPTHS.values(), kinds, strict=False):
+    styles = itertools.cycle(FOUR_DEPTHS.values())
+    for words, at in theory.kinds_of_networks(results):
         label = words.partition(", ")[2].replace(" (", "\n(")
-        curves.append(curve_of(label, style, *theory.correlations(at)))
+        curves.append(curve_of(label, next(styles), *theory.correlations(at)))
     ax.set_ylim(-0.35, 1.05)
     draw_curves(ax, curves, f"{theory.unit_of_width(results)} of a layer", linear=True)
     ax.set_ylabel("correlation of outputs with the NTK's")
@@ -453,10 +452,9 @@ def cost(ax: Axes, experiment: Experiment) -> None:
 
 def geometric_curve(label: str, style: drawing.Style, values: DataArray) -> Curve:
     """The geometric means of a quantity [n, trial] over the training-set size."""
-    known = values.dropna("n", how="all")
-    n, mean, factor = costs.geometric(known)
-    half = np.nan_to_num([mean - mean / factor, mean * factor - mean])
-    return Curve(label, style, n, mean, half)
+    n, mean, factor = costs.geometric(values)
+    half = np.stack([mean - mean / factor, mean * factor - mean])
+    return curve_of(label, style, n, mean, half)
 
 
 PANELS = (condition_number, post_selection, readout, cost)

@@ -166,6 +166,14 @@ def test_figure(experiment):
     ]
 
 
+def test_no_depth_is_left_out_where_there_are_more_than_styles(experiment, widths):
+    five = widths.isel(depth=[0, 1, 0, 1, 0]).assign_coords(depth=[0.01, 0.02, 0.03, 0.05, 0.1])
+    experiment.kinds["finite_width"] = five
+    with mpl.style.context(["default", STYLE_FILE]):
+        right = figures.theorem([experiment]).axes[1]
+    assert len(right.containers) == 5
+
+
 def test_report_writes_pages(experiment, tmp_path):
     for kind, results in experiment.kinds.items():
         write_results(tmp_path / f"fully-connected_{kind}.nc", results)
