@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import scipy.stats
+import xarray as xr
 from numpy.typing import NDArray
 from xarray import DataArray, Dataset
 
@@ -15,6 +16,7 @@ from analysis.experiments import Experiment, pair_title
 from analysis.tables import columns_of, losses_of, mean_cells, paired_cells, usual
 from runtime.results import is_computed, origin_of
 
+Means = dict[str, DataArray]  # of quantities, by name
 SHOWN_PAIRS = 5  # those on which K̃ loses most
 REASONS = {  # what a pair's loss may come with, beside the accuracy of K, and what tables call it
     "separability": "separability δ",
@@ -142,13 +144,13 @@ def plane_of_constants(sensitivity: Dataset) -> Dataset:
     plane = plane.mean(["trial", "pattern"]).drop_vars("setting")
     plane = plane.set_index(setting=["boost", "density"])
     plane = plane.unstack("setting").transpose("boost", "density")
-    texts = []
-    both = [plane.accuracy, plane.positive_definite]
-    for accuracy, is_definite in np.nditer(both):
-        text = f"{accuracy:.3f}"
-        texts.append(text if is_definite == 1 else f"({text})")
-    shape = plane.accuracy.shape
-    return plane.assign(text=(("boost", "density"), np.reshape(texts, shape)))
+    known = plane.accuracy, plane.positive_definite
+    return plane.assign(text=xr.apply_ufunc(in_brackets, *known, vectorize=True))
+
+
+def in_brackets(accuracy: float, positive_definite: float) -> str:
+    """The accuracy, in brackets where not every matrix is positive definite."""
+    return f"{accuracy:.3f}" if positive_definite == 1 else f"({accuracy:.3f})"
 
 
 def constants(experiment: Experiment) -> dict[str, Any]:
@@ -193,51 +195,60 @@ def sizes_told_of(pairs: Dataset) -> list[int]:
     return [complete, *pairs.n.values[larger.values].tolist()]
 
 
-def by_pair(experiment: Experiment, n: int | None = None) -> dict[str, DataArray]:
-    """Means over trials [setting] at n, by default `swept_size`: losses, and `REASONS`."""
-    pairs = usual(named_pairs(experiment))
-    pairs = pairs.sel(n=swept_size(pairs) if n is None else n)
-    means = {f"lost by {name}": loss for name, loss in losses_of(pairs.accuracy).items()}
-    means["accuracy of K"] = pairs.accuracy.sel(approximation="exact").mean("pattern")
+def by_pair(pairs: Dataset, n: int) -> tuple[Means, Means]:
+    """Means over trials [setting] at n: of the losses, and of what may explain them, by name."""
+    at = usual(pairs).sel(n=n)
+    losses = losses_of(at.accuracy)
+    reasons = {"accuracy of K": at.accuracy.sel(approximation="exact").mean("pattern")}
     for name, words in REASONS.items():
-        if name in pairs and pairs[name].notnull().any():
-            means[words] = pairs[name]
-    return {name: values.mean("trial").dropna("setting") for name, values in means.items()}
+        if name in at and at[name].notnull().any():
+            reasons[words] = at[name]
+    return over_trials(losses), over_trials(reasons)
+
+
+def over_trials(quantities: Means) -> Means:
+    """Their means over the trials, of the settings that have any."""
+    return {name: values.mean("trial").dropna("setting") for name, values in quantities.items()}
 
 
 def pairs(experiment: Experiment) -> dict[str, Any]:
-    """Those that K̃ loses most on, the median one, and the paper's, at every size told of."""
+    """The pairs that K̃ loses most on, at every size told of, and what losses come with."""
+    results = named_pairs(experiment)
+    sizes = sizes_told_of(results)
+    means = {n: by_pair(results, n) for n in sizes}
     told = {}
-    for n in sizes_told_of(experiment.kinds["digit_pairs"]):
-        means = by_pair(experiment, n)
-        lost = means["lost by sparsified"]
-        if lost.max() < 1e-9:
-            continue
-        names = lost.sortby(lost, ascending=False).setting.values.tolist()
-        shown = [*names[:SHOWN_PAIRS], names[len(names) // 2]]
-        if experiment.pair in names:
-            shown.append(experiment.pair)
-        rows = []
-        for name in dict.fromkeys(shown):
-            row = [name]
-            for values in means.values():
-                row.append(f"{values.sel(setting=name):.3f}")
-            rows.append(row)
-        told[n] = tables.table(["pair", *means], rows)
-    return {"tables": told, "reasons": reasons_of_losses(by_pair(experiment))}
+    for n, (losses, reasons) in means.items():
+        if losses["sparsified"].max() >= 1e-9:
+            told[n] = worst_pairs(losses, reasons, experiment.pair)
+    return {"tables": told, "reasons": reasons_of_losses(*means[sizes[0]])}
 
 
-def reasons_of_losses(means: dict[str, DataArray]) -> str:
+def worst_pairs(losses: Means, reasons: Means, own: str) -> str:
+    """A table of those that K̃ loses most on, the median one, and the network's own."""
+    lost = losses["sparsified"]
+    names = lost.sortby(lost, ascending=False).setting.values.tolist()
+    shown = [*names[:SHOWN_PAIRS], names[len(names) // 2]]
+    if own in names:
+        shown.append(own)
+    rows = []
+    for name in dict.fromkeys(shown):
+        row = [name]
+        for values in (losses | reasons).values():
+            row.append(f"{values.sel(setting=name):.3f}")
+        rows.append(row)
+    heading = ["pair", *(f"lost by {name}" for name in losses), *reasons]
+    return tables.table(heading, rows)
+
+
+def reasons_of_losses(losses: Means, reasons: Means) -> str:
     """Rank correlations over the pairs of what K̃ loses with what may explain it; "" of no loss."""
-    lost = means["lost by sparsified"].values
+    lost = losses["sparsified"].values
     if np.ptp(lost) < 1e-9:
         return ""
     rows = []
-    for name, means_of_pairs in means.items():
-        values = means_of_pairs.values
-        if not name.startswith("lost by") and np.ptp(values) > 0:
-            correlation = rank_correlation(lost, values)
-            rows.append([name, correlation])
+    for name, values in reasons.items():
+        if np.ptp(values.values) > 0:
+            rows.append([name, rank_correlation(lost, values.values)])
     return tables.table(["", "rank correlation"], rows)
 
 

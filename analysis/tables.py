@@ -136,7 +136,7 @@ def mean_cells(values: DataArray, images: DataArray | None = None) -> list[str]:
     cells = [plus_minus(*pair) for pair in zip(mean, half, strict=True)]
     if images is None:
         return cells
-    _, low, high = accuracy_means(values, images)
+    low, high = accuracy_bounds(by_size, half, images)
     for i in np.flatnonzero(np.isfinite(mean)):
         differs = [low[i] - mean[i] + half[i], high[i] - mean[i] - half[i]]
         if not np.allclose(differs, 0, atol=1e-6):
@@ -145,19 +145,26 @@ def mean_cells(values: DataArray, images: DataArray | None = None) -> list[str]:
 
 
 def accuracy_means(values: DataArray, images: DataArray) -> tuple[Array, Array, Array]:
-    """Means [n] of accuracies [n, trial, ...] and their bounds, near 1 by the number of errors.
-
-    images [n, trial]: how many they are of.
-    """
+    """Means [n] of accuracies [n, trial, ...] of images [n, trial], and the means' bounds."""
     by_size = growth.trial_values(values)
     mean, half = growth.size_means(values.n.values, by_size)
-    low = mean - half
-    high = mean + half
+    return mean, *accuracy_bounds(by_size, half, images)
+
+
+def accuracy_bounds(
+    by_size: Sequence[Array], half: Array, images: DataArray
+) -> tuple[Array, Array]:
+    """Bounds [n] of mean accuracies, near 1 by the number of errors; NaN where there is no trial.
+
+    by_size, half: as `growth.trial_values` and `growth.size_means` give them.
+    """
+    low = np.full(len(by_size), np.nan)
+    high = np.full(len(by_size), np.nan)
     for i, accuracies in enumerate(by_size):
         if len(accuracies):
             counts = images[i].dropna("trial").values[: len(accuracies)]
             low[i], high[i] = growth.accuracy_bounds(accuracies, counts, half[i])
-    return mean, low, high
+    return low, high
 
 
 def paired(difference: DataArray) -> tuple[Array, Array]:

@@ -3,7 +3,7 @@
     python tests/simulate_growth.py
     python tests/simulate_growth.py --designs Convolutional    # the others stay as they are
 
-takes about eight minutes for each design on two cores and writes tests/growth_simulation.json,
+takes about two minutes for each design on two cores and writes tests/growth_simulation.json,
 which tables/simulation.md shows. The designs are the trials by size of the results in
 kernel_output/, and those of the plan. A test says so where the results have other trials by now;
 then run it again. tests/test_growth.py runs a short form of it.
