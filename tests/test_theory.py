@@ -168,7 +168,8 @@ def test_figure(experiment):
 
 def test_no_depth_is_left_out_where_there_are_more_than_styles(experiment, widths):
     five = widths.isel(depth=[0, 1, 0, 1, 0]).assign_coords(depth=[0.01, 0.02, 0.03, 0.05, 0.1])
-    experiment.kinds["finite_width"] = five
+    apart = xr.DataArray(0.1 * np.arange(5), dims="depth")
+    experiment.kinds["finite_width"] = five.assign(correlation=five.correlation - apart)
     with mpl.style.context(["default", STYLE_FILE]):
         right = figures.theorem([experiment]).axes[1]
     assert len(right.containers) == 5
