@@ -7,7 +7,7 @@ side stops as soon as the sign is clear.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import scipy.stats
@@ -17,6 +17,7 @@ from xarray import DataArray, Dataset
 
 from analysis import tables
 from analysis.experiments import Experiment
+from analysis.growth import TAIL, Means
 from runtime.results import is_computed
 
 Array = NDArray[np.float64]
@@ -61,26 +62,17 @@ def classical_costs(emulation: Dataset, effort: str = "sequential") -> DataArray
     return known_sizes(costs.mean("pattern", skipna=False), emulation)
 
 
-class Means(NamedTuple):
-    """Geometric means at n, and the factor by which their 95 % intervals go up and down."""
-
-    n: Array
-    mean: Array
-    factor: Array
-
-
 def geometric(values: DataArray) -> Means:
     """Geometric means of positive values [n, trial] over the trials; their spread is pooled."""
-    logs = np.log(values.transpose("n", "trial").values)
-    counts = np.sum(~np.isnan(logs), axis=1)
-    with np.errstate(all="ignore"):
-        means = np.nansum(logs, axis=1) / counts
-        squares = np.nansum((logs - means[:, None]) ** 2)
-        freedom = np.sum(np.maximum(counts - 1, 0))
-        deviation = np.sqrt(squares / freedom)
-        quantile = scipy.stats.t.isf(0.025, freedom)
-        half = quantile * deviation / np.sqrt(counts)
-        return Means(values.n.values, np.exp(means), np.exp(half))
+    logs: DataArray = xr.apply_ufunc(np.log, values)
+    trials = logs.notnull().sum("trial")
+    centre = logs.mean("trial")
+    freedom = (trials - 1).clip(0).sum()
+    with np.errstate(all="ignore"):  # endless ways, and a single trial
+        deviation = np.sqrt(((logs - centre) ** 2).sum() / freedom)
+        half = scipy.stats.t.isf(TAIL / 2, freedom) * deviation / np.sqrt(trials)
+        bounds = np.exp([centre, centre - half, centre + half])
+    return Means(values.n.values, *bounds)
 
 
 def cheapest(costs: DataArray) -> DataArray:
@@ -129,8 +121,8 @@ def crossing(costs: DataArray, rival: DataArray) -> str:
 def cells(values: DataArray) -> list[str]:
     """Geometric means, with the factor of their intervals where there is one: 2,551 ×÷ 1.20."""
     texts = []
-    _, means, factors = geometric(values)
-    for mean, factor in zip(means, factors, strict=True):
+    for mean, _, high in geometric(values).rows:
+        factor = high / mean
         ending = f" ×÷ {factor:.2f}" if 1.005 < factor < np.inf else ""
         texts.append(tables.number(mean) + ending)
     return texts

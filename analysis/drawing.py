@@ -11,11 +11,9 @@ import numpy as np
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from PIL import Image
-from xarray import DataArray
 
-from analysis.growth import FAST, FLAT, SLOW, UNDECIDED, size_means, trial_values
+from analysis.growth import FAST, FLAT, SLOW, UNDECIDED, Means
 
 STYLE_FILE = Path(__file__).with_name("style.mplstyle")
 Style = dict[str, Any]
@@ -58,31 +56,18 @@ def picture_only(ax: Axes) -> None:
 
 @dataclass
 class Curve:
-    """Means at x with the half-widths of their 95 % intervals, 0 where unknown, each [x].
-
-    half: [2, x], below and above, where they differ.
-    """
+    """Means with their intervals where they are known and finite; infinite ones are named."""
 
     label: str
     style: Style
-    x: NDArray
-    mean: NDArray
-    half: NDArray
+    means: Means
 
-
-def curve_of(label: str, style: Style, x: NDArray, mean: NDArray, half: NDArray) -> Curve:
-    """The curve where the means are known and finite; infinite ones are named."""
-    infinite = x[np.isinf(mean)]
-    if infinite.size:
-        label += f",\n∞ at {infinite[0]}"
-    known = np.isfinite(mean)
-    return Curve(label, style, x[known], mean[known], np.nan_to_num(half[..., known]))
-
-
-def over_n(label: str, style: Style, values: DataArray) -> Curve:
-    """The means of a quantity [n, trial, ...] over the training-set size."""
-    mean, half = size_means(values.n.values, trial_values(values))
-    return curve_of(label, style, values.n.values, mean, half)
+    def __post_init__(self) -> None:
+        x, mean, *_ = self.means
+        infinite = x[np.isinf(mean)]
+        if infinite.size:
+            self.label += f",\n∞ at {infinite[0]}"
+        self.means = Means(*(values[np.isfinite(mean)] for values in self.means))
 
 
 def draw_curves(
@@ -91,23 +76,25 @@ def draw_curves(
     """Curves with their intervals and names; logarithmic where they span more than a decade."""
     distinct: list[Curve] = []
     for curve in curves:
+        x, mean = curve.means[:2]
         for other in distinct:
-            same_x = np.array_equal(curve.x, other.x)
-            if same_x and np.allclose(curve.mean, other.mean, rtol=1e-3, atol=0):
+            same_x = np.array_equal(x, other.means.x)
+            if same_x and np.allclose(mean, other.means.mean, rtol=1e-3, atol=0):
                 other.label += f" = {curve.label}"
                 break
         else:
-            distinct.append(curve)
-    distinct = [curve for curve in distinct if curve.x.size]
+            if x.size:
+                distinct.append(curve)
     for curve in distinct:
-        ax.errorbar(curve.x, curve.mean, curve.half, **curve.style, elinewidth=1)
-    means = np.concatenate([[], *(curve.mean for curve in distinct)])
+        x, mean, *bounds = curve.means
+        ax.errorbar(x, mean, np.nan_to_num(abs(bounds - mean)), **curve.style, elinewidth=1)
+    means = np.concatenate([[], *(curve.means.mean for curve in distinct)])
     low = means.min(initial=np.inf)
     high = means.max(initial=0)
     if 0 < low < high / 10 and not linear:
         ax.set_yscale("log")
         ax.set_ylim(bottom=low / 3)
-    x = np.concatenate([[10], *(curve.x for curve in distinct)])
+    x = np.concatenate([[10], *(curve.means.x for curve in distinct)])
     ax.set_xscale("log", base=2 if x.min() > 1 else 10)
     ax.xaxis.set_major_formatter("{x:g}")
     ax.minorticks_off()
@@ -120,10 +107,11 @@ def name_curves(ax: Axes, curves: list[Curve]) -> None:
     inches = ax.get_window_extent().height / ax.figure.dpi
     to_axes = ax.transData + ax.transAxes.inverted()
     free = 1.1
-    for curve in sorted(curves, key=lambda curve: -curve.mean[-1]):
+    for curve in sorted(curves, key=lambda curve: -curve.means.mean[-1]):
         label = curve.label if "=" not in curve.label else textwrap.fill(curve.label, 13)
         tall = 0.24 * (1 + label.count("\n")) / inches
-        _, height = to_axes.transform((curve.x[-1], curve.mean[-1]))
+        end = curve.means.x[-1], curve.means.mean[-1]
+        _, height = to_axes.transform(end)
         middle = min(height, free - tall / 2)
         color = curve.style["color"]
         ax.text(1.03, middle, label, color=color, va="center", transform=ax.transAxes)

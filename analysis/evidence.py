@@ -6,17 +6,18 @@ A page's function takes an experiment, one network's files, and returns the page
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import scipy.stats
 import xarray as xr
-from numpy.typing import NDArray
 from xarray import DataArray, Dataset
 
 from analysis import tables
 from analysis.experiments import Experiment, pair_title
-from analysis.tables import columns_of, losses_of, mean_cells, paired_cells, usual
+from analysis.growth import Means
+from analysis.tables import columns_of, losses_of, mean_cells, paired_cells, usual, written
 from runtime.results import is_computed, origin_of
 
-Means = dict[str, DataArray]  # of quantities, by name
+LOST = "lost by sparsified"  # of accuracy
 SHOWN_PAIRS = 5  # those on which K̃ loses most
 REASONS = {  # what a pair's loss may come with, beside the accuracy of K, and what tables call it
     "separability": "separability δ",
@@ -40,14 +41,6 @@ def losses_by_setting(sweep: Dataset) -> DataArray:
     return loss.sortby(loss)
 
 
-def at_two_thresholds(results: Dataset) -> Dataset:
-    """At the usual threshold and at zero."""
-    thresholds = [tables.usual_threshold(results)]
-    if "zero" not in thresholds:
-        thresholds.append("zero")
-    return results.sel(threshold=thresholds)
-
-
 def unit(sweep: Dataset) -> str:
     """What the settings of a sweep of depths are."""
     return "depth / L_conv" if sweep.setting.max() <= 1 else "depth"
@@ -59,26 +52,21 @@ def depth(experiment: Experiment) -> dict[str, Any]:
     sweep = sweep.sel(n=slice(swept_size(sweep)))
     exact = usual(sweep).sel(approximation="exact")
     last = exact.isel(n=-1).mean("trial")
-    losses = losses_of(at_two_thresholds(sweep).accuracy)
-    rows = []
-    for setting in sweep.setting.values:
-        here = exact.sel(setting=setting)
-        at_last = last.sel(setting=setting)
-        row = [
-            f"{setting:g}",
-            f"{at_last.off_diagonal_ratio:.4g}",
-            f"{at_last.condition_number.mean():.4g}",
-            mean_cells(here.accuracy, here.test_images)[-1],
-        ]
-        for loss in losses.values():
-            row.append(paired_cells(loss.sel(setting=setting))[-1])
-        rows.append(row)
-    heading = [unit(sweep), "off-diagonal / diagonal of K", "κ of K", "accuracy of K"]
-    heading += [f"loss {name}" for name in losses]
+    each = [exact.sel(setting=setting) for setting in sweep.setting]
+    columns = {
+        unit(sweep): written(sweep.setting, "g"),
+        "off-diagonal / diagonal of K": written(last.off_diagonal_ratio, ".4g"),
+        "κ of K": written(last.condition_number.mean("pattern"), ".4g"),
+        "accuracy of K": [mean_cells(at.accuracy, at.test_images)[-1] for at in each],
+    }
+    at_thresholds = sweep.sel(threshold=tables.two_thresholds(sweep))
+    for name, loss in losses_of(at_thresholds.accuracy).items():
+        by_setting = [paired_cells(loss.sel(setting=setting)) for setting in sweep.setting]
+        columns[f"loss {name}"] = [cells[-1] for cells in by_setting]
     return {
         "n": sweep.n.values[-1],
         "rule": origin_of(sweep)["depth_rule"],
-        "table": tables.table(heading, rows),
+        "table": tables.of_columns(columns),
     }
 
 
@@ -156,14 +144,10 @@ def in_brackets(accuracy: float, positive_definite: float) -> str:
 def constants(experiment: Experiment) -> dict[str, Any]:
     """Accuracy of K̃ by boost and density."""
     plane = plane_of_constants(experiment.kinds["sensitivity"])
-    heading = [""]
+    columns = {"": [f"boost {boost:g}" for boost in plane.boost.values]}
     for density in plane.density.values:
-        heading.append(f"density {density:g}")
-    rows = []
-    for boost in plane.boost.values:
-        cells = plane.text.sel(boost=boost).values
-        rows.append([f"boost {boost:g}", *cells])
-    return {"n": plane.n.item(), "table": tables.table(heading, rows)}
+        columns[f"density {density:g}"] = plane.text.sel(density=density).values
+    return {"n": plane.n.item(), "table": tables.of_columns(columns)}
 
 
 def named_pairs(experiment: Experiment) -> Dataset:
@@ -176,8 +160,8 @@ def named_pairs(experiment: Experiment) -> Dataset:
     return results.assign_coords(setting=names)
 
 
-def gains_over_diagonal(pairs: Dataset) -> tuple[NDArray, NDArray]:
-    """What K̃ gains over its diagonal on each pair, and half-widths.
+def gains_over_diagonal(pairs: Dataset) -> Means:
+    """What K̃ gains over its diagonal on each pair.
 
     Averaged over the sizes up to `swept_size`.
     """
@@ -195,64 +179,54 @@ def sizes_told_of(pairs: Dataset) -> list[int]:
     return [complete, *pairs.n.values[larger.values].tolist()]
 
 
-def by_pair(pairs: Dataset, n: int) -> tuple[Means, Means]:
-    """Means over trials [setting] at n: of the losses, and of what may explain them, by name."""
+def by_pair(pairs: Dataset, n: int) -> pd.DataFrame:
+    """Means over trials at n, a row for each pair: losses, and what they may come with."""
     at = usual(pairs).sel(n=n)
-    losses = losses_of(at.accuracy)
-    reasons = {"accuracy of K": at.accuracy.sel(approximation="exact").mean("pattern")}
+    columns = {f"lost by {name}": loss for name, loss in losses_of(at.accuracy).items()}
+    columns["accuracy of K"] = at.accuracy.sel(approximation="exact").mean("pattern")
     for name, words in REASONS.items():
-        if name in at and at[name].notnull().any():
-            reasons[words] = at[name]
-    return over_trials(losses), over_trials(reasons)
-
-
-def over_trials(quantities: Means) -> Means:
-    """Their means over the trials, of the settings that have any."""
-    return {name: values.mean("trial").dropna("setting") for name, values in quantities.items()}
+        if name in at:
+            columns[words] = at[name]
+    means = {name: values.mean("trial").to_series() for name, values in columns.items()}
+    return pd.DataFrame(means).dropna(axis="columns", how="all").dropna()
 
 
 def pairs(experiment: Experiment) -> dict[str, Any]:
     """The pairs that K̃ loses most on, at every size told of, and what losses come with."""
     results = named_pairs(experiment)
-    sizes = sizes_told_of(results)
-    means = {n: by_pair(results, n) for n in sizes}
+    by_size = {n: by_pair(results, n) for n in sizes_told_of(results)}
     told = {}
-    for n, (losses, reasons) in means.items():
-        if losses["sparsified"].max() >= 1e-9:
-            told[n] = worst_pairs(losses, reasons, experiment.pair)
-    return {"tables": told, "reasons": reasons_of_losses(*means[sizes[0]])}
+    for n, means in by_size.items():
+        if means[LOST].max() >= 1e-9:
+            told[n] = worst_pairs(means, experiment.pair)
+    return {"tables": told, "reasons": reasons_of_losses(next(iter(by_size.values())))}
 
 
-def worst_pairs(losses: Means, reasons: Means, own: str) -> str:
+def worst_pairs(means: pd.DataFrame, own: str) -> str:
     """A table of those that K̃ loses most on, the median one, and the network's own."""
-    lost = losses["sparsified"]
-    names = lost.sortby(lost, ascending=False).setting.values.tolist()
+    means = means.sort_values(LOST, kind="stable")[::-1]
+    names = means.index.tolist()
     shown = [*names[:SHOWN_PAIRS], names[len(names) // 2]]
     if own in names:
         shown.append(own)
-    rows = []
-    for name in dict.fromkeys(shown):
-        row = [name]
-        for values in (losses | reasons).values():
-            row.append(f"{values.sel(setting=name):.3f}")
-        rows.append(row)
-    heading = ["pair", *(f"lost by {name}" for name in losses), *reasons]
-    return tables.table(heading, rows)
+    columns = {"pair": list(dict.fromkeys(shown))}
+    for name, values in means.loc[columns["pair"]].items():
+        columns[name] = [f"{value:.3f}" for value in values]
+    return tables.of_columns(columns)
 
 
-def reasons_of_losses(losses: Means, reasons: Means) -> str:
+def reasons_of_losses(means: pd.DataFrame) -> str:
     """Rank correlations over the pairs of what K̃ loses with what may explain it; "" of no loss."""
-    lost = losses["sparsified"].values
-    if np.ptp(lost) < 1e-9:
+    if np.ptp(means[LOST]) < 1e-9:
         return ""
     rows = []
-    for name, values in reasons.items():
-        if np.ptp(values.values) > 0:
-            rows.append([name, rank_correlation(lost, values.values)])
+    for name, values in means.items():
+        if not name.startswith("lost by") and np.ptp(values) > 0:
+            rows.append([name, rank_correlation(means[LOST], values)])
     return tables.table(["", "rank correlation"], rows)
 
 
-def rank_correlation(first: NDArray, second: NDArray) -> str:
+def rank_correlation(first: pd.Series, second: pd.Series) -> str:
     """Spearman's, with Fisher's interval, whose variance is 1.06/(m - 3) (Fieller et al., 1957)."""
     correlation = float(scipy.stats.spearmanr(first, second).statistic)
     half = 1.96 * np.sqrt(1.06 / (len(first) - 3))

@@ -23,10 +23,10 @@ from matplotlib.patches import Rectangle
 from xarray import DataArray
 
 from analysis import costs, drawing, evidence, findings, tables, theory
-from analysis.drawing import GREY, STYLES, Curve, curve_of, draw_curves, over_n, picture_only, say
+from analysis.drawing import GREY, STYLES, Curve, draw_curves, picture_only, say
 from analysis.experiments import COMMANDS, Experiment
-from analysis.growth import judged
-from analysis.tables import in_words, usual_threshold
+from analysis.growth import Means, judged
+from analysis.tables import in_words, means_of, usual_threshold
 from ntk import BadInput
 from runtime.checkpoints import read_kernel
 from runtime.results import UNUSABLE, origin_of
@@ -103,7 +103,7 @@ def of_each_network(ax: Axes, experiments: Experiments, quantity: str, **labels:
     curves = []
     for experiment in experiments:
         values = experiment.results[quantity].sel(labels)
-        curves.append(over_n(experiment.short, STYLES[experiment.network], values))
+        curves.append(Curve(experiment.short, STYLES[experiment.network], means_of(values)))
     draw_curves(ax, curves)
 
 
@@ -112,17 +112,21 @@ def overview(experiments: Experiments) -> Figure:
     figure, axes = panels(len(experiments), 3, 2.5)
     for (kernel, accuracies, condition), experiment in zip(axes, experiments, strict=True):
         draw_kernel(kernel, experiment, lowest=1e-8)
-        title = experiment.title.replace(", ", ",\n")
-        kernel.set_ylabel(title, weight="bold")
+        kernel.set_ylabel(experiment.title.replace(", ", ",\n"), weight="bold")
         threshold = usual_threshold(experiment.results)
         draw_accuracy(accuracies, experiment, threshold)
         accuracies.set_ylabel(f"accuracy {in_words(threshold)}", fontsize=9)
-        lost = findings.brief(experiment, partial(findings.accuracy_stays, threshold))
-        say(accuracies, f"K̃ as accurate? {lost}", 28)
         condition_number(condition, experiment, corrected=False)
-        level = findings.brief(experiment, findings.condition_stays)
-        say(condition, f"κ of K̃ small? {level}", 28)
+        stays = partial(findings.accuracy_stays, threshold)
+        say_finding(accuracies, "K̃ as accurate?", stays, experiment)
+        say_finding(condition, "κ of K̃ small?", findings.condition_stays, experiment)
     return figure
+
+
+def say_finding(ax: Axes, question: str, finding: findings.Finding, experiment: Experiment) -> None:
+    """A panel's title: a question and the first clause of the finding."""
+    text = findings.said(experiment, partial(findings.first_clause, finding))
+    say(ax, f"{question} {text.replace('**', '')}", 28)
 
 
 def draw_kernel(ax: Axes, experiment: Experiment, most: int = 64, lowest: float = 0) -> None:
@@ -199,16 +203,13 @@ def draw_accuracy(ax: Axes, experiment: Experiment, threshold: str) -> None:
     """Accuracy of K, K̃ and the diagonal, and of nearest neighbour where baselines are there."""
     results = experiment.results
     values = results.accuracy.sel(threshold=threshold)
-    curve = partial(accuracy_curve, results.test_images)
-    curves = of_approximations(values, curve=curve)
+    curves = of_approximations(values, images=results.test_images)
     if "baselines" in experiment.kinds:
         baselines = experiment.kinds["baselines"]
         rivals = baselines.accuracy.sel(classifier="nearest neighbour")
         usable = threshold if threshold in rivals.threshold else "test median"
-        values = rivals.sel(threshold=usable)
-        images = baselines.test_images
-        style = STYLES["rival"]
-        curves.append(accuracy_curve(images, "nearest\nneighbour", style, values))
+        means = means_of(rivals.sel(threshold=usable), baselines.test_images)
+        curves.append(Curve("nearest\nneighbour", STYLES["rival"], means))
     draw_curves(ax, curves)
     low, high = ax.get_ylim()
     ax.set_ylim(top=min(high, 1.003))
@@ -216,24 +217,21 @@ def draw_accuracy(ax: Axes, experiment: Experiment, threshold: str) -> None:
         ax.axhline(0.5, color=GREY, linestyle=":")
 
 
-def accuracy_curve(images: DataArray, label: str, style: drawing.Style, values: DataArray) -> Curve:
-    """The means of accuracies of so many images, with the bounds that tables give."""
-    mean, low, high = tables.accuracy_means(values, images)
-    half = np.stack([mean - low, high - mean])
-    return curve_of(label, style, values.n.values, mean, half)
-
-
 def of_approximations(
-    values: DataArray, ending: str = "", curve: Drawing = over_n, **line: str
+    values: DataArray, ending: str = "", images: DataArray | None = None, **line: str
 ) -> list[Curve]:
-    """A curve for each approximation that is known, in the original's convention."""
+    """A curve for each approximation that is known, in the original's convention.
+
+    images: of accuracies, as `means_of` takes them.
+    """
     if "convention" in values.dims:
         values = values.sel(convention="original")
     values = values.dropna("approximation", how="all")
     curves = []
     for label in values.approximation.values:
         chosen = values.sel(approximation=label)
-        curves.append(curve(NAMES[label] + ending, STYLES[label] | line, chosen))
+        means = means_of(chosen, images)
+        curves.append(Curve(NAMES[label] + ending, STYLES[label] | line, means))
     return curves
 
 
@@ -247,7 +245,7 @@ def condition_number(ax: Axes, experiment: Experiment, corrected: bool = True) -
         condition = condition.drop_sel(approximation="diagonal")
     curves = of_approximations(condition - less)
     if corrected:
-        curves.append(over_n("K̃, corrected", dashed, other - less))
+        curves.append(Curve("K̃, corrected", dashed, means_of(other - less)))
     draw_curves(ax, curves)
     ax.set_ylabel("condition number κ, less 1" if less else "condition number κ")
 
@@ -259,7 +257,8 @@ def post_selection(ax: Axes, experiment: Experiment) -> None:
     curves = []
     for divisor, style in styles.items():
         label = in_words(divisor).replace("from ", "from\n")
-        curves.append(over_n(label, STYLES[style], attempts.sel(divisor=divisor)))
+        means = means_of(attempts.sel(divisor=divisor))
+        curves.append(Curve(label, STYLES[style], means))
     draw_curves(ax, curves)
     ax.set_ylabel("attempts until k* is prepared")
 
@@ -300,14 +299,13 @@ def draw_error(ax: Axes, experiments: Experiments) -> None:
     """Geometric means of the diagonal's errors by depth, each trial as a dot, and 1/n."""
     error = theory.measures(theory.theorem_sweep(experiments[0]), "original")["‖Δw‖/‖w‖"]
     n = error.n.values
-    no_bars = np.zeros(len(n))
     dashed = {"color": GREY, "linestyle": "--"}
-    curves = [Curve("1/n", dashed, n, 1 / n, no_bars)]
+    curves = [Curve("1/n", dashed, Means(n, 1 / n, 1 / n, 1 / n))]
     for depth, style in FOUR_DEPTHS.items():
         if depth in error.setting:
             values = error.sel(setting=depth).transpose("n", "trial")
             mean = theory.geometric_mean(values, "trial").values
-            curves.append(Curve(f"{depth:g} L_conv", style, n, mean, no_bars))
+            curves.append(Curve(f"{depth:g} L_conv", style, Means(n, mean, mean, mean)))
             ax.plot(n, values, ".", color=style["color"], alpha=0.25)
     draw_curves(ax, curves)
     ax.set_ylabel("error of the weights, ‖w̃ − w‖ / ‖w‖")
@@ -322,7 +320,7 @@ def draw_widths(ax: Axes, experiments: Experiments) -> None:
     styles = itertools.cycle(FOUR_DEPTHS.values())
     for words, at in theory.kinds_of_networks(results):
         label = words.partition(", ")[2].replace(" (", "\n(")
-        curves.append(curve_of(label, next(styles), *theory.correlations(at)))
+        curves.append(Curve(label, next(styles), theory.correlations(at)))
     ax.set_ylim(-0.35, 1.05)
     draw_curves(ax, curves, f"{theory.unit_of_width(results)} of a layer", linear=True)
     ax.set_ylabel("correlation of outputs with the NTK's")
@@ -330,16 +328,11 @@ def draw_widths(ax: Axes, experiments: Experiments) -> None:
     say(ax, f"Networks that can be built, n = {results.n.item()}: {left}", 38)
 
 
-def growth(experiments: Experiments) -> Figure:
-    """By how much everything grows from the smallest n to the largest, with the verdict."""
-    figure = each_network(experiments, draw_growth)
-    for ax in figure.axes[1:]:
-        ax.set_yticklabels([])
-    return figure
+def growth(ax: Axes, experiment: Experiment) -> None:
+    """By how much everything grows from the smallest n to the largest, and the verdicts.
 
-
-def draw_growth(ax: Axes, experiment: Experiment) -> None:
-    """The fitted factors of growth with their 95 % intervals, a row for each quantity."""
+    The fitted factors with their 95 % intervals, a row for each quantity.
+    """
     results = experiment.results
     first, last = results.n.values[[0, -1]]
     quantities = findings.growths(results)
@@ -353,7 +346,8 @@ def draw_growth(ax: Axes, experiment: Experiment) -> None:
         place = ax.get_yaxis_transform()
         ax.text(1.03, row, fitted.verdict, color=color, va="center", transform=place)
     labels = [name.replace(", ", ",\n", 1) for name in quantities]
-    ax.set_yticks(range(len(labels)), labels=labels)
+    is_first = ax.get_subplotspec().is_first_col()
+    ax.set_yticks(range(len(labels)), labels=labels if is_first else [])
     ax.invert_yaxis()
     ax.axvline(1, color=GREY, linestyle=":")
     ax.axvline(last / first, color=GREY, linestyle="--")
@@ -377,11 +371,11 @@ def draw_rivals(ax: Axes, experiments: Experiments) -> None:
         baselines = experiment.kinds["baselines"]
         gains = findings.gains_of_classifiers(baselines)
         rows = 0.16 * place + np.arange(len(gains))
-        gain, half = np.transpose(list(gains.values()))
+        gain, *bounds = np.transpose(list(gains.values()))
         largest = findings.with_exact(baselines).n[-1]
         label = f"{experiment.short}, n = {largest:d}"
-        style = STYLES[experiment.network]
-        ax.errorbar(gain, rows, xerr=half, linestyle="none", label=label, **style)
+        style = STYLES[experiment.network] | {"linestyle": "none"}
+        ax.errorbar(gain, rows, xerr=abs(bounds - gain), label=label, **style)
     ax.axvline(0, color=GREY, linestyle=":")
     ax.set_xscale("symlog", linthresh=0.02)
     ax.set_xticks([-0.3, -0.02, 0, 0.02], labels=["−0.3", "−0.02", "0", "+0.02"])
@@ -445,16 +439,9 @@ def cost(ax: Axes, experiment: Experiment) -> None:
     }
     curves = []
     for way, (label, style) in drawn.items():
-        curves.append(geometric_curve(label, STYLES[style], ways[way]))
+        curves.append(Curve(label, STYLES[style], costs.geometric(ways[way])))
     draw_curves(ax, curves)
     ax.set_ylabel("cost of one prediction")
 
 
-def geometric_curve(label: str, style: drawing.Style, values: DataArray) -> Curve:
-    """The geometric means of a quantity [n, trial] over the training-set size."""
-    n, mean, factor = costs.geometric(values)
-    half = np.stack([mean - mean / factor, mean * factor - mean])
-    return curve_of(label, style, n, mean, half)
-
-
-PANELS = (condition_number, post_selection, readout, cost)
+PANELS = (condition_number, post_selection, readout, growth, cost)

@@ -15,7 +15,7 @@ from xarray import DataArray, Dataset
 
 from analysis import costs, evidence, tables, theory
 from analysis.experiments import Experiment
-from analysis.growth import FAST, FLAT, SLOW, UNDECIDED, judged, reserve, trial_values
+from analysis.growth import FAST, FLAT, SLOW, UNDECIDED, Means, judged, reserve, trial_values
 from analysis.tables import Array, columns_of, in_words, paired, usual, usual_threshold
 from runtime.results import UNUSABLE, is_computed, origin_of
 
@@ -34,12 +34,6 @@ def said(experiment: Experiment, finding: Finding) -> str:
         return finding(experiment)
     except UNUSABLE:
         return ""
-
-
-def brief(experiment: Experiment, finding: Finding) -> str:
-    """A finding as a title: its first clause, without marks."""
-    text = said(experiment, finding).replace("**", "")
-    return text.partition(";")[0].partition(", elsewhere")[0]
 
 
 def first_clause(finding: Finding, experiment: Experiment) -> str:
@@ -74,10 +68,10 @@ def side_by_side(experiments: Sequence[Experiment], rows: dict[str, Finding]) ->
 def levels(values: DataArray) -> str:
     """A quantity's mean at the smallest and the largest n: 35 to 38."""
     near_one = tables.less_one(values)
-    means = [np.mean(trials) for trials in trial_values(values - near_one) if len(trials)]
+    first, last = trial_values(values - near_one).mean("trial").dropna("n").values[[0, -1]]
     if near_one:
-        return f"1 + {means[0]:.1e} to {means[-1]:.1e}"
-    return f"{tables.number(means[0])} to {tables.number(means[-1])}"
+        return f"1 + {first:.1e} to {last:.1e}"
+    return f"{tables.number(first)} to {tables.number(last)}"
 
 
 def accuracy_stays(threshold: str, experiment: Experiment) -> str:
@@ -89,34 +83,33 @@ def accuracy_stays(threshold: str, experiment: Experiment) -> str:
         return ""
     accuracy = experiment.results.accuracy.sel(threshold=threshold, convention="original")
     loss = tables.losses_of(accuracy)["sparsified"].dropna("n", how="all")
-    mean, half = paired(loss)
+    losses = paired(loss)
     at_end = accuracy.sel(n=loss.n[-1]).mean(["trial", "pattern"])
     exact = at_end.sel(approximation="exact")
     sparsified = at_end.sel(approximation="sparsified")
     level = f"K̃ has {sparsified:.3f}, K {exact:.3f} at n = {loss.n[-1]:d}"
-    verdict = "holds" if abs(loss).max() < TOLERANCE else verdict_on_loss(mean, half)
+    verdict = "holds" if abs(loss).max() < TOLERANCE else verdict_on_loss(losses)
     if verdict == "holds":
         return f"**{verdict}**: {level}"
-    clear = mean > half
-    worst = int(np.argmax(np.where(clear, mean, mean - 1)))
-    most = f"{tables.plus_minus(mean[worst], half[worst])} at n = {loss.n[worst]:d}"
-    if verdict == "fails" or not clear.any():
-        return f"**{verdict}**: {level}; loses {most}"
-    return f"**{verdict}**: {level}; loses {most}, elsewhere less or chance"
+    clear = losses.low > 0
+    worst = int(np.argmax(np.where(clear, losses.mean, losses.mean - 1)))
+    most = tables.plus_minus(losses.mean[worst], losses.high[worst] - losses.mean[worst])
+    text = f"**{verdict}**: {level}; loses {most} at n = {loss.n[worst]:d}"
+    return text if verdict == "fails" or not clear.any() else f"{text}, elsewhere less or chance"
 
 
-def verdict_on_loss(mean: Array, half: Array) -> str:
-    """Whether accuracy stays, by its losses and their half-widths at every n.
+def verdict_on_loss(losses: Means) -> str:
+    """Whether accuracy stays, by its losses at every n.
 
     It fails where a loss is surely grave, and nearly holds where all that are beyond chance surely
     are not.
     """
-    clear = mean > half
-    if np.all(mean + half < TOLERANCE):
+    clear = losses.low > 0
+    if np.all(losses.high < TOLERANCE):
         return "holds"
-    if np.any(mean - half > GRAVE):
+    if np.any(losses.low > GRAVE):
         return "fails"
-    if clear.any() and np.all((mean + half)[clear] < GRAVE):
+    if clear.any() and np.all(losses.high[clear] < GRAVE):
         return "nearly holds"
     return "undecided"
 
@@ -130,7 +123,7 @@ def condition_stays(experiment: Experiment) -> str:
     if tables.less_one(exact):
         above = float(sparsified.max()) - 1
         return f"**{verdict}**: below 1 + {above:.0e}; K, nearly diagonal itself: {levels(exact)}"
-    most = max(np.mean(trials) for trials in trial_values(sparsified) if len(trials))
+    most = trial_values(sparsified).mean("trial").max().item()
     text = f"**{verdict}**: {levels(sparsified)}, at most {tables.number(most)}; K: {levels(exact)}"
     if "sparsified, corrected" in columns:
         corrected = columns["sparsified, corrected"]
@@ -143,7 +136,7 @@ def preparing_is_cheap(experiment: Experiment) -> str:
     attempts = experiment.results.post_selection_measurements
     verdicts, texts = [], []
     for name, values in columns_of(attempts.drop_sel(divisor="test set")).items():
-        is_dear = np.mean(trial_values(values)[-1]) > DEAR
+        is_dear = trial_values(values)[-1].mean() > DEAR
         verdicts.append("fails" if is_dear else WORDS[judged(values).verdict])
         texts.append(f"{levels(values)} ({name})")
     best = min(verdicts, key=["holds", "undecided", "fails"].index)
@@ -229,23 +222,20 @@ def with_exact(baselines: Dataset) -> Dataset:
     return results.sel(n=exact.dropna("n", how="all").n.values)
 
 
-def gains_of_classifiers(baselines: Dataset) -> dict[str, tuple[float, float]]:
-    """By how much other classifiers are better than K at the largest n, and half-widths."""
+def gains_of_classifiers(baselines: Dataset) -> dict[str, Array]:
+    """By how much other classifiers are better than K at the largest n: mean, low, high."""
     accuracy = with_exact(baselines).accuracy
     exact = accuracy.sel(classifier="exact", drop=True)
-    gains = {}
-    for name, gain in columns_of(accuracy.drop_sel(classifier="exact") - exact).items():
-        mean, half = paired(gain)
-        gains[name] = mean[-1], half[-1]
-    return gains
+    gains = columns_of(accuracy.drop_sel(classifier="exact") - exact)
+    return {name: paired(gain).rows[-1] for name, gain in gains.items()}
 
 
 def rivals(experiment: Experiment) -> str:
     """Which classifiers are better than the exact NTK, beyond chance."""
     baselines = experiment.kinds["baselines"]
     better = []
-    for name, (gain, half) in gains_of_classifiers(baselines).items():
-        if gain > half:
+    for name, (gain, low, _) in gains_of_classifiers(baselines).items():
+        if low > 0:
             better.append(f"{name} by {gain:.3f}")
     largest = with_exact(baselines).n[-1]
     return f"better than K at n = {largest:d}: {', '.join(better) or 'none'}"
@@ -257,8 +247,8 @@ def enlargement_matters(experiment: Experiment) -> str:
     sparsified = accuracy.sel(rival="sparsified", drop=True)
     texts = []
     for name in ("exact", "nearest neighbours"):
-        mean, half = paired((sparsified - accuracy.sel(rival=name)).dropna("n", how="all"))
-        texts.append(f"{mean[-1]:+.3f} ± {half[-1]:.3f} ({name})")
+        gain = (sparsified - accuracy.sel(rival=name)).dropna("n", how="all")
+        texts.append(f"{tables.paired_cells(gain)[-1]} ({name})")
     return f"K̃ gains {', '.join(texts)}"
 
 
@@ -287,12 +277,12 @@ def pairs_matter(experiment: Experiment) -> str:
     """What K̃ loses on the worst pair and on the median one, and whether it beats its diagonal."""
     results = evidence.named_pairs(experiment)
     lost = evidence.losses_by_setting(results)
-    mean, half = evidence.gains_over_diagonal(results)
+    gain = evidence.gains_over_diagonal(results)
     worst = f"up to {lost[-1]:.3f} ({lost.setting[-1].item()})" if lost[-1] > 1e-9 else "nothing"
     return (
         f"K̃ loses {worst}, {lost.median():.3f} on the median pair (n = {lost.n:d}); "
-        f"below its diagonal on {sum(mean < -1e-9)} of {len(mean)}, beyond chance on "
-        f"{sum(mean < -half)}, above it beyond chance on {sum(mean > half)}"
+        f"below its diagonal on {sum(gain.mean < -1e-9)} of {len(gain.mean)}, beyond chance on "
+        f"{sum(gain.high < 0)}, above it beyond chance on {sum(gain.low > 0)}"
     )
 
 

@@ -1,8 +1,8 @@
 """Growth statistics: a trial's value, errors of means, the curve of a quantity over n, the verdict.
 
 Patterns and test images of one trial share a training set, so trials are the units everywhere.
-`relative_errors` is the only error method, of tables, bars and fits. `values` are always a list of
-[trials], one array for each size n.
+`relative_errors` is the only error method, of tables, bars and fits. `values` are [n, trial], NaN
+where there is no trial.
 
     y(n) = a + b (n^λ - 1)/λ
 
@@ -12,16 +12,15 @@ first size to 1 at the last, and p, z its values there. So chi^2 over a grid of 
 intervals (95 %). tests/simulate_growth.py measures how often they cover and verdicts are wrong.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import scipy.special
 import scipy.stats
-import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import digamma, polygamma
+from xarray import DataArray
 
 Array = NDArray[np.float64]
 
@@ -37,64 +36,40 @@ EXACT = 1e9  # degrees of freedom that stand for infinitely many
 FLAT, SLOW, FAST, UNDECIDED = "flat", "no faster than log n", "faster than log n", "undecided"
 
 
-def trial_values(values: xr.DataArray) -> list[Array]:
-    """The value that every trial has of a quantity [n, trial, ...], a list by size, without NaN.
+class Means(NamedTuple):
+    """Means at x, and the bounds of their 95 % intervals; NaN where unknown. Arrays are [x]."""
+
+    x: Array  # sizes n, or widths
+    mean: Array
+    low: Array
+    high: Array
+
+    @property
+    def rows(self) -> Array:
+        """Mean, low and high at each x."""
+        return np.transpose(self[1:])
+
+
+def trial_values(values: DataArray) -> DataArray:
+    """The value that every trial has of a quantity [n, trial, ...]: [n, trial], NaN without any.
 
     The mean over its patterns, of counts of measurements the median over its patterns and test
     images. Patterns that were drawn for their sparsity alone, axis `draw`, are trials.
     """
-    unit = "trial" if "trial" in values.dims else "draw"
-    statistic = np.median if "measurements" in str(values.name) else np.mean
-    table = values.transpose("n", unit, ...).values.astype(float)
-    by_size = []
-    for trials in table:
-        statistics = []
-        for trial in trials:
-            known = trial[~np.isnan(trial)]
-            if known.size:
-                statistics.append(statistic(known))
-        by_size.append(np.array(statistics, float))
-    return by_size
+    if "draw" in values.dims:
+        values = values.rename(draw="trial")
+    inner = set(values.dims) - {"n", "trial"}
+    is_count = "measurements" in str(values.name)
+    statistics = values.median(inner) if is_count else values.mean(inner)
+    return statistics.transpose("n", "trial")
 
 
-def moments(values: Sequence[Array]) -> tuple[Array, Array, Array]:
-    """Mean (NaN of no trial), standard deviation (0 of one) and number of the trials, [sizes]."""
-    sizes = len(values)
-    mean = np.full(sizes, np.nan)
-    deviation = np.zeros(sizes)
-    count = np.zeros(sizes)
-    for i, trials in enumerate(values):
-        count[i] = len(trials)
-        if len(trials):
-            mean[i] = np.mean(trials)
-        if len(trials) > 1 and np.isfinite(trials).all():
-            deviation[i] = np.std(trials, ddof=1)
-    return mean, deviation, count
-
-
-class Line(NamedTuple):
-    """A weighted least-squares line, level + slope (x - centre); arrays are [sizes]."""
-
-    level: float
-    slope: float
-    centred: Array  # x - centre
-    leverage: Array  # weight (x - centre)^2
-    strength: float  # its sum, one over the variance of the slope
-    fitted: Array  # the line at x
-    chi2: float  # what is left of the values
-
-
-def weighted_line(x: Array, values: Array, weight: Array) -> Line:
-    """The line through values at x; weight: one over their variances."""
-    level = np.average(values, weights=weight)
-    centre = np.average(x, weights=weight)
-    centred = x - centre
-    leverage = weight * centred**2
-    strength = max(leverage.sum(), NEARLY_ZERO)
-    slope = np.sum(weight * centred * values) / strength
-    fitted = level + slope * centred
-    chi2 = np.sum(weight * (values - fitted) ** 2)
-    return Line(level, slope, centred, leverage, strength, fitted, chi2)
+def moments(values: DataArray) -> tuple[Array, Array, Array]:
+    """Mean (NaN of no trial), standard deviation (0 of one) and number of the trials, [n]."""
+    with np.errstate(invalid="ignore"):  # of infinite values
+        deviation = values.std("trial", ddof=1).fillna(0)
+    trials = values.notnull().sum("trial")
+    return values.mean("trial").values, deviation.values, trials.values
 
 
 def relative_errors(n: Array, mean: Array, deviation: Array, trials: Array) -> tuple[Array, Array]:
@@ -108,12 +83,15 @@ def relative_errors(n: Array, mean: Array, deviation: Array, trials: Array) -> t
     if not own.any():
         unknown = np.full(len(n), np.nan)
         return unknown, unknown
-    variance = (deviation / np.where(mean == 0, 1, mean)) ** 2
+    divisor = np.where(mean == 0, 1, mean)
+    variance = (deviation / divisor) ** 2
     common, strength = variance_in_common(np.log(n), variance, own)
     freedom = strength + own
     moderated = (strength * common + own * variance) / freedom
     relative = np.sqrt(moderated / trials)
-    return np.maximum(relative, LEAST_ERROR), np.minimum(freedom, own.sum())
+    relative = np.maximum(relative, LEAST_ERROR)
+    freedom = np.minimum(freedom, own.sum())
+    return relative, freedom
 
 
 def variance_in_common(x: Array, variance: Array, freedom: Array) -> tuple[Array, Array]:
@@ -123,32 +101,35 @@ def variance_in_common(x: Array, variance: Array, freedom: Array) -> tuple[Array
     """
     pooled = np.sum(freedom * variance) / freedom.sum()
     floor = 0.01 * pooled + 1e-99
-    spare = sum(freedom > 0) - 2
     # The logarithm of a variance: its bias, and one over its own variance.
     half = np.maximum(freedom, 1) / 2
     bias = digamma(half) - np.log(half)
     weight = (freedom > 0) / polygamma(1, half)
     logs = np.log(np.maximum(variance, floor)) - bias
-    line = weighted_line(x, logs, weight)
-    q = np.sum(weight * (logs - line.level) ** 2)
+    level = np.average(logs, weights=weight)
+    q = np.sum(weight * (logs - level) ** 2)
+    spare = sum(freedom > 0) - 2  # of a line
     if spare < 1 or scipy.stats.chi2.sf(q, spare + 1) >= 0.05:
         return np.full(len(x), pooled), np.full(len(x), EXACT)
-    return np.exp(line.fitted), freedom_of_line(line, weight, spare)
+    return line_of_variances(x, logs, weight, spare)
 
 
-def freedom_of_line(line: Line, weight: Array, spare: int) -> Array:
-    """What the line of the variances is worth at every size, in degrees of freedom.
+def line_of_variances(x: Array, logs: Array, weight: Array, spare: int) -> tuple[Array, Array]:
+    """The variances that a line through their logarithms has, and its worth in degrees of freedom.
 
-    It comes from what is left of Q (DerSimonian and Laird 1986) and the line's own error.
+    That comes from what the line leaves of Q (DerSimonian and Laird 1986) and from its own error.
     """
     total = weight.sum()
-    weight_left = total - np.sum(weight**2) / total
-    excess = max(line.chi2 - spare, NEARLY_ZERO)
-    excess /= max(weight_left, NEARLY_ZERO)
-    own_variance = 1 / total + line.centred**2 / line.strength
+    centred = x - np.average(x, weights=weight)
+    strength = np.sum(weight * centred**2)
+    slope = np.sum(weight * centred * logs) / strength
+    line = np.average(logs, weights=weight) + slope * centred
+    left = np.sum(weight * (logs - line) ** 2)
+    excess = max(left - spare, NEARLY_ZERO) / (total - np.sum(weight**2) / total)
+    own_variance = 1 / total + centred**2 / strength
     # trigamma(freedom/2) = excess, by the first two terms of its series
     inverse = excess / (1 + np.sqrt(1 + 2 * excess))
-    return 1 / (inverse + own_variance / 2)
+    return np.exp(line), 1 / (inverse + own_variance / 2)
 
 
 def half_widths(relative: Array, freedom: Array) -> Array:
@@ -157,38 +138,37 @@ def half_widths(relative: Array, freedom: Array) -> Array:
     return half * (1 + half**2)  # to second order, as errors are relative to the true mean
 
 
-def size_means(n: ArrayLike, values: Sequence[Array]) -> tuple[Array, Array]:
-    """Means at n [sizes] and half-widths of their 95 % intervals; NaN where unknown."""
+def size_means(values: DataArray) -> Means:
+    """Means over the trials [n, trial], and their intervals."""
+    n = values.n.values
     mean, deviation, trials = moments(values)
-    half = np.full(len(mean), np.nan)
+    half = np.full(len(n), np.nan)
     there = np.isfinite(mean)
     if there.any():
-        sizes = np.asarray(n)[there]
-        relative, freedom = relative_errors(sizes, mean[there], deviation[there], trials[there])
-        half[there] = half_widths(relative, freedom) * np.abs(mean[there])
-    return mean, half
+        errors = relative_errors(n[there], mean[there], deviation[there], trials[there])
+        half[there] = half_widths(*errors) * np.abs(mean[there])
+    return Means(n, mean, mean - half, mean + half)
 
 
-def accuracy_bounds(accuracies: Array, images: Array, half: float) -> tuple[float, float]:
-    """95 % bounds of a mean accuracy [trials], of so many test images [trials].
+def accuracy_means(values: DataArray, images: DataArray) -> Means:
+    """Means of accuracies, of so many test images, both [n, trial].
 
-    half: the half-width by the spread of the trials. Where that passes 1 or a trial has no error,
-    the bounds are at least as wide as those of Clopper and Pearson (Biometrika 26, 404, 1934) for
-    all trials' errors together, one-sided where there is none, and never above 1.
+    Where the interval passes 1 or a trial has no error, it is at least as wide as that of Clopper
+    and Pearson (Biometrika 26, 404, 1934) for all trials' errors together, one-sided where there is
+    none, and never above 1.
     """
-    mean = float(np.mean(accuracies))
-    low = mean - half
-    high = mean + half
-    if high > 1 or np.max(accuracies) > 1 - 1e-9 or np.isnan(half):
-        right = np.sum(accuracies * images)
-        wrong = np.sum(images) - right
-        if wrong < 1e-6:
-            low = np.fmin(low, scipy.stats.beta.ppf(TAIL, right, 1))
-            high = 1.0
-        else:
-            low = np.fmin(low, scipy.stats.beta.ppf(TAIL / 2, right, wrong + 1))
-            high = np.fmax(high, scipy.stats.beta.isf(TAIL / 2, right + 1, wrong))
-    return float(low), float(np.minimum(high, 1))
+    n, mean, low, high = size_means(values)
+    of_known = images.where(values.notnull())
+    right = (values * of_known).sum("trial").values
+    wrong = of_known.sum("trial").values - right
+    has_none = wrong < 1e-6
+    tail = np.where(has_none, TAIL, TAIL / 2)
+    exact_low = scipy.stats.beta.ppf(tail, right, wrong + 1)
+    exact_high = np.where(has_none, 1, scipy.stats.beta.isf(tail, right + 1, wrong))
+    is_near = (high > 1) | (values.max("trial").values > 1 - 1e-9) | np.isnan(high)
+    low = np.where(is_near, np.fmin(low, exact_low), low)
+    high = np.where(is_near, np.fmax(high, exact_high), high)
+    return Means(n, mean, low, np.minimum(high, 1))
 
 
 class Estimate(NamedTuple):
@@ -197,26 +177,6 @@ class Estimate(NamedTuple):
     value: float = np.nan
     low: float = np.nan
     high: float = np.nan
-
-    def __str__(self) -> str:
-        """1.10 (1.08 to 1.11), with as many digits as the interval justifies; a dash for NaN."""
-        if np.isnan(self.value):
-            return "–"
-        bounds = [bound for bound in self[1:] if np.isfinite(bound)]
-        if not bounds:
-            return "any"
-        distances = [abs(bound - self.value) for bound in bounds]
-        if max(distances) <= 1e-6 * max(abs(self.value), 1e-3):
-            return f"{self.value:.4g}"
-        least = min(distance for distance in distances if distance)
-        digits = int(np.clip(np.ceil(-np.log10(least / 2)), 0, 9))
-        if any(bound and round(bound, digits) == 0 for bound in bounds):
-            digits += 1  # 0.02, not 0.0
-        texts = []
-        for number in self:
-            texts.append(f"{number:z.{digits}f}" if abs(number) < 1e5 else f"{number:.3g}")
-        interval = f"below {texts[2]}" if self.low == -np.inf else " to ".join(texts[1:])
-        return f"{texts[0]} ({interval})".replace("inf", "∞")
 
 
 UNKNOWN = Estimate()
@@ -234,38 +194,38 @@ def enlargement(least: float, spare: int, freedom: float) -> float:
     return least / spare
 
 
-def basis(n: ArrayLike, first: float, last: float, index: ArrayLike) -> Array:
+def basis(n: Array, index: ArrayLike) -> Array:
     """1 - u and u at n [m] for λ [L]: [L, m, 2]."""
-    index = np.where(np.abs(index) < NEARLY_ZERO, NEARLY_ZERO, index)[:, None]
-    distance = np.log(np.asarray(n) / first)
-    whole = np.log(last / first)
-    u = np.expm1(index * distance) / np.expm1(index * whole)
+    is_zero = np.abs(index) < NEARLY_ZERO
+    index = np.where(is_zero, NEARLY_ZERO, index)[:, None]
+    distance = np.log(n / n[0])
+    whole = np.expm1(index * distance[-1])
+    u = np.expm1(index * distance) / whole
     return np.stack([1 - u, u], -1)
 
 
-@dataclass(frozen=True)
 class Profile:
-    """The best curves at every λ of a grid [L]."""
+    """The best curves at every λ of a grid [L], by least squares."""
 
-    n: Array  # the sizes that were fitted
-    errors: Array  # of the means there,
-    freedom: float  # and their degrees of freedom
-    grid: Array
-    ends: Array  # p and z, [L, 2]
-    covariance: NDArray  # of these, [L, 2, 2]
-    chi2: Array
-    scale: float  # what chi^2 is divided by
-
-    @property
-    def best(self) -> int:
-        """Where on the grid chi^2 is least."""
-        return int(self.chi2.argmin())
+    def __init__(self, n: Array, y: Array, errors: Array, freedom: float, grid: Array) -> None:
+        """y: means at n, their errors, and what these are worth."""
+        self.grid = grid
+        self.basis = basis(n, grid)
+        weighted = self.basis / errors[:, None]
+        scaled = (y / errors)[:, None]
+        precision = weighted.mT @ weighted
+        self.covariance = np.linalg.inv(precision)  # of p and z
+        self.ends = self.covariance @ (weighted.mT @ scaled)  # p and z, [L, 2, 1]
+        residuals = scaled - weighted @ self.ends
+        self.chi2 = np.sum(residuals**2, (1, 2))
+        self.best = self.chi2.argmin()
+        least = self.chi2[self.best]
+        self.scale = enlargement(least, len(n) - 3, freedom)
 
     def best_curve(self) -> Array:
         """The best curve at the sizes that were fitted."""
-        best = self.best
-        line = basis(self.n, self.n[0], self.n[-1], self.grid[[best]])[0]
-        return line @ self.ends[best]
+        curve = self.basis[self.best] @ self.ends[self.best]
+        return curve[:, 0]
 
     def left(self, allowed: float) -> Array:
         """What is left of the allowance at every λ; negative where it is excluded."""
@@ -283,49 +243,32 @@ class Profile:
     def index(self, allowed: float) -> Estimate:
         """λ with its interval."""
         inside = self.grid[self.left(allowed) >= 0]
-        low = inside[0] if inside[0] > INDICES[0] else -np.inf
-        high = inside[-1] if inside[-1] < INDICES[-1] else np.inf
+        low, high = inside[[0, -1]]
+        if low == INDICES[0]:
+            low = -np.inf
+        if high == INDICES[-1]:
+            high = np.inf
         return Estimate(self.grid[self.best], low, high)
 
     def ratio(self, allowed: float) -> Estimate:
         """z/p with Fieller's bounds over all λ that are allowed; 0, ∞ where p may be 0."""
-        p, z = self.ends[self.best]
-        value = max(z / p, 0)
         left = self.left(allowed)
         inside = left >= 0
-        p, z = self.ends[inside].T
-        covariance = left[inside, None, None] * self.covariance[inside]
+        p, z = self.ends[..., 0].T
+        value = z[self.best] / p[self.best]
+        p = p[inside]
+        z = z[inside]
         # The bounds are the roots r of (z - r p)^2 = what is left times the variance of z - r p.
-        a = p * p - covariance[:, 0, 0]
-        b = p * z - covariance[:, 0, 1]
-        c = z * z - covariance[:, 1, 1]
-        if a.min() <= 0:
-            return Estimate(value, 0.0, np.inf)
-        root = np.sqrt(np.maximum(b**2 - a * c, 0))
-        low = np.min((b - root) / a)
-        high = np.max((b + root) / a)
-        return Estimate(value, max(low, 0), max(high, 0))
-
-
-def profile(n: Array, y: Array, errors: Array, grid: Array, freedom: float) -> Profile:
-    """Least squares at every λ; freedom: of the errors."""
-    lines = basis(n, n[0], n[-1], grid) / errors[:, None]
-    scaled = (y / errors)[:, None]
-    precision = lines.mT @ lines
-    covariance = np.linalg.inv(precision)
-    ends = covariance @ (lines.mT @ scaled)
-    residuals = scaled - lines @ ends
-    chi2 = np.sum(residuals**2, (1, 2))
-    return Profile(
-        n=n,
-        errors=errors,
-        freedom=freedom,
-        grid=grid,
-        ends=ends[..., 0],
-        covariance=covariance,
-        chi2=chi2,
-        scale=enlargement(chi2.min(), len(n) - 3, freedom),
-    )
+        variance = left[inside, None, None] * self.covariance[inside]
+        a = p * p - variance[:, 0, 0]
+        b = p * z - variance[:, 0, 1]
+        c = z * z - variance[:, 1, 1]
+        low, high = 0.0, np.inf
+        if a.min() > 0:
+            root = np.sqrt(np.maximum(b**2 - a * c, 0))
+            low = np.min((b - root) / a)
+            high = np.max((b + root) / a)
+        return Estimate(*np.maximum([value, low, high], 0))
 
 
 @dataclass(frozen=True)
@@ -337,30 +280,17 @@ class Growth:
     reason: str = ""
     ratio: Estimate = UNKNOWN  # y(n_max)/y(n_min) of the curve
     index: Estimate = UNKNOWN  # λ
-    exponent: Estimate = UNKNOWN  # b of a n^b
     clear: bool = False  # whether a constant is refuted; if not, λ has no meaning
-    power_fits: bool = False  # whether a n^b is not refuted
-    scale: float = 1.0  # what chi^2 of the curve was divided by
 
 
-class Power(NamedTuple):
-    """A fitted a n^b."""
-
-    exponent: Estimate
-    freedom: float  # of its error
-    fits: bool  # whether it is not refuted
-
-
-def fit_power(n: Array, y: Array, relative: Array, freedom: Array) -> Power:
-    """The line through ln y over ln n, with Satterthwaite's degrees of freedom."""
-    line = weighted_line(np.log(n), np.log(y), relative**-2)
-    together = line.strength**2 / np.sum(line.leverage**2 / freedom)
-    together = min(together, freedom.max())
-    scale = enlargement(line.chi2, len(n) - 2, together)
-    variance = scale / line.strength
-    half = np.sqrt(allowance(1, together) * variance)
-    exponent = Estimate(line.slope, line.slope - half, line.slope + half)
-    return Power(exponent, together, scale == 1)
+def freedom_together(n: Array, relative: Array, freedom: Array) -> float:
+    """What the errors of all sizes are worth for a slope over ln n (Satterthwaite 1946)."""
+    weight = relative**-2
+    x = np.log(n)
+    centre = np.average(x, weights=weight)
+    leverage = weight * (x - centre) ** 2
+    together = leverage.sum() ** 2 / np.sum(leverage**2 / freedom)
+    return min(together, freedom.max())
 
 
 def fit_curves(n: Array, y: Array, relative: Array, freedom: Array) -> Growth:
@@ -370,53 +300,51 @@ def fit_curves(n: Array, y: Array, relative: Array, freedom: Array) -> Growth:
     2 F(2, freedom) of that, λ means nothing, and the best of all λ makes growth out of chance:
     there that much is allowed, and errors are relative to the constant.
     """
-    power = fit_power(n, y, relative, freedom)
+    together = freedom_together(n, relative, freedom)
     level = np.average(y, weights=relative**-2)
     errors = relative * level
-    curves = profile(n, y, errors, INDICES, power.freedom)
+    curves = Profile(n, y, errors, together, INDICES)
     misfit = np.sum(((y - level) / errors) ** 2) - curves.chi2.min()
-    allowed = 2 * allowance(2, power.freedom)
+    allowed = 2 * allowance(2, together)
     clear = bool(misfit > allowed * curves.scale)
     if clear:
-        allowed = allowance(1, power.freedom)
-    curves = refined(curves, y, relative, allowed, clear)
-    ratio = curves.ratio(allowed)
-    index = curves.index(allowed)
-    verdict, reason = judge(ratio, index, clear)
-    return Growth(
-        n=n,
-        verdict=verdict,
-        reason=reason,
-        ratio=ratio,
-        index=index,
-        exponent=power.exponent,
-        clear=clear,
-        power_fits=power.fits,
-        scale=curves.scale,
-    )
-
-
-def refined(curves: Profile, y: Array, relative: Array, allowed: float, clear: bool) -> Profile:
-    """The curves again on finer grids; where growth is clear, errors are relative to the best one.
-
-    They are not relative to the means, which are noisy.
-    """
-    errors = curves.errors
+        allowed = allowance(1, together)
     for step in range(1, STEPS):
-        if clear:
+        if clear:  # relative to the best curve, not to the means, which are noisy
             errors = relative * np.clip(curves.best_curve(), y / 2, 2 * y)
         grid = INDICES if step < 3 else curves.grid_around(allowed)
-        curves = profile(curves.n, y, errors, grid, curves.freedom)
-    return curves
+        curves = Profile(n, y, errors, together, grid)
+    return growth_by(curves, n, allowed, clear)
 
 
-def judge(ratio: Estimate, index: Estimate, clear: bool) -> tuple[str, str]:
+def growth_by(curves: Profile, n: Array, allowed: float, clear: bool) -> Growth:
+    """What the curves say where chi^2 may rise by so much."""
+    ratio = curves.ratio(allowed)
+    index = curves.index(allowed)
+    verdict, reason = judge(ratio, index, clear, curves.scale)
+    return Growth(n, verdict, reason, ratio, index, clear)
+
+
+def judge(ratio: Estimate, index: Estimate, clear: bool, scale: float) -> tuple[str, str]:
+    """The verdict and its reason; scale: what chi^2 was divided by."""
+    verdict, reason = verdict_by_intervals(ratio, index, clear)
+    if scale == 1:
+        return verdict, reason
+    if verdict == SLOW:  # enlarged errors must not speak for the claim
+        verdict, reason = UNDECIDED, f"{reason} only with enlarged errors"
+    return verdict, f"{reason}; no such curve fits, errors enlarged {np.sqrt(scale):.1f} times"
+
+
+def verdict_by_intervals(ratio: Estimate, index: Estimate, clear: bool) -> tuple[str, str]:
     """The first verdict that the intervals of y(n_max)/y(n_min) and of λ allow, and its reason."""
     most = 1 + MARGIN
-    if ratio.low >= 1 / most and ratio.high <= most:
-        return FLAT, f"within {1 / most:g} to {most:g}"
+    least = 1 / most
+    if least <= ratio.low and ratio.high <= most:
+        return FLAT, f"within {least:g} to {most:g}"
+    if ratio.high < 1:
+        return SLOW, "falling"
     if ratio.high <= most:
-        return SLOW, "falling" if ratio.high < 1 else "hardly rising, or falling"
+        return SLOW, "hardly rising, or falling"
     if index.high < MARGIN:
         return SLOW, f"λ below {MARGIN:g}"
     if index.low > 0 and ratio.low > most:
@@ -428,16 +356,16 @@ def judge(ratio: Estimate, index: Estimate, clear: bool) -> tuple[str, str]:
     return UNDECIDED, f"λ may be 0 and {MARGIN:g}"
 
 
-def fit_growth(n: ArrayLike, values: Sequence[Array]) -> Growth:
-    """The growth of the means at n [sizes]; sizes without trials are left out.
+def judged(values: DataArray) -> Growth:
+    """The growth of a quantity [n, trial, ...]; sizes without trials are left out.
 
     "Undecided" where a mean is infinite, zero or negative (such sizes are left out as well), there
     are fewer than four sizes, or no size has several trials.
     """
-    n = np.asarray(n, float)
-    mean, deviation, trials = moments(values)
+    n = values.n.values.astype(float)
+    mean, deviation, trials = moments(trial_values(values))
     reasons = []
-    for reason, where in (("infinite", np.isinf(mean)), ("not positive", mean <= 0)):
+    for reason, where in {"infinite": np.isinf(mean), "not positive": mean <= 0}.items():
         if where.any():
             sizes = map(str, n[where].astype(int))
             reasons.append(f"{reason} at n = {', '.join(sizes)}")
@@ -452,25 +380,11 @@ def fit_growth(n: ArrayLike, values: Sequence[Array]) -> Growth:
     else:
         fitted = fit_curves(n, mean, relative, freedom)
     if reasons:
-        return replace(fitted, verdict=UNDECIDED, reason="; ".join(reasons))
-    return fitted if fitted.scale == 1 else with_misfit(fitted)
+        fitted = replace(fitted, verdict=UNDECIDED, reason="; ".join(reasons))
+    return fitted
 
 
-def with_misfit(fitted: Growth) -> Growth:
-    """The growth where errors were enlarged, which must not speak for the claim."""
-    verdict, reason = fitted.verdict, fitted.reason
-    if verdict == SLOW:
-        verdict, reason = UNDECIDED, f"{reason} only with enlarged errors"
-    reason += f"; no such curve fits, errors enlarged {np.sqrt(fitted.scale):.1f} times"
-    return replace(fitted, verdict=verdict, reason=reason)
-
-
-def judged(values: xr.DataArray) -> Growth:
-    """The growth of a quantity [n, trial, ...] of the results."""
-    return fit_growth(values.n.values, trial_values(values))
-
-
-def reserve(values: xr.DataArray, verdict: str) -> str:
+def reserve(values: DataArray, verdict: str) -> str:
     """What the verdict would be without the largest size, where another: a clause, or ""."""
     known = values.dropna("n", how="all")
     if known.sizes["n"] <= FEWEST_SIZES:

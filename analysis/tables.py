@@ -1,7 +1,7 @@
 """Labelled results as Markdown: means by size, differences paired by trial, growth, verdicts."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from xarray import DataArray, Dataset
 
 from analysis import growth
 from analysis.experiments import Experiment
+from analysis.growth import Means
 from runtime.results import is_computed
 
 Array = NDArray[np.float64]
@@ -54,6 +55,16 @@ def table(heading: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
+def of_columns(columns: Mapping[str, Sequence[Any]]) -> str:
+    """A Markdown table of columns [rows] by heading."""
+    return table(list(columns), list(zip(*columns.values(), strict=True)))
+
+
+def written(values: DataArray, form: str) -> list[str]:
+    """Numbers in a format."""
+    return [f"{value:{form}}" for value in values.values]
+
+
 def by_size(n: Any, rows: Mapping[str, Sequence[Any]]) -> str:
     """A table with a column for each size; rows that are the same become one: exact = diagonal."""
     merged: dict[tuple[str, ...], str] = {}
@@ -66,12 +77,17 @@ def by_size(n: Any, rows: Mapping[str, Sequence[Any]]) -> str:
 
 
 def number(value: Any) -> str:
-    """Three digits, or all before the point: 3.21, 3,672, 1.01e+12; a dash for NaN."""
+    """Three digits, or all before the point: 3.21, 3,672, 1.01e+12, ∞; a dash for NaN."""
     if np.isnan(value):
         return "–"
-    if np.isinf(value):
-        return "∞"
-    return f"{value:,.0f}" if 1e3 <= value < 1e5 else f"{value:.3g}"
+    text = f"{value:,.0f}" if 1e3 <= value < 1e5 else f"{value:z.3g}"
+    return text.replace("inf", "∞")
+
+
+def with_interval(estimate: Iterable[float]) -> str:
+    """1.1 (1.08 to 1.11): a number with its bounds, or a dash."""
+    value, low, high = map(number, estimate)
+    return value if value == "–" else f"{value} ({low} to {high})"
 
 
 def plus_minus(value: float, half: float) -> str:
@@ -95,6 +111,11 @@ def usual_threshold(results: Dataset) -> str:
     """Where one threshold stands for all: calibrated, else the test set's median."""
     known = results.accuracy.dropna("threshold", how="all").threshold.values
     return "calibrated" if "calibrated" in known else "test median"
+
+
+def two_thresholds(results: Dataset) -> list[str]:
+    """The usual threshold and zero."""
+    return list(dict.fromkeys([usual_threshold(results), "zero"]))
 
 
 def usual(results: Dataset) -> Dataset:
@@ -129,62 +150,42 @@ def less_one(values: DataArray) -> bool:
     return values.name == "condition_number" and bool((values.fillna(1) < 1.1).all())
 
 
-def mean_cells(values: DataArray, images: DataArray | None = None) -> list[str]:
-    """Means of a quantity [n, trial, ...] and intervals. images [n, trial]: of accuracies."""
-    by_size = growth.trial_values(values - 1 if less_one(values) else values)
-    mean, half = growth.size_means(values.n.values, by_size)
-    cells = [plus_minus(*pair) for pair in zip(mean, half, strict=True)]
+def means_of(values: DataArray, images: DataArray | None = None) -> Means:
+    """Means of a quantity [n, trial, ...]; images [n, trial]: of accuracies."""
+    trials = growth.trial_values(values)
     if images is None:
-        return cells
-    low, high = accuracy_bounds(by_size, half, images)
-    for i in np.flatnonzero(np.isfinite(mean)):
-        differs = [low[i] - mean[i] + half[i], high[i] - mean[i] - half[i]]
-        if not np.allclose(differs, 0, atol=1e-6):
-            cells[i] = f"{mean[i]:.3f} ({low[i]:.3f} to {high[i]:.3f})"
+        return growth.size_means(trials)
+    return growth.accuracy_means(trials, images)
+
+
+def mean_cells(values: DataArray, images: DataArray | None = None) -> list[str]:
+    """The same as text."""
+    cells = []
+    for mean, low, high in means_of(values - less_one(values), images).rows:
+        if np.isclose(mean - low, high - mean, atol=1e-6) or not np.isfinite(low):
+            cells.append(plus_minus(mean, high - mean))
+        else:
+            cells.append(f"{mean:.3f} ({low:.3f} to {high:.3f})")
     return cells
 
 
-def accuracy_means(values: DataArray, images: DataArray) -> tuple[Array, Array, Array]:
-    """Means [n] of accuracies [n, trial, ...] of images [n, trial], and the means' bounds."""
-    by_size = growth.trial_values(values)
-    mean, half = growth.size_means(values.n.values, by_size)
-    return mean, *accuracy_bounds(by_size, half, images)
-
-
-def accuracy_bounds(
-    by_size: Sequence[Array], half: Array, images: DataArray
-) -> tuple[Array, Array]:
-    """Bounds [n] of mean accuracies, near 1 by the number of errors; NaN where there is no trial.
-
-    by_size, half: as `growth.trial_values` and `growth.size_means` give them.
-    """
-    low = np.full(len(by_size), np.nan)
-    high = np.full(len(by_size), np.nan)
-    for i, accuracies in enumerate(by_size):
-        if len(accuracies):
-            counts = images[i].dropna("trial").values[: len(accuracies)]
-            low[i], high[i] = growth.accuracy_bounds(accuracies, counts, half[i])
-    return low, high
-
-
-def paired(difference: DataArray) -> tuple[Array, Array]:
-    """Means [n] of accuracies or their differences [n, trial, ...], half-widths of their intervals.
+def paired(difference: DataArray) -> Means:
+    """Means of accuracies or their differences [n, trial, ...].
 
     The relative spread of the trials is pooled; of 1 + value that is nearly the absolute one.
     """
-    by_size = growth.trial_values(1 + difference)
-    mean, half = growth.size_means(difference.n.values, by_size)
-    return mean - 1, half
+    n, *means = means_of(1 + difference)
+    mean, low, high = np.subtract(means, 1)
+    return Means(n, mean, low, high)
 
 
 def paired_cells(difference: DataArray) -> list[str]:
     """Means of differences, bold where the interval excludes 0; "0" where every trial has 0."""
     cells = []
-    mean, half = paired(difference)
     most = abs(difference.transpose("n", ...)).max(difference.dims[1:])
-    for value, width, largest in zip(mean, half, most.values, strict=True):
-        text = f"{value:+.3f} ± {width:.3f}".replace(" ± nan", "").replace("+nan", "–")
-        if abs(value) > width:
+    for (mean, low, high), largest in zip(paired(difference).rows, most.values, strict=True):
+        text = f"{mean:+.3f} ± {high - mean:.3f}".replace(" ± nan", "").replace("+nan", "–")
+        if low > 0 or high < 0:
             text = f"**{text}**"
         cells.append("0" if largest < 1e-9 else text)
     return cells
@@ -214,14 +215,14 @@ def judged_quantities(results: Dataset) -> dict[str, DataArray]:
 def growth_row(name: str, values: DataArray) -> list[Any]:
     """The growth of a quantity, from the smallest to the largest n, and its verdict.
 
-    A dash for λ where a constant fits, and for b where no power does.
+    A dash for λ where a constant fits.
     """
     fitted = growth.judged(values)
     sizes = " to ".join(f"{n:g}" for n in fitted.n[[0, -1]]) if fitted.n.size else "–"
-    index = fitted.index if fitted.clear else "–"
-    exponent = fitted.exponent if fitted.power_fits else "–"
-    verdict = f"**{fitted.verdict}**: {fitted.reason}{growth.reserve(values, fitted.verdict)}"
-    return [name, sizes, fitted.ratio, index, exponent, verdict]
+    index = with_interval(np.round(fitted.index, 2)) if fitted.clear else "–"
+    reserve = growth.reserve(values, fitted.verdict)
+    verdict = f"**{fitted.verdict}**: {fitted.reason}{reserve}"
+    return [name, sizes, with_interval(fitted.ratio), index, verdict]
 
 
 def images_of(results: Dataset, values: DataArray) -> DataArray | None:
@@ -256,7 +257,7 @@ def main(experiment: Experiment) -> dict[str, Any]:
             means[name] = mean_cells(values, images_of(results, values))
     for name, loss in losses_of(results.accuracy).items():
         losses[name] = paired_cells(loss)
-    heading = ["quantity", "n", "growth (95 %)", "λ (95 %)", "b of a nᵇ (95 %)", "verdict"]
+    heading = ["quantity", "n", "growth (95 %)", "λ (95 %)", "verdict"]
     return {
         "means": by_size(results.n.values, means),
         "losses": by_size(results.n.values, losses),

@@ -15,7 +15,7 @@ from xarray import DataArray, Dataset
 
 from analysis import evidence, tables
 from analysis.experiments import Experiment
-from analysis.growth import TAIL, weighted_line
+from analysis.growth import TAIL, Means
 from ntk import finite, theorem
 from ntk.fully_connected import nonlinearity
 from runtime.results import origin_of
@@ -44,9 +44,8 @@ def exponent(values: DataArray) -> Exponent:
     n = np.repeat(values.n.values, values.sizes["trial"])
     flat = values.values.ravel()
     known = flat > 0
-    line = weighted_line(np.log(n[known]), np.log(flat[known]), np.ones(known.sum()))
-    freedom = known.sum() - 2
-    half = scipy.stats.t.isf(TAIL / 2, freedom) * np.sqrt(line.chi2 / freedom / line.strength)
+    line = scipy.stats.linregress(np.log(n[known]), np.log(flat[known]))
+    half = scipy.stats.t.isf(TAIL / 2, known.sum() - 2) * line.stderr
     return Exponent(line.slope, half)
 
 
@@ -343,15 +342,12 @@ def unit_of_width(results: Dataset) -> str:
     return "neurons" if results.depth.max() <= 1 else "channels"
 
 
-def correlations(at: Dataset) -> tuple[NDArray, NDArray, NDArray]:
-    """Widths, mean correlations of outputs with the NTK's, and half-widths of their intervals."""
-    means = []
-    halves = []
-    for width in at.width.values:
-        mean, half = over_draws(at.correlation.sel(predictor="finite", width=width))
-        means.append(mean)
-        halves.append(half)
-    return at.width.values, np.array(means), np.array(halves)
+def correlations(at: Dataset) -> Means:
+    """Mean correlations of outputs with the NTK's by width, and their intervals."""
+    finite_ones = at.correlation.sel(predictor="finite")
+    pairs = [over_draws(finite_ones.sel(width=width)) for width in at.width.values]
+    mean, half = np.transpose(pairs)
+    return Means(at.width.values, mean, mean - half, mean + half)
 
 
 def what_is_left(results: Dataset) -> str:
