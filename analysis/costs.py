@@ -23,7 +23,6 @@ from runtime.results import is_computed
 Array = NDArray[np.float64]
 
 KNOWN = {"threshold": "calibrated", "divisor": "training set", "kind": "all"}
-SHOWN_SIZES = 7  # of a table at most
 EFFORTS = ["fixed", "sequential"]
 UNITS = {"shots": "shots", "uses": "amplitude estimation's uses", "reads": "sampler's reads"}
 CLASSICAL = ["all entries", "sampler", "conjugate gradients anew", "Cholesky anew"]
@@ -154,19 +153,9 @@ def before_and_after(emulation: Dataset) -> dict[str, list[str]]:
         reading = readings.sel(unit=unit)
         rows[name] = arrows(reading.needed)
         kept = reading.accuracy_kept.mean("trial")
-        rows[f"{name}: accuracy kept"] = [
-            f"{old:.3f} → {new:.3f}" for old, new in kept.transpose("n", "effort").values
-        ]
+        pairs = kept.transpose("n", "effort").values
+        rows[f"{name}: accuracy kept"] = [f"{old:.3f} → {new:.3f}" for old, new in pairs]
     return rows
-
-
-def shown(n: Array, rows: dict[str, list[str]]) -> str:
-    """A table of these rows, [n] each, at the first and the last SHOWN_SIZES - 1 of the sizes."""
-    places = np.unique([0, *range(max(len(n) - SHOWN_SIZES + 1, 0), len(n))])
-    chosen = {}
-    for name, row in rows.items():
-        chosen[name] = [row[place] for place in places]
-    return tables.by_size(n[places], chosen)
 
 
 def assumed(emulation: Dataset) -> dict[str, float]:
@@ -189,21 +178,19 @@ def assumed(emulation: Dataset) -> dict[str, float]:
 
 
 def cost(experiment: Experiment) -> dict[str, Any]:
-    """The six ways, what stopping early saves, crossings, and what is assumed."""
+    """The six ways, from where on they are cheaper, what stopping saves, and what is assumed."""
     emulation = experiment.kinds["emulation"]
-    n = emulation.n.values
     ways = six_ways(emulation)
-    below = {}
-    for name in ("sparsified", "diagonal"):
-        for rival in ("all entries", "sampler"):
-            both = ways[f"quantum, {name}"], ways[f"classical, {rival}"]
-            below[f"quantum, {name}, than {rival}"] = crossing(*both)
+    begins: dict[str, list[str]] = {}
+    for name in ("diagonal", "sparsified"):
+        own = ways[f"quantum, {name}"]
+        rivals = ways["classical, all entries"], ways["classical, sampler"]
+        begins[name] = [crossing(own, rival) for rival in rivals]
+    rows = {name: cells(values) for name, values in ways.items()}
     return {
-        "table": shown(n, {name: cells(values) for name, values in ways.items()}),
-        "efforts": shown(n, before_and_after(emulation)),
-        "crossings": tables.table(["becomes cheaper", ""], list(below.items())),
+        "table": tables.by_size(emulation.n.values, rows),
+        "efforts": tables.by_size(emulation.n.values, before_and_after(emulation)),
+        "begins": begins,
         "assumed": assumed(emulation),
         "short": experiment.short.lower(),
-        "beats_entries": below["quantum, diagonal, than all entries"],
-        "beats_sampler": below["quantum, diagonal, than sampler"],
     }

@@ -14,7 +14,15 @@ from xarray import DataArray, Dataset
 from analysis import tables
 from analysis.experiments import Experiment, pair_title
 from analysis.growth import Means
-from analysis.tables import columns_of, losses_of, mean_cells, paired_cells, usual, written
+from analysis.tables import (
+    columns_of,
+    losses_of,
+    mean_cells,
+    mean_rows,
+    paired_cells,
+    usual,
+    written,
+)
 from runtime.results import is_computed, origin_of
 
 LOST = "lost by sparsified"  # of accuracy
@@ -52,12 +60,15 @@ def depth(experiment: Experiment) -> dict[str, Any]:
     sweep = sweep.sel(n=slice(swept_size(sweep)))
     exact = usual(sweep).sel(approximation="exact")
     last = exact.isel(n=-1).mean("trial")
-    each = [exact.sel(setting=setting) for setting in sweep.setting]
+    accuracies = []
+    for setting in sweep.setting:
+        at = exact.sel(setting=setting)
+        accuracies.append(mean_cells(at.accuracy, at.test_images)[-1])
     columns = {
         unit(sweep): written(sweep.setting, "g"),
         "off-diagonal / diagonal of K": written(last.off_diagonal_ratio, ".4g"),
         "κ of K": written(last.condition_number.mean("pattern"), ".4g"),
-        "accuracy of K": [mean_cells(at.accuracy, at.test_images)[-1] for at in each],
+        "accuracy of K": accuracies,
     }
     at_thresholds = sweep.sel(threshold=tables.two_thresholds(sweep))
     for name, loss in losses_of(at_thresholds.accuracy).items():
@@ -73,16 +84,13 @@ def depth(experiment: Experiment) -> dict[str, Any]:
 def baselines(experiment: Experiment) -> dict[str, Any]:
     """The exact NTK beside classifiers of a few lines, and K̃ beside what is as cheap."""
     results = experiment.kinds["baselines"]
-    rows = {}
-    for name, values in columns_of(results.accuracy).items():
-        rows[name] = mean_cells(values, results.test_images)
+    rows = mean_rows(results, columns_of(results.accuracy))
     rivals = results.rival_accuracy
     sparsified = rivals.sel(rival="sparsified", drop=True)
     as_cheap = {"sparsified": mean_cells(sparsified, results.test_images // 2)}
     gains = rivals.drop_sel(rival="sparsified") - sparsified
     for name in gains.rival.values:
-        gain = gains.sel(rival=name)
-        as_cheap[f"{name} − sparsified"] = paired_cells(gain)
+        as_cheap[f"{name} − sparsified"] = paired_cells(gains.sel(rival=name))
     n = results.n.values
     return {
         "table": tables.by_size(n, rows),
@@ -113,27 +121,23 @@ def standardisation(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def papers_constants(sensitivity: Dataset) -> dict[str, float]:
-    """The paper's percentile, boost and density."""
-    values = origin_of(sensitivity)["papers_setting"]
-    return dict(zip(("percentile", "boost", "density"), values, strict=True))
-
-
 def plane_of_constants(sensitivity: Dataset) -> Dataset:
     """Accuracy and share positive definite of K̃ [boost, density] at the paper's percentile.
 
     Means at the largest n of several trials and the usual threshold; `text` has the accuracies, in
-    brackets where K̃ is not always positive definite.
+    brackets where K̃ is not always positive definite. The attributes are the paper's constants.
     """
-    constants = papers_constants(sensitivity)
-    plane = usual(sensitivity.set_coords(constants))[["accuracy", "positive_definite"]]
+    names = ["percentile", "boost", "density"]
+    papers = dict(zip(names, origin_of(sensitivity)["papers_setting"], strict=True))
+    plane = usual(sensitivity.set_coords(names))[["accuracy", "positive_definite"]]
     plane = plane.sel(n=swept_size(sensitivity), approximation="sparsified")
-    plane = plane.sel(setting=plane.percentile == constants["percentile"])
+    plane = plane.sel(setting=plane.percentile == papers["percentile"])
     plane = plane.mean(["trial", "pattern"]).drop_vars("setting")
     plane = plane.set_index(setting=["boost", "density"])
     plane = plane.unstack("setting").transpose("boost", "density")
     known = plane.accuracy, plane.positive_definite
-    return plane.assign(text=xr.apply_ufunc(in_brackets, *known, vectorize=True))
+    text = xr.apply_ufunc(in_brackets, *known, vectorize=True)
+    return plane.assign(text=text).assign_attrs(papers)
 
 
 def in_brackets(accuracy: float, positive_definite: float) -> str:
@@ -165,10 +169,12 @@ def gains_over_diagonal(pairs: Dataset) -> Means:
 
     Averaged over the sizes up to `swept_size`.
     """
-    losses = losses_of(usual(pairs).accuracy.sel(n=slice(swept_size(pairs))))
+    accuracy = usual(pairs).accuracy.sel(n=slice(swept_size(pairs)))
+    losses = losses_of(accuracy)
     gain = losses["diagonal"] - losses["sparsified"]
     gain = gain.mean("n").rename(setting="n")
-    return tables.paired(gain.assign_coords(n=np.ones(len(gain))))  # pooled over the pairs
+    gain = gain.assign_coords(n=np.ones(len(gain)))  # pooled over the pairs
+    return tables.paired(gain)
 
 
 def sizes_told_of(pairs: Dataset) -> list[int]:
@@ -182,13 +188,19 @@ def sizes_told_of(pairs: Dataset) -> list[int]:
 def by_pair(pairs: Dataset, n: int) -> pd.DataFrame:
     """Means over trials at n, a row for each pair: losses, and what they may come with."""
     at = usual(pairs).sel(n=n)
-    columns = {f"lost by {name}": loss for name, loss in losses_of(at.accuracy).items()}
-    columns["accuracy of K"] = at.accuracy.sel(approximation="exact").mean("pattern")
+    columns = {}
+    for name, loss in losses_of(at.accuracy).items():
+        columns[f"lost by {name}"] = loss
+    exact = at.accuracy.sel(approximation="exact")
+    columns["accuracy of K"] = exact.mean("pattern")
     for name, words in REASONS.items():
         if name in at:
             columns[words] = at[name]
-    means = {name: values.mean("trial").to_series() for name, values in columns.items()}
-    return pd.DataFrame(means).dropna(axis="columns", how="all").dropna()
+    means = pd.DataFrame()
+    for name, values in columns.items():
+        means[name] = values.mean("trial").to_series()
+    known = means.dropna(axis="columns", how="all")
+    return known.dropna()
 
 
 def pairs(experiment: Experiment) -> dict[str, Any]:
@@ -199,14 +211,16 @@ def pairs(experiment: Experiment) -> dict[str, Any]:
     for n, means in by_size.items():
         if means[LOST].max() >= 1e-9:
             told[n] = worst_pairs(means, experiment.pair)
-    return {"tables": told, "reasons": reasons_of_losses(next(iter(by_size.values())))}
+    first = next(iter(by_size.values()))
+    return {"tables": told, "reasons": reasons_of_losses(first)}
 
 
 def worst_pairs(means: pd.DataFrame, own: str) -> str:
     """A table of those that K̃ loses most on, the median one, and the network's own."""
     means = means.sort_values(LOST, kind="stable")[::-1]
     names = means.index.tolist()
-    shown = [*names[:SHOWN_PAIRS], names[len(names) // 2]]
+    median = names[len(names) // 2]
+    shown = [*names[:SHOWN_PAIRS], median]
     if own in names:
         shown.append(own)
     columns = {"pair": list(dict.fromkeys(shown))}

@@ -346,8 +346,8 @@ def growth(ax: Axes, experiment: Experiment) -> None:
         place = ax.get_yaxis_transform()
         ax.text(1.03, row, fitted.verdict, color=color, va="center", transform=place)
     labels = [name.replace(", ", ",\n", 1) for name in quantities]
-    is_first = ax.get_subplotspec().is_first_col()
-    ax.set_yticks(range(len(labels)), labels=labels if is_first else [])
+    ax.set_yticks(range(len(labels)), labels=labels)
+    ax.tick_params(labelleft=ax is ax.figure.axes[0])
     ax.invert_yaxis()
     ax.axvline(1, color=GREY, linestyle=":")
     ax.axvline(last / first, color=GREY, linestyle="--")
@@ -407,17 +407,15 @@ def draw_pairs(ax: Axes, experiments: Experiments) -> None:
 
 def draw_constants(ax: Axes, experiments: Experiments) -> None:
     """Accuracy of K̃ by the boost of its diagonal and the density, and where it is indefinite."""
-    sensitivity = experiments[0].kinds["sensitivity"]
-    plane = evidence.plane_of_constants(sensitivity)
+    plane = evidence.plane_of_constants(experiments[0].kinds["sensitivity"])
     picture_only(ax)
     ax.imshow(plane.accuracy, origin="lower", aspect="auto", cmap="YlGn_r", vmin=0.5)
     for (row, column), text in np.ndenumerate(plane.text):
         ax.text(column, row, text, fontsize=9, ha="center", va="center")
     boosts = plane.boost.values.tolist()
     densities = plane.density.values.tolist()
-    papers = evidence.papers_constants(sensitivity)
-    x = densities.index(papers["density"])
-    y = boosts.index(papers["boost"])
+    x = densities.index(plane.attrs["density"])
+    y = boosts.index(plane.attrs["boost"])
     corner = (x - 0.5, y - 0.5)
     ax.add_patch(Rectangle(corner, 1, 1, fill=False, linewidth=2))
     ax.set_xticks(range(len(densities)), labels=densities)

@@ -265,10 +265,9 @@ def standards_matter(experiment: Experiment) -> str:
 
 def constants_matter(experiment: Experiment) -> str:
     """What less of the boost does to K̃."""
-    sensitivity = experiment.kinds["sensitivity"]
-    papers = evidence.papers_constants(sensitivity)
-    plane = evidence.plane_of_constants(sensitivity).sel(density=papers["density"])
-    lower = plane.sel(boost=plane.boost < papers["boost"]).isel(boost=-1)
+    plane = evidence.plane_of_constants(experiment.kinds["sensitivity"])
+    of_papers = plane.sel(density=plane.attrs["density"])
+    lower = of_papers.sel(boost=plane.boost < plane.attrs["boost"]).isel(boost=-1)
     what = "still" if lower.positive_definite == 1 else "not always"
     return f"with a boost of {lower.boost:g} K̃ is {what} positive definite at n = {plane.n:d}"
 
@@ -350,12 +349,11 @@ def accuracy_table(experiment: Experiment) -> str:
     exact = results.accuracy.sel(approximation="exact").dropna("n", how="all")
     places = np.linspace(0, exact.sizes["n"] - 1, SHOWN_SIZES).round()
     shown = np.unique([*places, results.sizes["n"] - 1]).astype(int)
-    rows = {"trials": is_computed(results).sum("trial").values[shown]}
+    rows: dict[str, Any] = {"trials": is_computed(results).sum("trial").values}
     quantities = tables.judged_quantities(results[["accuracy", "readout_measurements"]])
-    for name, values in quantities.items():
-        cells = tables.mean_cells(values, tables.images_of(results, values))
-        rows[name] = [cells[i] for i in shown]
-    return tables.by_size(results.n.values[shown], rows)
+    rows |= tables.mean_rows(results, quantities)
+    chosen = {name: np.array(cells)[shown] for name, cells in rows.items()}
+    return tables.by_size(results.n.values[shown], chosen)
 
 
 def page(experiments: Sequence[Experiment]) -> dict[str, Any]:

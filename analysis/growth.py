@@ -125,7 +125,8 @@ def line_of_variances(x: Array, logs: Array, weight: Array, spare: int) -> tuple
     slope = np.sum(weight * centred * logs) / strength
     line = np.average(logs, weights=weight) + slope * centred
     left = np.sum(weight * (logs - line) ** 2)
-    excess = max(left - spare, NEARLY_ZERO) / (total - np.sum(weight**2) / total)
+    weight_left = total - np.sum(weight**2) / total
+    excess = max(left - spare, NEARLY_ZERO) / weight_left
     own_variance = 1 / total + centred**2 / strength
     # trigamma(freedom/2) = excess, by the first two terms of its series
     inverse = excess / (1 + np.sqrt(1 + 2 * excess))
@@ -164,8 +165,10 @@ def accuracy_means(values: DataArray, images: DataArray) -> Means:
     has_none = wrong < 1e-6
     tail = np.where(has_none, TAIL, TAIL / 2)
     exact_low = scipy.stats.beta.ppf(tail, right, wrong + 1)
-    exact_high = np.where(has_none, 1, scipy.stats.beta.isf(tail, right + 1, wrong))
-    is_near = (high > 1) | (values.max("trial").values > 1 - 1e-9) | np.isnan(high)
+    exact_high = scipy.stats.beta.isf(tail, right + 1, wrong)
+    exact_high = np.where(has_none, 1, exact_high)
+    is_near = values.max("trial").values > 1 - 1e-9
+    is_near |= ~(high <= 1)  # also where it is unknown
     low = np.where(is_near, np.fmin(low, exact_low), low)
     high = np.where(is_near, np.fmax(high, exact_high), high)
     return Means(n, mean, low, np.minimum(high, 1))
@@ -189,9 +192,10 @@ def allowance(numbers: int, freedom: float) -> float:
 
 def enlargement(least: float, spare: int, freedom: float) -> float:
     """What chi^2 is divided by: 1, or its value over `spare` where no such curve fits."""
-    if spare < 1 or scipy.special.fdtrc(spare, freedom, least / spare) >= MISFIT:
+    if spare < 1:
         return 1.0
-    return least / spare
+    chance = scipy.special.fdtrc(spare, freedom, least / spare)
+    return 1.0 if chance >= MISFIT else least / spare
 
 
 def basis(n: Array, index: ArrayLike) -> Array:
@@ -304,14 +308,16 @@ def fit_curves(n: Array, y: Array, relative: Array, freedom: Array) -> Growth:
     level = np.average(y, weights=relative**-2)
     errors = relative * level
     curves = Profile(n, y, errors, together, INDICES)
-    misfit = np.sum(((y - level) / errors) ** 2) - curves.chi2.min()
+    of_constant = np.sum(((y - level) / errors) ** 2)
+    misfit = of_constant - curves.chi2.min()
     allowed = 2 * allowance(2, together)
     clear = bool(misfit > allowed * curves.scale)
     if clear:
         allowed = allowance(1, together)
     for step in range(1, STEPS):
         if clear:  # relative to the best curve, not to the means, which are noisy
-            errors = relative * np.clip(curves.best_curve(), y / 2, 2 * y)
+            curve = curves.best_curve()
+            errors = relative * np.clip(curve, y / 2, 2 * y)
         grid = INDICES if step < 3 else curves.grid_around(allowed)
         curves = Profile(n, y, errors, together, grid)
     return growth_by(curves, n, allowed, clear)

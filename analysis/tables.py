@@ -169,6 +169,14 @@ def mean_cells(values: DataArray, images: DataArray | None = None) -> list[str]:
     return cells
 
 
+def mean_rows(results: Dataset, quantities: Mapping[str, DataArray]) -> dict[str, list[str]]:
+    """Means of quantities of the results, a row for each."""
+    rows = {}
+    for name, values in quantities.items():
+        rows[name] = mean_cells(values, images_of(results, values))
+    return rows
+
+
 def paired(difference: DataArray) -> Means:
     """Means of accuracies or their differences [n, trial, ...].
 
@@ -246,20 +254,19 @@ def of_first_patterns(results: Dataset) -> dict[str, DataArray]:
 def main(experiment: Experiment) -> dict[str, Any]:
     """All tables of one network and pair of classes."""
     results = experiment.results
-    means: dict[str, Any] = {"trials": is_computed(results).sum("trial").values}
-    losses, rows = {}, []
-    quantities = judged_quantities(results)
-    for name, values in quantities.items():
-        rows.append(growth_row(name, values))
-    for name, values in (quantities | of_first_patterns(results)).items():
+    n = results.n.values
+    judged = judged_quantities(results)
+    averaged = {}
+    for name, values in (judged | of_first_patterns(results)).items():
         if "trial" in values.dims:
             name += ", less 1" if less_one(values) else ""
-            means[name] = mean_cells(values, images_of(results, values))
-    for name, loss in losses_of(results.accuracy).items():
-        losses[name] = paired_cells(loss)
+            averaged[name] = values
+    means: dict[str, Any] = {"trials": is_computed(results).sum("trial").values}
+    means |= mean_rows(results, averaged)
+    losses = {name: paired_cells(loss) for name, loss in losses_of(results.accuracy).items()}
     heading = ["quantity", "n", "growth (95 %)", "λ (95 %)", "verdict"]
     return {
-        "means": by_size(results.n.values, means),
-        "losses": by_size(results.n.values, losses),
-        "growth": table(heading, rows),
+        "means": by_size(n, means),
+        "losses": by_size(n, losses),
+        "growth": table(heading, [growth_row(name, values) for name, values in judged.items()]),
     }
