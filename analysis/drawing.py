@@ -2,8 +2,7 @@
 
 import io
 import textwrap
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,34 @@ from PIL import Image
 from analysis.growth import FAST, FLAT, SLOW, UNDECIDED, Means
 
 STYLE_FILE = Path(__file__).with_name("style.mplstyle")
-Style = dict[str, Any]
+GREY = "#777777"
+COLORS = {FLAT: "#009E73", SLOW: "#0072B2", FAST: "#D55E00", UNDECIDED: GREY}
 # Okabe and Ito's colours, which colour-blind readers can tell apart; the markers differ as well
-STYLES: dict[str, Style] = {
+STYLES: dict[str, dict[str, Any]] = {  # by the words of a name
     "exact": dict(color="#000000", marker="o"),
     "sparsified": dict(color="#D55E00", marker="s"),
     "diagonal": dict(color="#0072B2", marker="^"),
-    "rival": dict(color="#AA4499", marker="v"),  # classical, or without any network
-    "fully-connected": dict(color="#009E73", marker="D"),
-    "convolutional": dict(color="#B8860B", marker="p"),
+    "nearest neighbour": dict(color="#AA4499", marker="v"),
+    "Fully connected": dict(color="#009E73", marker="D"),
+    "Convolutional": dict(color="#B8860B", marker="p"),
 }
-GREY = "#777777"
-COLORS = {FLAT: "#009E73", SLOW: "#0072B2", FAST: "#D55E00", UNDECIDED: GREY}
+PALETTE = tuple(STYLES.values())
+SAME_AS = {
+    "all entries": "exact",
+    "sampler": "nearest neighbour",
+    "fixed constant": "nearest neighbour",
+    "scale from the training set": "sparsified",
+    "scale from the test set": "diagonal",
+    "0.01 L_conv": "nearest neighbour",
+    "0.02 L_conv": "exact",
+    "0.05 L_conv": "sparsified",
+    "0.065 L_conv": "diagonal",
+    "0.1 L_conv": "Fully connected",
+}
+STYLES |= {word: STYLES[other] for word, other in SAME_AS.items()}
+DASHED = dict(linestyle="--")
+STYLES |= {"corrected": DASHED, "at zero": DASHED, "1/n": DASHED | dict(color=GREY)}
+SHORT = {"exact": "K", "sparsified": "K̃"}  # in pictures
 
 
 def picture_of(figure: Callable[..., Figure], *about: Any) -> bytes:
@@ -54,65 +69,79 @@ def picture_only(ax: Axes) -> None:
     ax.grid(False)
 
 
-@dataclass
-class Curve:
-    """Means with their intervals where they are known and finite; infinite ones are named."""
-
-    label: str
-    style: Style
-    means: Means
-
-    def __post_init__(self) -> None:
-        x, mean, *_ = self.means
-        infinite = x[np.isinf(mean)]
-        if infinite.size:
-            self.label += f",\n∞ at {infinite[0]}"
-        self.means = Means(*(values[np.isfinite(mean)] for values in self.means))
+def style_of(name: str, place: int = 0) -> dict[str, Any]:
+    """The style of a curve by its name, or by its place where no word has a colour."""
+    style: dict[str, Any] = {}
+    for word in name.partition(" = ")[0].split(", "):
+        style |= STYLES.get(word, {})
+    return style if "color" in style else PALETTE[place % len(PALETTE)]
 
 
 def draw_curves(
-    ax: Axes, curves: Iterable[Curve], label: str = "training images n", linear: bool = False
+    ax: Axes, named: Mapping[str, Means], label: str = "training images n", linear: bool = False
 ) -> None:
-    """Curves with their intervals and names; logarithmic where they span more than a decade."""
-    distinct: list[Curve] = []
-    for curve in curves:
-        x, mean = curve.means[:2]
-        for other in distinct:
-            same_x = np.array_equal(x, other.means.x)
-            if same_x and np.allclose(mean, other.means.mean, rtol=1e-3, atol=0):
-                other.label += f" = {curve.label}"
-                break
-        else:
-            if x.size:
-                distinct.append(curve)
-    for curve in distinct:
-        x, mean, *bounds = curve.means
-        ax.errorbar(x, mean, np.nan_to_num(abs(bounds - mean)), **curve.style, elinewidth=1)
-    means = np.concatenate([[], *(curve.means.mean for curve in distinct)])
-    low = means.min(initial=np.inf)
-    high = means.max(initial=0)
+    """Means with their intervals under the names that tables give them, equal ones as one curve.
+
+    linear: the axis of the means is, however many decades they span.
+    """
+    curves = distinct(named)
+    for place, (name, means) in enumerate(curves.items()):
+        x, mean, *bounds = means
+        half = np.nan_to_num(abs(bounds - mean))
+        ax.errorbar(x, mean, half, **style_of(name, place), elinewidth=1)
+    set_scales(ax, curves.values(), linear)
+    ax.set_xlabel(label)
+    name_curves(ax, curves)
+
+
+def distinct(named: Mapping[str, Means]) -> dict[str, Means]:
+    """Means where they are known, equal ones under one name, infinite ones said in the name."""
+    curves: dict[str, Means] = {}
+    for name, means in named.items():
+        infinite = means.x[np.isinf(means.mean)]
+        if infinite.size:
+            name += f", ∞ at {infinite[0]}"
+        is_known = np.isfinite(means.mean)
+        known = Means(*(values[is_known] for values in means))
+        for other, its in list(curves.items()):
+            same_x = np.array_equal(known.x, its.x)
+            if same_x and np.allclose(known.mean, its.mean, rtol=1e-3, atol=0):
+                del curves[other]
+                name = f"{other} = {name}"
+        if known.x.size:
+            curves[name] = known
+    return curves
+
+
+def set_scales(ax: Axes, curves: Collection[Means], linear: bool) -> None:
+    """Logarithmic axes; that of the means where they span more than a decade."""
+    x = np.concatenate([[10], *(means.x for means in curves)])
+    mean = np.concatenate([[], *(means.mean for means in curves)])
+    low = mean.min(initial=np.inf)
+    high = mean.max(initial=0)
     if 0 < low < high / 10 and not linear:
         ax.set_yscale("log")
         ax.set_ylim(bottom=low / 3)
-    x = np.concatenate([[10], *(curve.means.x for curve in distinct)])
     ax.set_xscale("log", base=2 if x.min() > 1 else 10)
     ax.xaxis.set_major_formatter("{x:g}")
     ax.minorticks_off()
-    ax.set_xlabel(label)
-    name_curves(ax, distinct)
 
 
-def name_curves(ax: Axes, curves: list[Curve]) -> None:
+def name_curves(ax: Axes, curves: Mapping[str, Means]) -> None:
     """The curves' names right of the panel, at the height of their ends, moved apart."""
     inches = ax.get_window_extent().height / ax.figure.dpi
     to_axes = ax.transData + ax.transAxes.inverted()
     free = 1.1
-    for curve in sorted(curves, key=lambda curve: -curve.means.mean[-1]):
-        label = curve.label if "=" not in curve.label else textwrap.fill(curve.label, 13)
+    places = list(curves)
+    for name in sorted(curves, key=lambda name: -curves[name].mean[-1]):
+        label = name
+        for word, short in SHORT.items():
+            label = label.replace(word, short)
+        label = textwrap.fill(label, 14)
         tall = 0.24 * (1 + label.count("\n")) / inches
-        end = curve.means.x[-1], curve.means.mean[-1]
+        end = curves[name].x[-1], curves[name].mean[-1]
         _, height = to_axes.transform(end)
         middle = min(height, free - tall / 2)
-        color = curve.style["color"]
+        color = style_of(name, places.index(name))["color"]
         ax.text(1.03, middle, label, color=color, va="center", transform=ax.transAxes)
         free = middle - tall / 2

@@ -8,7 +8,6 @@ None computes a kernel. A figure is a function of all experiments, or of a panel
 """
 
 import contextlib
-import itertools
 import textwrap
 from collections.abc import Callable
 from functools import partial
@@ -23,10 +22,10 @@ from matplotlib.patches import Rectangle
 from xarray import DataArray
 
 from analysis import costs, drawing, evidence, findings, tables, theory
-from analysis.drawing import GREY, STYLES, Curve, draw_curves, picture_only, say
+from analysis.drawing import GREY, STYLES, draw_curves, picture_only, say, style_of
 from analysis.experiments import COMMANDS, Experiment
 from analysis.growth import Means, judged
-from analysis.tables import in_words, means_of, usual_threshold
+from analysis.tables import columns_of, in_words, means_of, usual_threshold
 from ntk import BadInput
 from runtime.checkpoints import read_kernel
 from runtime.results import UNUSABLE, origin_of
@@ -34,14 +33,8 @@ from runtime.results import UNUSABLE, origin_of
 Experiments = list[Experiment]
 Drawing = Callable[..., Any]
 NEEDS = {"theorem": "depth_sweep", "cost": "emulation"}  # kinds of results, else the main ones
-NAMES = {"exact": "K", "sparsified": "K̃", "diagonal": "diagonal"}
 WIDTH = 8  # inches, shown as 800 pixels
-FOUR_DEPTHS = {  # over L_conv, where a figure shows four depths
-    0.02: STYLES["exact"],
-    0.05: STYLES["sparsified"],
-    0.065: STYLES["diagonal"],
-    0.1: STYLES["fully-connected"],
-}
+FOUR_DEPTHS = (0.02, 0.05, 0.065, 0.1)  # over L_conv, that the theorem's figure shows
 
 
 def save(experiments: Experiments, figure: Drawing, name: str = "") -> bytes:
@@ -100,11 +93,10 @@ def each_network(experiments: Experiments, draw: Drawing) -> Figure:
 
 def of_each_network(ax: Axes, experiments: Experiments, quantity: str, **labels: str) -> None:
     """One quantity of all networks over n."""
-    curves = []
+    named = {}
     for experiment in experiments:
-        values = experiment.results[quantity].sel(labels)
-        curves.append(Curve(experiment.short, STYLES[experiment.network], means_of(values)))
-    draw_curves(ax, curves)
+        named[experiment.short] = means_of(experiment.results[quantity].sel(labels))
+    draw_curves(ax, named)
 
 
 def overview(experiments: Experiments) -> Figure:
@@ -191,7 +183,7 @@ def approximations(experiments: Experiments, n: int = 64) -> Figure:
 def accuracy(experiments: Experiments) -> Figure:
     """Accuracy of one network at the thresholds that a prediction can know, beside neighbours."""
     (experiment,) = experiments
-    thresholds = list(dict.fromkeys([usual_threshold(experiment.results), "zero"]))
+    thresholds = tables.two_thresholds(experiment.results)
     figure, axes = panels(1, len(thresholds), 3.3)
     for ax, threshold in zip(axes[0], thresholds, strict=True):
         draw_accuracy(ax, experiment, threshold)
@@ -202,77 +194,52 @@ def accuracy(experiments: Experiments) -> Figure:
 def draw_accuracy(ax: Axes, experiment: Experiment, threshold: str) -> None:
     """Accuracy of K, K̃ and the diagonal, and of nearest neighbour where baselines are there."""
     results = experiment.results
-    values = results.accuracy.sel(threshold=threshold)
-    curves = of_approximations(values, images=results.test_images)
+    accuracy = results.accuracy.sel(threshold=threshold, convention="original")
+    named = {}
+    for name, values in columns_of(accuracy).items():
+        named[name] = means_of(values, results.test_images)
     if "baselines" in experiment.kinds:
         baselines = experiment.kinds["baselines"]
         rivals = baselines.accuracy.sel(classifier="nearest neighbour")
         usable = threshold if threshold in rivals.threshold else "test median"
-        means = means_of(rivals.sel(threshold=usable), baselines.test_images)
-        curves.append(Curve("nearest\nneighbour", STYLES["rival"], means))
-    draw_curves(ax, curves)
+        values = rivals.sel(threshold=usable)
+        named["nearest neighbour"] = means_of(values, baselines.test_images)
+    draw_curves(ax, named)
     low, high = ax.get_ylim()
     ax.set_ylim(top=min(high, 1.003))
     if low < 0.5:
         ax.axhline(0.5, color=GREY, linestyle=":")
 
 
-def of_approximations(
-    values: DataArray, ending: str = "", images: DataArray | None = None, **line: str
-) -> list[Curve]:
-    """A curve for each approximation that is known, in the original's convention.
-
-    images: of accuracies, as `means_of` takes them.
-    """
-    if "convention" in values.dims:
-        values = values.sel(convention="original")
-    values = values.dropna("approximation", how="all")
-    curves = []
-    for label in values.approximation.values:
-        chosen = values.sel(approximation=label)
-        means = means_of(chosen, images)
-        curves.append(Curve(NAMES[label] + ending, STYLES[label] | line, means))
-    return curves
+def draw_columns(ax: Axes, values: DataArray) -> None:
+    """A curve for each column that tables have of a quantity."""
+    columns = columns_of(values)
+    draw_curves(ax, {name: means_of(column) for name, column in columns.items()})
 
 
 def condition_number(ax: Axes, experiment: Experiment, corrected: bool = True) -> None:
     """κ of K and of K̃, in both conventions or one; less 1 where κ of K̃ is close to 1."""
     condition = experiment.results.condition_number
-    other = condition.sel(approximation="sparsified", convention="corrected")
-    less = tables.less_one(other)
-    dashed = STYLES["sparsified"] | {"linestyle": "--"}
+    if not corrected:
+        condition = condition.sel(convention=["original"])
+    less = tables.less_one(condition.sel(approximation="sparsified"))
     if less:  # the diagonal's is rounding
         condition = condition.drop_sel(approximation="diagonal")
-    curves = of_approximations(condition - less)
-    if corrected:
-        curves.append(Curve("K̃, corrected", dashed, means_of(other - less)))
-    draw_curves(ax, curves)
+    draw_columns(ax, condition - less)
     ax.set_ylabel("condition number κ, less 1" if less else "condition number κ")
 
 
 def post_selection(ax: Axes, experiment: Experiment) -> None:
     """How often k* is prepared until it succeeds, by what it is divided by."""
-    attempts = experiment.results.post_selection_measurements
-    styles = {"fixed constant": "rival", "training set": "sparsified", "test set": "diagonal"}
-    curves = []
-    for divisor, style in styles.items():
-        label = in_words(divisor).replace("from ", "from\n")
-        means = means_of(attempts.sel(divisor=divisor))
-        curves.append(Curve(label, STYLES[style], means))
-    draw_curves(ax, curves)
+    draw_columns(ax, experiment.results.post_selection_measurements)
     ax.set_ylabel("attempts until k* is prepared")
 
 
 def readout(ax: Axes, experiment: Experiment) -> None:
     """How many measurements tell the sign, at the threshold of the accuracies and at zero."""
-    results = experiment.results
-    measurements = results.readout_measurements.drop_sel(approximation="exact")
-    curves = []
-    for threshold, line in {usual_threshold(results): "-", "zero": "--"}.items():
-        ending = f", {threshold.removeprefix('test ')}"
-        values = measurements.sel(threshold=threshold)
-        curves += of_approximations(values, ending, linestyle=line)
-    draw_curves(ax, curves)
+    results = experiment.results.drop_sel(approximation="exact")
+    at = {"threshold": tables.two_thresholds(results), "convention": "original"}
+    draw_columns(ax, results.readout_measurements.sel(at))
     ax.set_ylabel("measurements of one answer")
 
 
@@ -299,15 +266,15 @@ def draw_error(ax: Axes, experiments: Experiments) -> None:
     """Geometric means of the diagonal's errors by depth, each trial as a dot, and 1/n."""
     error = theory.measures(theory.theorem_sweep(experiments[0]), "original")["‖Δw‖/‖w‖"]
     n = error.n.values
-    dashed = {"color": GREY, "linestyle": "--"}
-    curves = [Curve("1/n", dashed, Means(n, 1 / n, 1 / n, 1 / n))]
-    for depth, style in FOUR_DEPTHS.items():
+    named = {"1/n": Means(n, 1 / n, 1 / n, 1 / n)}
+    for depth in FOUR_DEPTHS:
         if depth in error.setting:
+            name = f"{depth:g} L_conv"
             values = error.sel(setting=depth).transpose("n", "trial")
             mean = theory.geometric_mean(values, "trial").values
-            curves.append(Curve(f"{depth:g} L_conv", style, Means(n, mean, mean, mean)))
-            ax.plot(n, values, ".", color=style["color"], alpha=0.25)
-    draw_curves(ax, curves)
+            named[name] = Means(n, mean, mean, mean)
+            ax.plot(n, values, ".", color=style_of(name)["color"], alpha=0.25)
+    draw_curves(ax, named)
     ax.set_ylabel("error of the weights, ‖w̃ − w‖ / ‖w‖")
     begins = theory.beginning(error, -1)[0]
     say(ax, f"Infinite width: the error is O(1/n) from {begins:.3f} L_conv on", 38)
@@ -316,13 +283,12 @@ def draw_error(ax: Axes, experiments: Experiments) -> None:
 def draw_widths(ax: Axes, experiments: Experiments) -> None:
     """Correlation of finite networks' outputs with the NTK's over the width, by depth."""
     results = experiments[0].kinds["finite_width"].isel(n=[0])
-    curves = []
-    styles = itertools.cycle(FOUR_DEPTHS.values())
+    named = {}
     for words, at in theory.kinds_of_networks(results):
-        label = words.partition(", ")[2].replace(" (", "\n(")
-        curves.append(Curve(label, next(styles), theory.correlations(at)))
+        name = words.partition(", ")[2].replace(" (", ", ").rstrip(")")
+        named[name] = theory.correlations(at)
     ax.set_ylim(-0.35, 1.05)
-    draw_curves(ax, curves, f"{theory.unit_of_width(results)} of a layer", linear=True)
+    draw_curves(ax, named, f"{theory.unit_of_width(results)} of a layer", linear=True)
     ax.set_ylabel("correlation of outputs with the NTK's")
     left = theory.what_is_left(results)
     say(ax, f"Networks that can be built, n = {results.n.item()}: {left}", 38)
@@ -374,7 +340,7 @@ def draw_rivals(ax: Axes, experiments: Experiments) -> None:
         gain, *bounds = np.transpose(list(gains.values()))
         largest = findings.with_exact(baselines).n[-1]
         label = f"{experiment.short}, n = {largest:d}"
-        style = STYLES[experiment.network] | {"linestyle": "none"}
+        style = STYLES[experiment.short] | {"linestyle": "none"}
         ax.errorbar(gain, rows, xerr=abs(bounds - gain), label=label, **style)
     ax.axvline(0, color=GREY, linestyle=":")
     ax.set_xscale("symlog", linthresh=0.02)
@@ -391,7 +357,7 @@ def draw_pairs(ax: Axes, experiments: Experiments) -> None:
     """What K̃ loses on each pair of classes, sorted; the network's own pair is circled."""
     for experiment in experiments:
         lost = evidence.losses_by_setting(evidence.named_pairs(experiment))
-        color = STYLES[experiment.network]["color"]
+        color = STYLES[experiment.short]["color"]
         places = np.arange(1, len(lost) + 1)
         ax.plot(places, lost, ".", color=color)
         own = lost.setting == experiment.pair
@@ -429,17 +395,11 @@ def draw_constants(ax: Axes, experiments: Experiments) -> None:
 def cost(ax: Axes, experiment: Experiment) -> None:
     """Queries of the best quantum ways to one prediction, and operations of two classical ones."""
     ways = costs.six_ways(experiment.kinds["emulation"])
-    drawn = {
-        "quantum, sparsified": ("K̃,\nqueries", "sparsified"),
-        "quantum, diagonal": ("diagonal,\nqueries", "diagonal"),
-        "classical, all entries": ("all entries,\noperations", "exact"),
-        "classical, sampler": ("sampler,\noperations", "rival"),
-    }
-    curves = []
-    for way, (label, style) in drawn.items():
-        curves.append(Curve(label, STYLES[style], costs.geometric(ways[way])))
-    draw_curves(ax, curves)
-    ax.set_ylabel("cost of one prediction")
+    named = {}
+    for name in list(ways)[:4]:  # the others are dearer
+        named[name] = costs.geometric(ways[name])
+    draw_curves(ax, named)
+    ax.set_ylabel("queries or operations of a prediction")
 
 
 PANELS = (condition_number, post_selection, readout, growth, cost)
