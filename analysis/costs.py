@@ -121,7 +121,7 @@ def cells(values: DataArray) -> list[str]:
     """Geometric means, with the factor of their intervals where there is one: 2,551 ×÷ 1.20."""
     texts = []
     for mean, _, high in geometric(values).rows:
-        factor = high / mean
+        factor = high / mean if np.isfinite(mean) else 1
         ending = f" ×÷ {factor:.2f}" if 1.005 < factor < np.inf else ""
         texts.append(tables.number(mean) + ending)
     return texts

@@ -127,6 +127,13 @@ def set_scales(ax: Axes, curves: Collection[Means], linear: bool) -> None:
     ax.minorticks_off()
 
 
+def shortened(name: str) -> str:
+    """K̃, corrected: a name with the symbols for its words."""
+    for word, short in SHORT.items():
+        name = name.replace(word, short)
+    return name
+
+
 def name_curves(ax: Axes, curves: Mapping[str, Means]) -> None:
     """The curves' names right of the panel, at the height of their ends, moved apart."""
     inches = ax.get_window_extent().height / ax.figure.dpi
@@ -134,10 +141,7 @@ def name_curves(ax: Axes, curves: Mapping[str, Means]) -> None:
     free = 1.1
     places = list(curves)
     for name in sorted(curves, key=lambda name: -curves[name].mean[-1]):
-        label = name
-        for word, short in SHORT.items():
-            label = label.replace(word, short)
-        label = textwrap.fill(label, 14)
+        label = textwrap.fill(shortened(name), 14)
         tall = 0.24 * (1 + label.count("\n")) / inches
         end = curves[name].x[-1], curves[name].mean[-1]
         _, height = to_axes.transform(end)

@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
 from xarray import DataArray
 
 from analysis import costs, drawing, evidence, findings, tables, theory
@@ -33,6 +34,7 @@ from runtime.results import UNUSABLE, origin_of
 Experiments = list[Experiment]
 Drawing = Callable[..., Any]
 NEEDS = {"theorem": "depth_sweep", "cost": "emulation"}  # kinds of results, else the main ones
+SHOWN_KERNEL = 64  # training images at most, in a picture of K
 WIDTH = 8  # inches, shown as 800 pixels
 FOUR_DEPTHS = (0.02, 0.05, 0.065, 0.1)  # over L_conv, that the theorem's figure shows
 
@@ -121,26 +123,32 @@ def say_finding(ax: Axes, question: str, finding: findings.Finding, experiment: 
     say(ax, f"{question} {text.replace('**', '')}", 28)
 
 
-def draw_kernel(ax: Axes, experiment: Experiment, most: int = 64, lowest: float = 0) -> None:
-    """K of the first trial of the largest n up to `most` whose kernel is in the folder.
-
-    lowest: where the colours begin, in units of the diagonal; by default at the smallest entry.
-    """
-    picture_only(ax)
+def stored_kernel(experiment: Experiment) -> NDArray | None:
+    """K of the first trial of the largest n up to SHOWN_KERNEL that is in the folder."""
     kernel = None
     sizes = experiment.results.n.values
     seed = origin_of(experiment.results)["seed"]
-    for n in sizes[sizes <= most]:
+    for n in sizes[sizes <= SHOWN_KERNEL]:
         name = f"{experiment.prefix}_seed{seed}_data{n}_trial0_kernel_train.npy"
         with contextlib.suppress(BadInput):  # not there, or damaged
             kernel, _ = read_kernel(experiment.folder / name)
+    return kernel
+
+
+def draw_kernel(ax: Axes, experiment: Experiment, lowest: float = 0) -> None:
+    """The stored kernel, in units of its diagonal.
+
+    lowest: where the colours begin; by default at the smallest entry.
+    """
+    picture_only(ax)
+    kernel = stored_kernel(experiment)
     if kernel is None:
-        say(ax, f"no kernel of n ≤ {most} here; python training.py makes it", 27)
+        say(ax, f"no kernel of n ≤ {SHOWN_KERNEL} here; python training.py makes it", 27)
         return
     magnitude = np.abs(kernel) / np.diag(kernel).max()
     beside = magnitude[~np.eye(len(kernel), dtype=bool)]
-    lowest = lowest or min(beside.min(), 0.1)
-    image = ax.imshow(magnitude, norm=LogNorm(lowest, 1, clip=True), cmap="cividis")
+    norm = LogNorm(lowest or min(beside.min(), 0.1), 1, clip=True)
+    image = ax.imshow(magnitude, norm=norm, cmap="cividis")
     bar = ax.figure.colorbar(image, ax=ax, shrink=0.8)
     bar.ax.minorticks_off()
     text = f"off-diagonal entries {np.median(beside):.1g} of the diagonal"
@@ -165,7 +173,8 @@ def approximations(experiments: Experiments, n: int = 64) -> Figure:
     The pattern is such as training.py draws: probability 2 ln(n)/n inside the classes.
     """
     rng = np.random.default_rng(0)
-    below = np.tril(rng.random((n, n)) < 2 * np.log(n) / n)
+    density = 2 * np.log(n) / n
+    below = np.tril(rng.random((n, n)) < density)
     below[n // 2 :, : n // 2] = False
     kept = below | below.T | np.eye(n, dtype=bool)
     figure, axes = panels(1, 2, 3)
@@ -213,8 +222,10 @@ def draw_accuracy(ax: Axes, experiment: Experiment, threshold: str) -> None:
 
 def draw_columns(ax: Axes, values: DataArray) -> None:
     """A curve for each column that tables have of a quantity."""
-    columns = columns_of(values)
-    draw_curves(ax, {name: means_of(column) for name, column in columns.items()})
+    named = {}
+    for name, column in columns_of(values).items():
+        named[name] = means_of(column)
+    draw_curves(ax, named)
 
 
 def condition_number(ax: Axes, experiment: Experiment, corrected: bool = True) -> None:
@@ -285,7 +296,8 @@ def draw_widths(ax: Axes, experiments: Experiments) -> None:
     results = experiments[0].kinds["finite_width"].isel(n=[0])
     named = {}
     for words, at in theory.kinds_of_networks(results):
-        name = words.partition(", ")[2].replace(" (", ", ").rstrip(")")
+        depth = words.partition(", ")[2]
+        name = depth.replace(" (", ", ").rstrip(")")
         named[name] = theory.correlations(at)
     ax.set_ylim(-0.35, 1.05)
     draw_curves(ax, named, f"{theory.unit_of_width(results)} of a layer", linear=True)
@@ -361,8 +373,8 @@ def draw_pairs(ax: Axes, experiments: Experiments) -> None:
         places = np.arange(1, len(lost) + 1)
         ax.plot(places, lost, ".", color=color)
         own = lost.setting == experiment.pair
-        circle: Any = {"fillstyle": "none", "markersize": 10}
-        ax.plot(places[own], lost[own], "o", color=color, **circle)
+        circle: Any = dict(fillstyle="none", markersize=10, color=color)
+        ax.plot(places[own], lost[own], "o", **circle)
         end = (len(lost) + 2, lost[-1])
         beside: Any = {"va": "center", "annotation_clip": False}
         ax.annotate(experiment.short, end, color=color, **beside)

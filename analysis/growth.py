@@ -110,7 +110,8 @@ def variance_in_common(x: Array, variance: Array, freedom: Array) -> tuple[Array
     q = np.sum(weight * (logs - level) ** 2)
     spare = sum(freedom > 0) - 2  # of a line
     if spare < 1 or scipy.stats.chi2.sf(q, spare + 1) >= 0.05:
-        return np.full(len(x), pooled), np.full(len(x), EXACT)
+        everywhere = np.ones(len(x))
+        return pooled * everywhere, EXACT * everywhere
     return line_of_variances(x, logs, weight, spare)
 
 
@@ -121,9 +122,10 @@ def line_of_variances(x: Array, logs: Array, weight: Array, spare: int) -> tuple
     """
     total = weight.sum()
     centred = x - np.average(x, weights=weight)
-    strength = np.sum(weight * centred**2)
+    strength = max(np.sum(weight * centred**2), NEARLY_ZERO)
     slope = np.sum(weight * centred * logs) / strength
-    line = np.average(logs, weights=weight) + slope * centred
+    level = np.average(logs, weights=weight)
+    line = level + slope * centred
     left = np.sum(weight * (logs - line) ** 2)
     weight_left = total - np.sum(weight**2) / total
     excess = max(left - spare, NEARLY_ZERO) / weight_left

@@ -44,9 +44,9 @@ def exponent(values: DataArray) -> Exponent:
     n = np.repeat(values.n.values, values.sizes["trial"])
     flat = values.values.ravel()
     known = flat > 0
-    line = scipy.stats.linregress(np.log(n[known]), np.log(flat[known]))
-    half = scipy.stats.t.isf(TAIL / 2, known.sum() - 2) * line.stderr
-    return Exponent(line.slope, half)
+    line, covariance = np.polyfit(np.log(n[known]), np.log(flat[known]), 1, cov=True)
+    half = scipy.stats.t.isf(TAIL / 2, known.sum() - 2) * np.sqrt(covariance[0, 0])
+    return Exponent(line[0], half)
 
 
 def has_theorem(experiment: Experiment) -> bool:

@@ -34,7 +34,9 @@ def test_costs_are_means_over_trials():
 def test_geometric_means_by_hand():
     """Trials 1 and 4, and 2 alone: a spread of ln 2 sqrt 2 with one degree of freedom."""
     values = xr.DataArray([[1.0, 4], [2, np.nan]], {"n": [16, 32]}, ["n", "trial"])
-    n, mean, factor = costs.geometric(values)
+    n, mean, low, high = costs.geometric(values)
+    factor = high / mean
+    np.testing.assert_allclose(mean / low, factor)
     assert n.tolist() == [16, 32] and mean == pytest.approx([2, 2])
     half = 12.706 * np.log(2) * np.sqrt(2) / np.sqrt([2, 1])
     assert factor == pytest.approx(np.exp(half), rel=1e-3)

@@ -205,13 +205,13 @@ def test_readmes_picture_is_small_enough(networks):
 def test_means_and_bars_are_those_of_the_tables(network):
     labels = {"approximation": "diagonal", "convention": "original", "threshold": "zero"}
     values = network.results.accuracy.sel(labels)
-    means = tables.accuracy_means(values, network.results.test_images)
+    means = tables.means_of(values, network.results.test_images)
     figure = draw([network], "accuracy")
     drawn = curve_of(figure.axes[1], STYLES["diagonal"]["color"])
-    np.testing.assert_allclose(drawn, means)
-    mean, half = size_means(SIZES, trial_values(values))
-    np.testing.assert_allclose(means[0], mean)
-    assert np.all(means[1] <= mean - half + 1e-12) and means[2].max() <= 1
+    np.testing.assert_allclose(drawn, means[1:])
+    _, mean, low, _ = size_means(trial_values(values))
+    np.testing.assert_allclose(means.mean, mean)
+    assert np.all(means.low <= low + 1e-12) and means.high.max() <= 1
 
 
 def test_no_size_of_several_trials_has_no_bars(network):
@@ -234,7 +234,7 @@ def test_the_fixed_constants_attempts_are_not_left_out(network):
     attempts = network.results.post_selection_measurements
     attempts.loc[dict(divisor="fixed constant")] *= 1e12
     (ax,) = draw([network], "post_selection").axes
-    mean, *_ = curve_of(ax, STYLES["rival"]["color"])
+    mean, *_ = curve_of(ax, STYLES["fixed constant"]["color"])
     assert mean.min() > 1e12 and ax.get_ylim()[1] > mean.max()
 
 
@@ -281,7 +281,7 @@ def test_names_do_not_overlap(network):
 def test_infinite_values_are_said_and_left_out(network):
     network.results.condition_number[1, 0, 1, 0] = np.inf
     ax = draw([network], "condition_number").axes[0]
-    assert "K̃,\n∞ at 32" in [text.get_text() for text in ax.texts]
+    assert "K̃, ∞ at 32" in [text.get_text() for text in ax.texts]
     network.kinds["depth_sweep"].condition_number.loc[dict(approximation="diagonal")] = np.nan
     texts = [text.get_text() for ax in draw([network], "theorem").axes for text in ax.texts]
     assert not [text for text in texts if "∞" in text]  # what is unknown is not

@@ -13,6 +13,7 @@ import xarray as xr
 import report
 from analysis import evidence, findings, other_data, tables
 from analysis.experiments import Experiment, read_experiments
+from analysis.growth import Means
 from ntk import BadInput
 from runtime.datasets import DATASETS
 from runtime.results import foreign_explained, write_results
@@ -40,6 +41,13 @@ def rows(table):
 def test_numbers_are_written_with_half_widths():
     assert tables.plus_minus(0.9104, 0.0141) == "0.910 ± 0.014"
     assert [tables.plus_minus(x, np.nan) for x in (np.nan, np.inf, 2.5)] == ["–", "∞", "2.5"]
+
+
+def test_intervals_have_three_digits():
+    assert tables.with_interval((1.0954, 1.0781, 1.1127)) == "1.1 (1.08 to 1.11)"
+    assert tables.with_interval((19193.4, 0, np.inf)) == "19,193 (0 to ∞)"
+    assert tables.with_interval(np.round((-0.001, -np.inf, 0.119), 2)) == "0 (-∞ to 0.12)"
+    assert tables.with_interval((np.nan, np.nan, np.nan)) == "–"
 
 
 def test_columns_are_named_by_their_labels():
@@ -136,9 +144,8 @@ def baselines():
 
 def test_rivals_of_the_sparsified_matrix():
     whole = experiment(baselines=baselines())
-    assert findings.enlargement_matters(whole) == (
-        "K̃ gains +0.000 ± 0.000 (exact), -0.050 ± 0.000 (nearest neighbours)"
-    )
+    said = findings.enlargement_matters(whole)
+    assert said == "K̃ gains 0 (exact), **-0.050 ± 0.000** (nearest neighbours)"
     shown = rows(evidence.baselines(whole)["rivals"])
     assert shown["exact − sparsified"][0] == "0"
     assert shown["nearest neighbours − sparsified"][3] == "**+0.050 ± 0.000**"
@@ -266,8 +273,9 @@ def test_answers_are_the_pages_findings():
     (0.02, 0.03, "undecided"), (0.06, 0.005, "fails"),
 ])  # fmt: skip
 def test_a_verdict_says_what_the_interval_of_the_worst_loss_says(mean, half, verdict):
-    said = findings.verdict_on_loss(np.array([0.0, mean]), np.array([0.001, half]))
-    assert said == verdict
+    means, halves = np.array([[0.0, mean], [0.001, half]])
+    losses = Means(np.arange(2), means, means - halves, means + halves)
+    assert findings.verdict_on_loss(losses) == verdict
 
 
 @pytest.mark.parametrize("loss, verdict", [
