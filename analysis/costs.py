@@ -79,18 +79,14 @@ def cheapest(costs: DataArray) -> DataArray:
 
     Of ways that are endless at some sizes, one that is at the fewest.
     """
-    best = costs
-    least = (np.inf, np.inf)
-    for way in tables.columns_of(costs).values():
-        logs = np.log(geometric(way).mean)
-        if np.isnan(logs).any():
-            continue
-        is_endless = np.isinf(logs)
-        level = float(is_endless.sum()), float(np.mean(logs[~is_endless]))
-        if level < least:
-            best = way
-            least = level
-    return best
+    axes = [axis for axis in costs.dims if axis not in ("n", "trial")]
+    ways = costs.stack(way=axes)
+    logs: DataArray = xr.apply_ufunc(np.log, ways).mean("trial")
+    levels = logs.where(np.isfinite(logs)).mean("n")
+    levels += 1e3 * (logs == np.inf).sum("n")  # more than any logarithm
+    is_known = logs.notnull().all("n")
+    best = levels.where(is_known, np.inf).argmin("way")
+    return ways.isel(way=best).drop_vars(["way", *axes])
 
 
 def six_ways(emulation: Dataset) -> dict[str, DataArray]:
