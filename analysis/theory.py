@@ -16,6 +16,7 @@ from xarray import DataArray, Dataset
 from analysis import evidence, tables
 from analysis.experiments import Experiment
 from analysis.growth import TAIL, Means
+from analysis.tables import written
 from ntk import finite, theorem
 from ntk.fully_connected import nonlinearity
 from runtime.results import origin_of
@@ -101,15 +102,14 @@ def depth_in_words(place: tuple[float, float, float]) -> str:
 
 def exponents_table(sweep: Dataset) -> str:
     """Exponents of n by depth and input variance, and from where on they are the theorem's."""
-    heading = [evidence.unit(sweep)]
-    columns: list[list[Any]] = [[f"{setting:g}" for setting in sweep.setting.values]]
-    columns[0].append("the theorem's from")
+    columns: dict[str, list[Any]] = {
+        evidence.unit(sweep): [*written(sweep.setting, "g"), "the theorem's from"]
+    }
     for variance, words in VARIANCES.items():
         for name, values in measures(sweep, variance).items():
-            heading.append(f"{name}, {words}")
             place = beginning(values, TARGETS[name])
-            columns.append([*exponents(values), depth_in_words(place)])
-    return tables.table(heading, list(zip(*columns, strict=True)))
+            columns[f"{name}, {words}"] = [*exponents(values), depth_in_words(place)]
+    return tables.of_columns(columns)
 
 
 def geometric_mean(values: DataArray, axis: str) -> DataArray:
@@ -119,10 +119,11 @@ def geometric_mean(values: DataArray, axis: str) -> DataArray:
     return mean
 
 
-def ends(values: DataArray, geometric: bool = True) -> str:
-    """Means at the smallest and the largest n of a quantity [n, trial]."""
+def ends(values: DataArray, geometric: bool = True) -> list[str]:
+    """Means at the smallest and the largest n of a quantity [n, setting, trial], by setting."""
     means = geometric_mean(values, "trial") if geometric else values.mean("trial")
-    return f"{means.values[0]:.2g} → {means.values[-1]:.2g}"
+    pairs = means.isel(n=[0, -1]).transpose("setting", "n").values
+    return [f"{first:.2g} → {last:.2g}" for first, last in pairs]
 
 
 def scaled(sweep: Dataset) -> dict[str, DataArray]:
@@ -140,35 +141,30 @@ def scaled(sweep: Dataset) -> dict[str, DataArray]:
 
 def levels_table(sweep: Dataset) -> str:
     """Those at the smallest and the largest n, and how many signs flip and steps it takes."""
-    columns = scaled(sweep)
     original = sweep.sel(input_variance="original")
-    counts = {
-        "signs flipped": original.flipped_share.sel(approximation="diagonal"),
-        "steps of descent": original.descent_steps,
-    }
-    rows = []
-    for setting in sweep.setting.values:
-        row = [f"{setting:g}"]
-        for values in columns.values():
-            row.append(ends(values.sel(setting=setting)))
-        for values in counts.values():
-            row.append(ends(values.sel(setting=setting), geometric=False))
-        rows.append(row)
-    return tables.table([evidence.unit(sweep), *columns, *counts], rows)
+    flipped = original.flipped_share.sel(approximation="diagonal")
+    columns = {evidence.unit(sweep): written(sweep.setting, "g")}
+    for name, values in scaled(sweep).items():
+        columns[name] = ends(values)
+    columns["signs flipped"] = ends(flipped, geometric=False)
+    columns["steps of descent"] = ends(original.descent_steps, geometric=False)
+    return tables.of_columns(columns)
 
 
 def bounds_table(sweep: Dataset) -> str:
     """The proof's bound beside what was measured, on inputs of variance 1, at the largest n."""
     at = sweep.sel(input_variance="one", n=sweep.n[-1])
-    rows = []
-    for setting in sweep.setting.values:
-        here = at.sel(setting=setting)
-        measured = geometric_mean(here.correlation_of_gradients, "trial").item()
-        bound = geometric_mean(here.off_diagonal_bound, "trial").item()
-        row = [f"{setting:g}", f"{here.depth.mean():.0f}", f"{measured:.1e}", f"{bound:.1e}"]
-        rows.append([*row, f"{np.log10(bound / measured):.1f}"])
-    heading = [evidence.unit(sweep), "layers", "off/diag", "the proof's bound", "slack, decades"]
-    return tables.table(heading, rows)
+    measured = geometric_mean(at.correlation_of_gradients, "trial")
+    bound = geometric_mean(at.off_diagonal_bound, "trial")
+    slack = np.log10(bound.values / measured.values)
+    columns = {
+        evidence.unit(sweep): written(sweep.setting, "g"),
+        "layers": written(at.depth.mean("trial"), ".0f"),
+        "off/diag": written(measured, ".1e"),
+        "the proof's bound": written(bound, ".1e"),
+        "slack, decades": [f"{decades:.1f}" for decades in slack],
+    }
+    return tables.of_columns(columns)
 
 
 def places(sweep: Dataset, variance: str) -> dict[str, str]:
@@ -209,15 +205,16 @@ def neighbour_tables(neighbours: Dataset) -> dict[str, Any]:
     """Who is near a test image, by n; the radii are 1 - x*.x_i."""
     near, far = neighbours.radius.values[[1, -2]]
     means = neighbours.drop_vars("code").mean("trial")
-    rows = []
-    for n in neighbours.n.values:
-        here, within = means.sel(n=n), means.sel(n=n, radius=far)
-        row = [n, f"{neighbours.closest_distance.sel(n=n).min():.3f}"]
-        row += [f"{here.median_distance:.3f}", f"{within.with_neighbour:.3f}"]
-        row += [f"{within.purity:.3f}", f"{within['size']:.4f}"]
-        rows.append([*row, f"{here.kernel_at_radius.sel(radius=near):.1e}"])
-    heading = ["n", "closest of all", "closest, median", f"share with one within {far:g}"]
-    heading += ["its label", "share of training set", f"k({near:g}) / k_thresh"]
+    within = means.sel(radius=far)
+    columns = {
+        "n": neighbours.n.values,
+        "closest of all": written(neighbours.closest_distance.min("trial"), ".3f"),
+        "closest, median": written(means.median_distance, ".3f"),
+        f"share with one within {far:g}": written(within.with_neighbour, ".3f"),
+        "its label": written(within.purity, ".3f"),
+        "share of training set": written(within["size"], ".4f"),
+        f"k({near:g}) / k_thresh": written(means.kernel_at_radius.sel(radius=near), ".1e"),
+    }
     at_near = means.kernel_at_radius.sel(radius=near)
     return {
         "near": near,
@@ -228,14 +225,14 @@ def neighbour_tables(neighbours: Dataset) -> dict[str, Any]:
         "closest": neighbours.closest_distance.min().item(),
         "kernels": f"{at_near.max():.0e} to {at_near.min():.0e}",
         "attempts": f"{(at_near**-2).min():.0e} to {(at_near**-2).max():.0e}",
-        "table": tables.table(heading, rows),
+        "table": tables.of_columns(columns),
     }
 
 
 def training_tables(trainability: Dataset) -> dict[str, Any]:
     """Steps of gradient descent by n, and K̃ beside the trained network and a stopped one."""
     results = trainability.dropna("n", how="all", subset=["descent_steps"])
-    columns = {
+    quantities = {
         "κ": results.condition_number,
         "λ₂/λ_min": results.second_condition_number,
         "steps": results.descent_steps,
@@ -244,12 +241,12 @@ def training_tables(trainability: Dataset) -> dict[str, Any]:
         "time stopped": results.stopping_time,
         "corr. with stopped": results.stopped_correlation,
     }
-    cells = [results.n.values.tolist()]
-    cells += [tables.mean_cells(values) for values in columns.values()]
+    columns = {"n": results.n.values.tolist()}
+    for name, values in quantities.items():
+        columns[name] = tables.mean_cells(values)
     steps = exponent(results.descent_steps)
-    table = tables.table(["n", *columns], list(zip(*cells, strict=True)))
     modes = (results.condition_number / results.second_condition_number).mean("trial")
-    return {"steps": steps, "modes": modes.values[[0, -1]], "table": table}
+    return {"steps": steps, "modes": modes.values[[0, -1]], "table": tables.of_columns(columns)}
 
 
 def theorem_page(experiment: Experiment) -> dict[str, Any]:
