@@ -6,13 +6,11 @@ threshold, k* divided by the training matrix's largest off-diagonal entry, all q
 side stops as soon as the sign is clear.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import scipy.stats
 import xarray as xr
-from numpy.typing import NDArray
 from xarray import DataArray, Dataset
 
 from analysis import tables
@@ -20,45 +18,33 @@ from analysis.experiments import Experiment
 from analysis.growth import TAIL, Means
 from runtime.results import is_computed
 
-Array = NDArray[np.float64]
-
-KNOWN = {"threshold": "calibrated", "divisor": "training set", "kind": "all"}
-EFFORTS = ["fixed", "sequential"]
+KNOWN = {
+    "approximation": "sparsified",
+    "threshold": "calibrated",
+    "divisor": "training set",
+    "kind": "all",
+    "effort": "sequential",
+}
 UNITS = {"shots": "shots", "uses": "amplitude estimation's uses", "reads": "sampler's reads"}
 CLASSICAL = ["all entries", "sampler", "conjugate gradients anew", "Cholesky anew"]
+ENDLESS = 1e3  # instead of an infinite logarithm: more than any other
 
 
-def known_sizes(values: DataArray, emulation: Dataset) -> DataArray:
-    """Values [n, trial, ...], NaN at the sizes where one of the trials has none."""
-    known = values.notnull() | ~is_computed(emulation)
-    return values.where(known.all("trial"))
+def known_costs(emulation: Dataset, **chosen: str) -> Dataset:
+    """Costs of a prediction [n, trial, ...] at the labels `KNOWN`, but for those that are chosen.
 
-
-def diagonal_costs(emulation: Dataset, **chosen: str) -> DataArray:
-    """Queries of a diagonal prediction [n, trial, readout]."""
-    costs = emulation.cost_without_solver.sel(KNOWN | {"effort": "sequential"} | chosen)
-    return known_sizes(costs, emulation)
-
-
-def quantum_costs(emulation: Dataset, **chosen: str) -> DataArray:
-    """Queries of a sparsified prediction [n, trial, solver, encoding, readout].
-
-    NaN at sizes where a solver does not apply to every matrix. A solver of degree 0 for every
-    matrix prepares |y>, the diagonal's state, and costs what the diagonal algorithm does.
+    Queries with K̃ [solver, encoding, readout] and of its diagonal [readout], operations [method];
+    NaN at sizes that a trial lacks, or where a solver does not apply to every matrix. A solver of
+    degree 0 for every matrix prepares |y>, the diagonal's state, and costs what the diagonal does.
     """
-    costs = emulation.cost.sel(KNOWN | {"effort": "sequential"} | chosen)
-    costs = known_sizes(costs.mean("pattern", skipna=False), emulation)
-    degree = emulation.uses.sel(threshold=KNOWN["threshold"])
-    degree = degree.where(is_computed(emulation), 0)
+    at = emulation.sel(KNOWN | chosen)
+    costs = at[["cost", "cost_without_solver", "operations_classical"]]
+    costs = costs.mean("pattern", skipna=False)
+    known = costs.notnull() | ~is_computed(at)
+    costs = costs.where(known.all("trial"))
+    degree = at.uses.where(is_computed(at), 0)
     needs_entries = (degree != 0).any(["n", "trial", "pattern"])
-    return costs.where(needs_entries, diagonal_costs(emulation, **chosen))
-
-
-def classical_costs(emulation: Dataset, effort: str = "sequential") -> DataArray:
-    """Operations of a sparsified prediction, classically [n, trial, method]."""
-    at = {"approximation": "sparsified", "threshold": KNOWN["threshold"], "effort": effort}
-    costs = emulation.operations_classical.sel(at)
-    return known_sizes(costs.mean("pattern", skipna=False), emulation)
+    return costs.assign(cost=costs.cost.where(needs_entries, costs.cost_without_solver))
 
 
 def geometric(values: DataArray) -> Means:
@@ -81,23 +67,21 @@ def cheapest(costs: DataArray) -> DataArray:
     """
     axes = [axis for axis in costs.dims if axis not in ("n", "trial")]
     ways = costs.stack(way=axes)
-    logs: DataArray = xr.apply_ufunc(np.log, ways).mean("trial")
-    levels = logs.where(np.isfinite(logs)).mean("n")
-    levels += 1e3 * (logs == np.inf).sum("n")  # more than any logarithm
-    is_known = logs.notnull().all("n")
-    best = levels.where(is_known, np.inf).argmin("way")
+    logs: DataArray = xr.apply_ufunc(np.log, ways)
+    levels = logs.mean("trial").clip(max=ENDLESS).mean("n", skipna=False)
+    best = levels.fillna(np.inf).argmin("way")
     return ways.isel(way=best).drop_vars(["way", *axes])
 
 
-def six_ways(emulation: Dataset) -> dict[str, DataArray]:
+def six_ways(emulation: Dataset, **chosen: str) -> dict[str, DataArray]:
     """The best quantum ways and the classical ones [n, trial], by name."""
+    costs = known_costs(emulation, **chosen)
     ways = {
-        "quantum, sparsified": cheapest(quantum_costs(emulation)),
-        "quantum, diagonal": cheapest(diagonal_costs(emulation)),
+        "quantum, sparsified": cheapest(costs.cost),
+        "quantum, diagonal": cheapest(costs.cost_without_solver),
     }
-    classical = classical_costs(emulation)
     for method in CLASSICAL:
-        ways[f"classical, {method}"] = classical.sel({"method": method})
+        ways[f"classical, {method}"] = costs.operations_classical.sel({"method": method})
     return ways
 
 
@@ -123,41 +107,36 @@ def cells(values: DataArray) -> list[str]:
     return texts
 
 
-def arrows(values: DataArray) -> list[str]:
-    """9,839 → 3,316: geometric means by fixed effort and by stopping early. [effort, n, trial]"""
-    before = geometric(values.sel(effort="fixed")).mean
-    after = geometric(values.sel(effort="sequential")).mean
-    pairs = zip(before, after, strict=True)
-    return [f"{tables.number(old)} → {tables.number(new)}" for old, new in pairs]
-
-
-def best_by_effort(costs_of: Callable[..., DataArray], emulation: Dataset) -> DataArray:
-    """The cheapest way of each effort. [effort, n, trial]"""
-    best = [cheapest(costs_of(emulation, effort=effort)) for effort in EFFORTS]
-    return xr.concat(best, xr.Variable("effort", EFFORTS), coords="minimal", compat="override")
+def by_effort(emulation: Dataset, effort: str) -> dict[str, list[str]]:
+    """What predictions and readings take with one effort, and the accuracy kept, by size."""
+    ways = six_ways(emulation, effort=effort)
+    rows = {}
+    for way in ("sparsified", "diagonal"):
+        level = geometric(ways[f"quantum, {way}"]).mean
+        rows[f"queries, {way}"] = list(map(tables.number, level))
+    at = emulation.sel(KNOWN | {"effort": effort})[["needed", "accuracy_kept"]]
+    at = at.mean("pattern", skipna=False)
+    for unit, name in UNITS.items():
+        reading = at.sel(unit=unit)
+        rows[name] = list(map(tables.number, geometric(reading.needed).mean))
+        rows[f"{name}: accuracy kept"] = tables.written(reading.accuracy_kept.mean("trial"), ".3f")
+    return rows
 
 
 def before_and_after(emulation: Dataset) -> dict[str, list[str]]:
-    """What fixed effort takes, and what it takes to stop as soon as the sign is clear."""
-    rows = {
-        "queries, sparsified": arrows(best_by_effort(quantum_costs, emulation)),
-        "queries, diagonal": arrows(best_by_effort(diagonal_costs, emulation)),
-    }
-    at = {"threshold": KNOWN["threshold"], "approximation": "sparsified"}
-    readings = emulation[["needed", "accuracy_kept"]].sel(at).mean("pattern", skipna=False)
-    for unit, name in UNITS.items():
-        reading = readings.sel(unit=unit)
-        rows[name] = arrows(reading.needed)
-        kept = reading.accuracy_kept.mean("trial")
-        pairs = kept.transpose("n", "effort").values
-        rows[f"{name}: accuracy kept"] = [f"{old:.3f} → {new:.3f}" for old, new in pairs]
+    """9,839 → 3,316: fixed effort, and stopping as soon as the sign is clear."""
+    before = by_effort(emulation, "fixed")
+    after = by_effort(emulation, "sequential")
+    rows = {}
+    for name in before:
+        pairs = zip(before[name], after[name], strict=True)
+        rows[name] = [" → ".join(pair) for pair in pairs]
     return rows
 
 
 def assumed(emulation: Dataset) -> dict[str, float]:
     """What the assumptions hide, at the largest n: means over trials and patterns."""
-    last = emulation.isel(n=-1).sel(encoding="I + E", divisor=KNOWN["divisor"])
-    last = last.sel(threshold=KNOWN["threshold"], approximation="sparsified")
+    last = emulation.isel(n=-1).sel(KNOWN | {"encoding": "I + E"})
     values = {
         "writes": last.qram_writes,
         "entries": last.sparsity,

@@ -314,21 +314,17 @@ def circuit_agrees(experiment: Experiment) -> str:
     return f"{size}, within {difference:.0e} of the emulation"
 
 
-def cost_of(way: str, experiment: Experiment) -> str:
+def cost_of(way: str, experiment: Experiment, **chosen: str) -> str:
     """What one of the six ways costs at the largest n emulated."""
-    return costs.cells(costs.six_ways(experiment.kinds["emulation"])[way])[-1]
-
-
-def cost_by_constant(experiment: Experiment) -> str:
-    """The diagonal prediction's cost with k* divided by the original's own constant."""
-    ways = costs.diagonal_costs(experiment.kinds["emulation"], divisor="fixed constant")
-    return costs.cells(costs.cheapest(ways))[-1]
+    return costs.cells(costs.six_ways(experiment.kinds["emulation"], **chosen)[way])[-1]
 
 
 COSTS: dict[str, Finding] = {
     "queries, sparsified": partial(cost_of, "quantum, sparsified"),
     "queries, diagonal": partial(cost_of, "quantum, diagonal"),
-    "queries, diagonal, fixed constant": cost_by_constant,
+    "queries, diagonal, fixed constant": partial(
+        cost_of, "quantum, diagonal", divisor="fixed constant"
+    ),
     "operations, all entries": partial(cost_of, "classical, all entries"),
     "operations, sampler": partial(cost_of, "classical, sampler"),
     "diagonal below 2n from": diagonal_is_cheap,

@@ -15,20 +15,20 @@ pytestmark = pytest.mark.filterwarnings("error")
 def test_costs_are_means_over_trials():
     made = made_up.emulation()
     made.cost.loc[{"solver": "QSVT", "encoding": "I + E", "pattern": 0}] *= 4  # means over patterns
-    found = columns_of(costs.quantum_costs(made))
+    found = columns_of(costs.known_costs(made).cost)
     assert not any(name.startswith("series in E, sparse oracle") for name in found)
     best = "QSVT, I + E, amplitude estimation"
-    assert costs.cheapest(costs.quantum_costs(made)).equals(found[best])
+    assert costs.cheapest(costs.known_costs(made).cost).equals(found[best])
     assert found[best].mean().item() == pytest.approx(2000)
-    fixed = columns_of(costs.quantum_costs(made, effort="fixed"))
+    fixed = columns_of(costs.known_costs(made, effort="fixed").cost)
     assert fixed[best].mean().item() == pytest.approx(6000)
     # a way that one trial lacks is not known at that size, and no candidate
     one = {"n": 32, "trial": 1, "pattern": 0}
     made.cost.loc[{"solver": "QSVT", "encoding": "I + E"} | one] = np.nan
-    found = columns_of(costs.quantum_costs(made))
+    found = columns_of(costs.known_costs(made).cost)
     assert found[best].isnull().all("trial").values.tolist() == [False, True, False, False]
     other = found["series in E, I + E, amplitude estimation"]
-    assert costs.cheapest(costs.quantum_costs(made)).equals(other)
+    assert costs.cheapest(costs.known_costs(made).cost).equals(other)
 
 
 def test_geometric_means_by_hand():
@@ -72,8 +72,8 @@ def test_solver_of_degree_0_is_the_diagonal_algorithm():
     made = made_up.emulation()
     made.uses.loc[{"solver": "series in E", "encoding": "I + E"}] = 0
     made.uses.loc[{"solver": "QSVT", "encoding": "I + E"}] = np.nan  # does not apply
-    diagonal = columns_of(costs.diagonal_costs(made))
-    for name, values in columns_of(costs.quantum_costs(made)).items():
+    diagonal = columns_of(costs.known_costs(made).cost_without_solver)
+    for name, values in columns_of(costs.known_costs(made).cost).items():
         solver, _, way = name.split(", ")
         assert values.equals(diagonal[way]) == (solver == "series in E")
     said = findings.prediction_is_cheap(experiment(emulation=made))
@@ -82,7 +82,7 @@ def test_solver_of_degree_0_is_the_diagonal_algorithm():
 
 def test_a_way_that_is_endless_at_one_size_is_still_the_cheapest():
     """Where all ways are, as with a fixed effort for an image at t; it is told as ∞."""
-    ways = costs.quantum_costs(made_up.emulation())
+    ways = costs.known_costs(made_up.emulation()).cost
     best = costs.cheapest(ways)
     ways[{"n": 1, "trial": 0}] = np.inf
     endless = costs.cheapest(ways)
