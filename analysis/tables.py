@@ -27,6 +27,7 @@ QUANTITIES = {  # what is averaged and judged, and how tables call it
     "off_diagonal_ratio": "off-diagonal / diagonal of K",
     "depth": "depth",
 }
+IMAGES = {"accuracy": "test_images", "accuracy_of_drawn": "drawn_images"}  # that they are of
 # Of these, only what the paper claims something of, and what it is compared with
 SHOWN = {
     "condition_number": ["exact", "sparsified"],
@@ -115,7 +116,7 @@ def usual_threshold(results: Dataset) -> str:
 
 def two_thresholds(results: Dataset) -> list[str]:
     """The usual threshold and zero."""
-    return list(dict.fromkeys([usual_threshold(results), "zero"]))
+    return [usual_threshold(results), "zero"]
 
 
 def usual(results: Dataset) -> Dataset:
@@ -131,17 +132,13 @@ def columns_of(values: DataArray) -> dict[str, DataArray]:
     """
     axes = [axis for axis in AXES if axis in values.dims]
     columns: dict[str, DataArray] = {}
-    choices = [values[axis].values.tolist() for axis in axes]
-    for labels in itertools.product(*choices):
-        at = dict(zip(axes, labels, strict=True))
-        column = values.sel(at, drop=True)
-        is_copy = False
-        if at.get("convention", "original") != "original":
-            original = at | {"convention": "original"}
-            is_copy = column.equals(values.sel(original, drop=True))
+    for labels in itertools.product(*(values[axis].values.tolist() for axis in axes)):
+        column = values.sel(dict(zip(axes, labels, strict=True)), drop=True)
+        name = ", ".join(filter(None, map(in_words, labels)))
+        original = name.removesuffix(", corrected")
+        is_copy = original in columns and column.equals(columns[original])
         if column.notnull().any() and not is_copy:
-            words = [in_words(label) for label in labels]
-            columns[", ".join(filter(None, words))] = column
+            columns[name] = column
     return columns
 
 
@@ -170,10 +167,13 @@ def mean_cells(values: DataArray, images: DataArray | None = None) -> list[str]:
 
 
 def mean_rows(results: Dataset, quantities: Mapping[str, DataArray]) -> dict[str, list[str]]:
-    """Means of quantities of the results, a row for each."""
+    """Means of those quantities of the results that trials have, a row for each."""
     rows = {}
     for name, values in quantities.items():
-        rows[name] = mean_cells(values, images_of(results, values))
+        if "trial" in values.dims:
+            ending = ", less 1" if less_one(values) else ""
+            images = results.get(IMAGES.get(str(values.name)))
+            rows[name + ending] = mean_cells(values, images)
     return rows
 
 
@@ -183,8 +183,7 @@ def paired(difference: DataArray) -> Means:
     The relative spread of the trials is pooled; of 1 + value that is nearly the absolute one.
     """
     n, *means = means_of(1 + difference)
-    mean, low, high = np.subtract(means, 1)
-    return Means(n, mean, low, high)
+    return Means(n, *np.subtract(means, 1))
 
 
 def paired_cells(difference: DataArray) -> list[str]:
@@ -233,21 +232,14 @@ def growth_row(name: str, values: DataArray) -> list[Any]:
     return [name, sizes, with_interval(fitted.ratio), index, verdict]
 
 
-def images_of(results: Dataset, values: DataArray) -> DataArray | None:
-    """How many test images accuracies are of; None of other quantities."""
-    names = {"accuracy": "test_images", "accuracy_of_drawn": "drawn_images"}
-    name = names.get(str(values.name))
-    return None if name is None else results[name]
-
-
 def of_first_patterns(results: Dataset) -> dict[str, DataArray]:
     """What K̃ is like with the original's patterns alone, where there are more."""
-    patterns, first = results.sizes["pattern"], results.sizes.get("first_pattern", 0)
-    if first in (0, patterns):
+    own = results.sel(approximation=["sparsified"], convention=["original"])
+    first = own.get("first_pattern", own.pattern).values
+    if first.size == own.pattern.size:
         return {}
-    own = results.sel(pattern=results.first_pattern.values)
-    own = own.sel(approximation=["sparsified"], convention=["original"])
-    columns = judged_quantities(own[["accuracy", "condition_number", "sparsity"]])
+    own = own[["accuracy", "condition_number", "sparsity"]].sel(pattern=first)
+    columns = judged_quantities(own)
     return {f"{name}, the original's patterns": values for name, values in columns.items()}
 
 
@@ -256,13 +248,8 @@ def main(experiment: Experiment) -> dict[str, Any]:
     results = experiment.results
     n = results.n.values
     judged = judged_quantities(results)
-    averaged = {}
-    for name, values in (judged | of_first_patterns(results)).items():
-        if "trial" in values.dims:
-            name += ", less 1" if less_one(values) else ""
-            averaged[name] = values
     means: dict[str, Any] = {"trials": is_computed(results).sum("trial").values}
-    means |= mean_rows(results, averaged)
+    means |= mean_rows(results, judged | of_first_patterns(results))
     losses = {name: paired_cells(loss) for name, loss in losses_of(results.accuracy).items()}
     heading = ["quantity", "n", "growth (95 %)", "λ (95 %)", "verdict"]
     return {
