@@ -404,6 +404,7 @@ def test_the_title_without_known_classes():
 
 def test_one_trial_does_not_outweigh_all_others():
     counts = xr.DataArray([[[1.0, 10, 10], [40, 40, 1e9]]], {"n": [16]}, ("n", "trial", "image"))
+    counts = counts.rename("readout_measurements")
     assert other_data.count_cell(counts).startswith("20 ×÷")
 
 
