@@ -346,12 +346,10 @@ def controls(experiments: Experiments) -> Figure:
 def draw_rivals(ax: Axes, experiments: Experiments) -> None:
     """By how much simple classifiers are better than K at the largest n, and intervals."""
     for place, experiment in enumerate(experiments):
-        baselines = experiment.kinds["baselines"]
-        gains = findings.gains_of_classifiers(baselines)
+        gains = findings.gains_of_classifiers(experiment.kinds["baselines"])
         rows = 0.16 * place + np.arange(len(gains))
-        gain, *bounds = np.transpose(list(gains.values()))
-        largest = findings.with_exact(baselines).n[-1]
-        label = f"{experiment.short}, n = {largest:d}"
+        n, gain, *bounds = np.transpose(list(gains.values()))[-1]
+        label = f"{experiment.short}, n = {n[0]:g}"
         style = STYLES[experiment.short] | {"linestyle": "none"}
         ax.errorbar(gain, rows, xerr=abs(bounds - gain), label=label, **style)
     ax.axvline(0, color=GREY, linestyle=":")

@@ -16,7 +16,7 @@ from xarray import DataArray, Dataset
 from analysis import costs, evidence, tables, theory
 from analysis.experiments import Experiment
 from analysis.growth import FAST, FLAT, SLOW, UNDECIDED, Means, judged, reserve, trial_values
-from analysis.tables import Array, columns_of, in_words, paired, usual, usual_threshold
+from analysis.tables import columns_of, in_words, paired, usual, usual_threshold
 from runtime.results import UNUSABLE, is_computed, origin_of
 
 Finding = Callable[[Experiment], str]
@@ -85,10 +85,9 @@ def accuracy_stays(threshold: str, experiment: Experiment) -> str:
     loss = tables.losses_of(accuracy)["sparsified"].dropna("n", how="all")
     losses = paired(loss)
     at_end = accuracy.sel(n=loss.n[-1]).mean(["trial", "pattern"])
-    exact = at_end.sel(approximation="exact")
-    sparsified = at_end.sel(approximation="sparsified")
+    sparsified, exact = at_end.sel(approximation=["sparsified", "exact"]).values
     level = f"K̃ has {sparsified:.3f}, K {exact:.3f} at n = {loss.n[-1]:d}"
-    verdict = "holds" if abs(loss).max() < TOLERANCE else verdict_on_loss(losses)
+    verdict = verdict_on_loss(losses)
     if verdict == "holds":
         return f"**{verdict}**: {level}"
     clear = losses.low > 0
@@ -160,14 +159,13 @@ def prediction_is_cheap(experiment: Experiment) -> str:
     """Whether a prediction takes fewer queries than classical ways take operations."""
     ways = costs.six_ways(experiment.kinds["emulation"])
     best = ways["quantum, sparsified"]
-    queries, n = costs.geometric(best).mean[-1], best.n[-1].item()
-    entries = costs.geometric(ways["classical, all entries"]).mean[-1]
-    sampler = costs.geometric(ways["classical, sampler"]).mean[-1]
-    verdict = "holds" if queries < min(entries, sampler) else "fails"
-    rivals = f"{tables.number(entries)} operations, {tables.number(sampler)} of a sampler"
-    text = f"**{verdict}** at n = {n}: {tables.number(queries)} queries against {rivals}"
-    needless = best.equals(ways["quantum, diagonal"])
-    return text + ("; no entry of K̃ is needed" if needless else "")
+    chosen = [best, ways["classical, all entries"], ways["classical, sampler"]]
+    counts = [costs.geometric(way).mean[-1] for way in chosen]
+    queries, entries, sampler = map(tables.number, counts)
+    verdict = "holds" if counts[0] < min(counts[1:]) else "fails"
+    rivals = f"{entries} operations, {sampler} of a sampler"
+    needless = "; no entry of K̃ is needed" if best.equals(ways["quantum, diagonal"]) else ""
+    return f"**{verdict}** at n = {best.n[-1]:d}: {queries} queries against {rivals}{needless}"
 
 
 def diagonal_is_cheap(experiment: Experiment) -> str:
@@ -207,38 +205,31 @@ def growth_of(name: str, experiment: Experiment) -> str:
 
 def what_grows(experiment: Experiment) -> str:
     """What grows faster than log n, and of what nobody can tell."""
-    names: dict[str, list[str]] = {verdict: [] for verdict in WORDS}
-    for name, values in growths(experiment.results).items():
-        names[judged(values).verdict].append(name)
-    fast = "; ".join(names[FAST]) or "nothing"
-    undecided = "; ".join(names[UNDECIDED]) or "nothing"
-    return f"faster than log n: {fast}; undecided: {undecided}"
+    quantities = growths(experiment.results)
+    verdicts = {name: judged(values).verdict for name, values in quantities.items()}
+    told = []
+    for verdict in (FAST, UNDECIDED):
+        names = [name for name in verdicts if verdicts[name] == verdict]
+        told.append(f"{verdict}: {'; '.join(names) or 'nothing'}")
+    return "; ".join(told)
 
 
-def with_exact(baselines: Dataset) -> Dataset:
-    """Baselines at the usual threshold, of the sizes at which the exact NTK is known."""
-    results = usual(baselines)
-    exact = results.accuracy.sel(classifier="exact")
-    return results.sel(n=exact.dropna("n", how="all").n.values)
-
-
-def gains_of_classifiers(baselines: Dataset) -> dict[str, Array]:
-    """By how much other classifiers are better than K at the largest n: mean, low, high."""
-    accuracy = with_exact(baselines).accuracy
-    exact = accuracy.sel(classifier="exact", drop=True)
+def gains_of_classifiers(baselines: Dataset) -> dict[str, Means]:
+    """By how much other classifiers are better than K where it is known, at the usual threshold."""
+    accuracy = usual(baselines).accuracy
+    exact = accuracy.sel(classifier="exact", drop=True).dropna("n", how="all")
     gains = columns_of(accuracy.drop_sel(classifier="exact") - exact)
-    return {name: paired(gain).rows[-1] for name, gain in gains.items()}
+    return {name: paired(gain) for name, gain in gains.items()}
 
 
 def rivals(experiment: Experiment) -> str:
-    """Which classifiers are better than the exact NTK, beyond chance."""
-    baselines = experiment.kinds["baselines"]
+    """Which classifiers are better than the exact NTK at the largest n, beyond chance."""
     better = []
-    for name, (gain, low, _) in gains_of_classifiers(baselines).items():
+    for name, gains in gains_of_classifiers(experiment.kinds["baselines"]).items():
+        n, gain, low, _ = np.transpose(gains)[-1]
         if low > 0:
             better.append(f"{name} by {gain:.3f}")
-    largest = with_exact(baselines).n[-1]
-    return f"better than K at n = {largest:d}: {', '.join(better) or 'none'}"
+    return f"better than K at n = {n:g}: {', '.join(better) or 'none'}"
 
 
 def enlargement_matters(experiment: Experiment) -> str:
@@ -257,7 +248,6 @@ def standards_matter(experiment: Experiment) -> str:
     results = experiment.kinds["standardisation"]
     accuracy = results.accuracy.sel(approximation="sparsified", threshold="calibrated")
     change = accuracy.sel(standard="training images") - accuracy.sel(standard="test images")
-    change = change.dropna("n", how="all")
     most = int(np.argmax(abs(change.mean("trial")).values))
     size = tables.paired_cells(change)[most].replace("**", "")
     return f"accuracy of K̃, calibrated t: changes by {size} at most (n = {change.n[most]:d})"
@@ -338,10 +328,8 @@ def accuracy_table(experiment: Experiment) -> str:
 
     The test set's median, which a single prediction can't know, is left to the page of tables.
     """
-    results = experiment.results
-    results = results.isel(n=is_computed(results).any("trial").values).sel(convention="original")
-    thresholds = dict.fromkeys([usual_threshold(results), "zero"])
-    results = results.sel(threshold=list(thresholds))
+    results = experiment.results.sel(convention="original")
+    results = results.sel(threshold=tables.two_thresholds(results))
     exact = results.accuracy.sel(approximation="exact").dropna("n", how="all")
     places = np.linspace(0, exact.sizes["n"] - 1, SHOWN_SIZES).round()
     shown = np.unique([*places, results.sizes["n"] - 1]).astype(int)
@@ -357,10 +345,9 @@ def page(experiments: Sequence[Experiment]) -> dict[str, Any]:
     accuracies: dict[str, str] = {}
     growing: dict[str, Finding] = {}
     for experiment in experiments:
-        if "results" in experiment.kinds:
-            accuracies[experiment.title] = said(experiment, accuracy_table)
-            with contextlib.suppress(*UNUSABLE):
-                growing |= {name: partial(growth_of, name) for name in growths(experiment.results)}
+        with contextlib.suppress(*UNUSABLE):
+            accuracies[experiment.title] = accuracy_table(experiment)
+            growing |= {name: partial(growth_of, name) for name in growths(experiment.results)}
     return {
         "verdicts": side_by_side(experiments, CLAIMS),
         "accuracies": accuracies,
