@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.stats
-import xarray as xr
 from xarray import DataArray, Dataset
 
 from analysis import tables
@@ -21,7 +19,6 @@ from analysis.tables import (
     mean_rows,
     paired_cells,
     usual,
-    written,
 )
 from runtime.results import is_computed, origin_of
 
@@ -57,27 +54,25 @@ def unit(sweep: Dataset) -> str:
 def depth(experiment: Experiment) -> dict[str, Any]:
     """What K is like at each depth, and what the approximations lose, at `swept_size`."""
     sweep = experiment.kinds["depth_sweep"].sel(convention="original")
-    sweep = sweep.sel(n=slice(swept_size(sweep)))
-    exact = usual(sweep).sel(approximation="exact")
-    last = exact.isel(n=-1).mean("trial")
-    accuracies = []
-    for setting in sweep.setting:
-        at = exact.sel(setting=setting)
-        accuracies.append(mean_cells(at.accuracy, at.test_images)[-1])
-    columns = {
-        unit(sweep): written(sweep.setting, "g"),
-        "off-diagonal / diagonal of K": written(last.off_diagonal_ratio, ".4g"),
-        "κ of K": written(last.condition_number.mean("pattern"), ".4g"),
-        "accuracy of K": accuracies,
-    }
-    at_thresholds = sweep.sel(threshold=tables.two_thresholds(sweep))
-    for name, loss in losses_of(at_thresholds.accuracy).items():
-        by_setting = [paired_cells(loss.sel(setting=setting)) for setting in sweep.setting]
-        columns[f"loss {name}"] = [cells[-1] for cells in by_setting]
+    sweep = sweep.sel(n=slice(swept_size(sweep)), threshold=tables.two_thresholds(sweep))
+    rows = []
+    for setting in sweep.setting.values:
+        at = sweep.sel(setting=setting)
+        exact = usual(at).sel(approximation="exact")
+        last = exact.isel(n=-1).mean("trial")
+        row = {
+            unit(sweep): f"{setting:g}",
+            "off-diagonal / diagonal of K": f"{last.off_diagonal_ratio:.4g}",
+            "κ of K": f"{last.condition_number.mean():.4g}",
+            "accuracy of K": mean_cells(exact.accuracy, exact.test_images)[-1],
+        }
+        for name, loss in losses_of(at.accuracy).items():
+            row[f"loss {name}"] = paired_cells(loss)[-1]
+        rows.append(row)
     return {
         "n": sweep.n.values[-1],
         "rule": origin_of(sweep)["depth_rule"],
-        "table": tables.of_columns(columns),
+        "table": tables.of_columns(pd.DataFrame(rows).to_dict("list")),
     }
 
 
@@ -103,17 +98,14 @@ def standardisation(experiment: Experiment) -> dict[str, Any]:
     results = experiment.kinds["standardisation"]
     own = results.sel(standard="test images", drop=True)
     other = results.sel(standard="training images", drop=True)
-    accuracies = columns_of(own.accuracy)
-    rows = {}
+    changes = columns_of(other.accuracy - own.accuracy)
+    rows, factors = {}, {}
     for name, values in columns_of(other.accuracy).items():
         rows[name] = mean_cells(values, results.test_images // 2)
-        rows[f"change, {name}"] = paired_cells(values - accuracies[name])
-    factors = {}
-    for quantity, word in tables.QUANTITIES.items():
-        if quantity.endswith("_measurements"):
-            ratio = other[quantity] / own[quantity]
-            for name, values in columns_of(ratio).items():
-                factors[f"{word}, {name}"] = tables.mean_cells(values)
+        rows[f"change, {name}"] = paired_cells(changes[name])
+    for quantity in ("post_selection_measurements", "readout_measurements"):
+        for name, ratio in columns_of(other[quantity] / own[quantity]).items():
+            factors[f"{tables.QUANTITIES[quantity]}, {name}"] = mean_cells(ratio)
     n = results.n.values
     return {
         "table": tables.by_size(n, rows),
@@ -129,28 +121,23 @@ def plane_of_constants(sensitivity: Dataset) -> Dataset:
     """
     names = ["percentile", "boost", "density"]
     papers = dict(zip(names, origin_of(sensitivity)["papers_setting"], strict=True))
-    plane = usual(sensitivity.set_coords(names))[["accuracy", "positive_definite"]]
-    plane = plane.sel(n=swept_size(sensitivity), approximation="sparsified")
-    plane = plane.sel(setting=plane.percentile == papers["percentile"])
-    plane = plane.mean(["trial", "pattern"]).drop_vars("setting")
-    plane = plane.set_index(setting=["boost", "density"])
-    plane = plane.unstack("setting").transpose("boost", "density")
-    known = plane.accuracy, plane.positive_definite
-    text = xr.apply_ufunc(in_brackets, *known, vectorize=True)
-    return plane.assign(text=text).assign_attrs(papers)
-
-
-def in_brackets(accuracy: float, positive_definite: float) -> str:
-    """The accuracy, in brackets where not every matrix is positive definite."""
-    return f"{accuracy:.3f}" if positive_definite == 1 else f"({accuracy:.3f})"
+    n = swept_size(sensitivity)
+    at = usual(sensitivity).sel(n=n, approximation="sparsified")
+    at = at[[*names, "accuracy", "positive_definite"]].mean(["trial", "pattern"])
+    means = at.to_dataframe()
+    means = means[means.percentile == papers["percentile"]]
+    text = means.accuracy.map("{:.3f}".format)
+    means["text"] = text.where(means.positive_definite == 1, "(" + text + ")")
+    plane = means.set_index(["boost", "density"]).to_xarray()
+    return plane.assign_coords(n=n).assign_attrs(papers)
 
 
 def constants(experiment: Experiment) -> dict[str, Any]:
     """Accuracy of K̃ by boost and density."""
     plane = plane_of_constants(experiment.kinds["sensitivity"])
     columns = {"": [f"boost {boost:g}" for boost in plane.boost.values]}
-    for density in plane.density.values:
-        columns[f"density {density:g}"] = plane.text.sel(density=density).values
+    for density, texts in plane.text.to_pandas().items():
+        columns[f"density {density:g}"] = texts
     return {"n": plane.n.item(), "table": tables.of_columns(columns)}
 
 
@@ -159,8 +146,8 @@ def named_pairs(experiment: Experiment) -> Dataset:
     results = experiment.kinds["digit_pairs"]
     names = []
     for label in results.setting.values:
-        first, second = label.split()
-        names.append(pair_title(experiment.dataset, [int(first), int(second)]))
+        labels = list(map(int, label.split()))
+        names.append(pair_title(experiment.dataset, labels))
     return results.assign_coords(setting=names)
 
 
@@ -170,49 +157,42 @@ def gains_over_diagonal(pairs: Dataset) -> Means:
     Averaged over the sizes up to `swept_size`.
     """
     accuracy = usual(pairs).accuracy.sel(n=slice(swept_size(pairs)))
-    losses = losses_of(accuracy)
-    gain = losses["diagonal"] - losses["sparsified"]
-    gain = gain.mean("n").rename(setting="n")
+    gain = accuracy.sel(approximation="sparsified") - accuracy.sel(approximation="diagonal")
+    gain = gain.mean(["n", "pattern"]).rename(setting="n")
     gain = gain.assign_coords(n=np.ones(len(gain)))  # pooled over the pairs
     return tables.paired(gain)
 
 
-def sizes_told_of(pairs: Dataset) -> list[int]:
-    """The size that all pairs are judged at, and larger ones with several trials of some pairs."""
-    complete = swept_size(pairs)
-    trials = is_computed(pairs).sum("trial").max("setting")
-    larger = (trials > 1) & (pairs.n > complete)
-    return [complete, *pairs.n.values[larger.values].tolist()]
-
-
 def by_pair(pairs: Dataset, n: int) -> pd.DataFrame:
     """Means over trials at n, a row for each pair: losses, and what they may come with."""
-    at = usual(pairs).sel(n=n)
-    columns = {}
+    at = usual(pairs).sel(n=n, drop=True)
+    columns = Dataset()
     for name, loss in losses_of(at.accuracy).items():
         columns[f"lost by {name}"] = loss
-    exact = at.accuracy.sel(approximation="exact")
+    exact = at.accuracy.sel(approximation="exact", drop=True)
     columns["accuracy of K"] = exact.mean("pattern")
     for name, words in REASONS.items():
         if name in at:
             columns[words] = at[name]
-    means = pd.DataFrame()
-    for name, values in columns.items():
-        means[name] = values.mean("trial").to_series()
-    known = means.dropna(axis="columns", how="all")
-    return known.dropna()
+    means = columns.mean("trial").to_dataframe()
+    return means.dropna(axis="columns", how="all").dropna()
 
 
 def pairs(experiment: Experiment) -> dict[str, Any]:
-    """The pairs that K̃ loses most on, at every size told of, and what losses come with."""
+    """The pairs that K̃ loses most on, and what losses come with.
+
+    At the size that all are judged at, and at larger ones with several trials of some pairs.
+    """
     results = named_pairs(experiment)
-    by_size = {n: by_pair(results, n) for n in sizes_told_of(results)}
+    complete = swept_size(results)
+    trials = is_computed(results).sum("trial").max("setting")
+    larger = results.n[(trials > 1) & (results.n > complete)]
     told = {}
-    for n, means in by_size.items():
+    for n in [complete, *larger.values]:
+        means = by_pair(results, n)
         if means[LOST].max() >= 1e-9:
             told[n] = worst_pairs(means, experiment.pair)
-    first = next(iter(by_size.values()))
-    return {"tables": told, "reasons": reasons_of_losses(first)}
+    return {"tables": told, "reasons": reasons_of_losses(by_pair(results, complete))}
 
 
 def worst_pairs(means: pd.DataFrame, own: str) -> str:
@@ -220,30 +200,25 @@ def worst_pairs(means: pd.DataFrame, own: str) -> str:
     means = means.sort_values(LOST, kind="stable")[::-1]
     names = means.index.tolist()
     median = names[len(names) // 2]
-    shown = [*names[:SHOWN_PAIRS], median]
-    if own in names:
-        shown.append(own)
-    columns = {"pair": list(dict.fromkeys(shown))}
-    for name, values in means.loc[columns["pair"]].items():
-        columns[name] = [f"{value:.3f}" for value in values]
-    return tables.of_columns(columns)
+    shown = dict.fromkeys([*names[:SHOWN_PAIRS], median, own])
+    text = means.reindex(shown).dropna().map("{:.3f}".format)
+    return tables.of_columns({"pair": text.index} | text.to_dict("list"))
 
 
 def reasons_of_losses(means: pd.DataFrame) -> str:
-    """Rank correlations over the pairs of what K̃ loses with what may explain it; "" of no loss."""
+    """Spearman's correlations over the pairs of what K̃ loses with what may explain it.
+
+    With Fisher's interval, whose variance is 1.06/(m - 3) (Fieller et al., 1957); "" of no loss.
+    """
     if np.ptp(means[LOST]) < 1e-9:
         return ""
+    half = 1.96 * np.sqrt(1.06 / (len(means) - 3))
     rows = []
     for name, values in means.items():
-        if not name.startswith("lost by") and np.ptp(values) > 0:
-            rows.append([name, rank_correlation(means[LOST], values)])
+        if name.startswith("lost by") or np.ptp(values) == 0:
+            continue
+        correlation = values.corr(means[LOST], method="spearman")
+        centre = np.arctanh(np.clip(correlation, -0.9999, 0.9999))
+        low, high = np.tanh([centre - half, centre + half])
+        rows.append([name, f"{correlation:+.2f} ({low:+.2f} to {high:+.2f})"])
     return tables.table(["", "rank correlation"], rows)
-
-
-def rank_correlation(first: pd.Series, second: pd.Series) -> str:
-    """Spearman's, with Fisher's interval, whose variance is 1.06/(m - 3) (Fieller et al., 1957)."""
-    correlation = float(scipy.stats.spearmanr(first, second).statistic)
-    half = 1.96 * np.sqrt(1.06 / (len(first) - 3))
-    centre = np.arctanh(np.clip(correlation, -0.9999, 0.9999))
-    low, high = np.tanh([centre - half, centre + half])
-    return f"{correlation:+.2f} ({low:+.2f} to {high:+.2f})"

@@ -5,15 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from xarray import DataArray, Dataset
 
 from analysis import growth
 from analysis.experiments import Experiment
 from analysis.growth import Means
 from runtime.results import is_computed
-
-Array = NDArray[np.float64]
 
 QUANTITIES = {  # what is averaged and judged, and how tables call it
     "accuracy": "accuracy",
@@ -122,7 +119,8 @@ def two_thresholds(results: Dataset) -> list[str]:
 def usual(results: Dataset) -> Dataset:
     """Results at the usual threshold, in the original's convention."""
     at = {"threshold": usual_threshold(results), "convention": "original"}
-    return results.sel({axis: label for axis, label in at.items() if axis in results.dims})
+    at = {axis: label for axis, label in at.items() if axis in results.dims}
+    return results.sel(at, drop=True)
 
 
 def columns_of(values: DataArray) -> dict[str, DataArray]:
