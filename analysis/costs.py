@@ -15,7 +15,7 @@ from xarray import DataArray, Dataset
 
 from analysis import tables
 from analysis.experiments import Experiment
-from analysis.growth import TAIL, Means
+from analysis.growth import TAIL, Means, trial_values
 from runtime.results import is_computed
 
 KNOWN = {
@@ -48,8 +48,11 @@ def known_costs(emulation: Dataset, **chosen: str) -> Dataset:
 
 
 def geometric(values: DataArray) -> Means:
-    """Geometric means of positive values [n, trial] over the trials; their spread is pooled."""
-    logs: DataArray = xr.apply_ufunc(np.log, values)
+    """Geometric means of positive values [n, trial, ...] over trials; their spread is pooled.
+
+    One trial with a heavy tail would dominate the arithmetic mean.
+    """
+    logs: DataArray = xr.apply_ufunc(np.log, trial_values(values))
     trials = logs.notnull().sum("trial")
     centre = logs.mean("trial")
     freedom = (trials - 1).clip(0).sum()
@@ -88,13 +91,12 @@ def six_ways(emulation: Dataset, **chosen: str) -> dict[str, DataArray]:
 def crossing(costs: DataArray, rival: DataArray) -> str:
     """From where on costs [n, trial] stay below a rival's, at measured sizes, as a clause."""
     n = costs.n.values
-    dearer = np.flatnonzero(~(geometric(costs).mean < geometric(rival).mean))
+    dearer = n[~(geometric(costs).mean < geometric(rival).mean)]
     if not dearer.size:
         return "at every n"
     last = dearer[-1]
-    if last + 1 == len(n):
-        return f"at no n up to {n[last]}"
-    return f"between n = {n[last]} and {n[last + 1]}"
+    later = n[n > last]
+    return f"between n = {last} and {later[0]}" if later.size else f"at no n up to {last}"
 
 
 def cells(values: DataArray) -> list[str]:

@@ -5,11 +5,9 @@ from typing import Any
 
 import pandas as pd
 import xarray as xr
-from xarray import DataArray
 
 from analysis import costs, findings, tables
 from analysis.experiments import NETWORKS, Experiment
-from analysis.growth import trial_values
 from analysis.tables import columns_of, mean_cells, usual
 from runtime.results import is_computed
 
@@ -42,15 +40,16 @@ def carried_over(experiments: Experiments, network: str) -> str:
 
 def common_size(experiments: Experiments, network: str) -> int:
     """The largest n with several trials in all results of a network on the paper's classes."""
-    own = on_the_papers_classes(experiments, network)
-    trials = [is_computed(each.results).sum("trial") for each in own]
+    trials = []
+    for experiment in on_the_papers_classes(experiments, network):
+        trials.append(is_computed(experiment.results).sum("trial"))
     fewest = xr.concat(trials, "experiment", join="inner").min("experiment")
-    return int(fewest.n.where(fewest > 1).max())
+    return fewest.n[fewest > 1].max().item()
 
 
 def column(experiment: Experiment, n: int) -> dict[str, str]:
     """What one experiment found at n, or the largest below: levels with their intervals."""
-    results = usual(experiment.results).sel(n=slice(None, n))
+    results = usual(experiment.results).sel(n=slice(n))
     n = int(results.n[-1])
     shown = {"n": f"{n}"}
     for name, values in columns_of(results.accuracy).items():
@@ -63,29 +62,20 @@ def column(experiment: Experiment, n: int) -> dict[str, str]:
         shown[f"κ, {name}"] = one + mean_cells(values)[-1]
     attempts = results.post_selection_measurements.drop_sel(divisor="test set")
     for name, values in columns_of(attempts).items():
-        shown[f"post-selection, {name}"] = count_cell(values)
+        shown[f"post-selection, {name}"] = costs.cells(values)[-1]
     readout = results.readout_measurements.sel(approximation="sparsified")
-    shown["readout, sparsified"] = count_cell(readout)
+    shown["readout, sparsified"] = costs.cells(readout)[-1]
     if "emulation" in experiment.kinds:
-        emulation = experiment.kinds["emulation"].sel(n=slice(None, n))
-        ways = costs.six_ways(emulation)
-        for way in ("sparsified", "diagonal"):
-            name = f"queries, {way}, n = {emulation.n[-1]:d}"
-            shown[name] = costs.cells(ways[f"quantum, {way}"])[-1]
+        ways = costs.six_ways(experiment.kinds["emulation"].sel(n=slice(n)))
+        for name in ("sparsified", "diagonal"):
+            queries = ways[f"quantum, {name}"]
+            shown[f"queries, {name}, n = {queries.n[-1]:d}"] = costs.cells(queries)[-1]
     return shown
-
-
-def count_cell(counts: DataArray) -> str:
-    """Measurements [n, trial, ...] at the largest n: the geometric mean over trials.
-
-    One trial with a heavy tail would dominate the arithmetic mean.
-    """
-    return costs.cells(trial_values(counts))[-1]
 
 
 def nearest_neighbour(experiment: Experiment, n: int) -> str:
     """Its accuracy at n, or a dash."""
-    baselines = usual(experiment.kinds["baselines"]).sel(n=slice(None, n))
+    baselines = usual(experiment.kinds["baselines"]).sel(n=slice(n))
     if n not in baselines.n:
         return "–"
     accuracy = baselines.accuracy.sel(classifier="nearest neighbour")
@@ -94,12 +84,12 @@ def nearest_neighbour(experiment: Experiment, n: int) -> str:
 
 def levels(experiments: Experiments) -> str:
     """A table with a column for each experiment."""
-    columns = []
+    columns = {}
     for experiment in experiments:
-        columns.append(column(experiment, common_size(experiments, experiment.network)))
-    cells = pd.DataFrame(columns).fillna("–").transpose()
-    titles = [experiment.title for experiment in experiments]
-    return tables.table(["", *titles], list(cells.itertuples()))
+        n = common_size(experiments, experiment.network)
+        columns[experiment.title] = column(experiment, n)
+    cells = pd.DataFrame(columns).fillna("–")
+    return tables.table(["", *cells], list(cells.itertuples()))
 
 
 def page(experiments: Experiments) -> dict[str, Any] | None:

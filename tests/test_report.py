@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 import report
-from analysis import evidence, findings, other_data, tables
+from analysis import costs, evidence, findings, tables
 from analysis.experiments import Experiment, read_experiments
 from analysis.growth import Means
 from ntk import BadInput
@@ -405,7 +405,7 @@ def test_the_title_without_known_classes():
 def test_one_trial_does_not_outweigh_all_others():
     counts = xr.DataArray([[[1.0, 10, 10], [40, 40, 1e9]]], {"n": [16]}, ("n", "trial", "image"))
     counts = counts.rename("readout_measurements")
-    assert other_data.count_cell(counts).startswith("20 ×÷")
+    assert costs.cells(counts)[0].startswith("20 ×÷")
 
 
 def test_the_table_that_a_run_ends_with():
