@@ -165,8 +165,8 @@ def cost(experiment: Experiment) -> dict[str, Any]:
         begins[name] = [crossing(own, rival) for rival in rivals]
     rows = {name: cells(values) for name, values in ways.items()}
     return {
-        "table": tables.by_size(emulation.n.values, rows),
-        "efforts": tables.by_size(emulation.n.values, before_and_after(emulation)),
+        "table": tables.by_size(emulation.n, rows),
+        "efforts": tables.by_size(emulation.n, before_and_after(emulation)),
         "begins": begins,
         "assumed": assumed(emulation),
         "short": experiment.short.lower(),

@@ -86,10 +86,9 @@ def baselines(experiment: Experiment) -> dict[str, Any]:
     gains = rivals.drop_sel(rival="sparsified") - sparsified
     for name in gains.rival.values:
         as_cheap[f"{name} − sparsified"] = paired_cells(gains.sel(rival=name))
-    n = results.n.values
     return {
-        "table": tables.by_size(n, rows),
-        "rivals": tables.by_size(n, as_cheap),
+        "table": tables.by_size(results.n, rows),
+        "rivals": tables.by_size(results.n, as_cheap),
     }
 
 
@@ -106,10 +105,9 @@ def standardisation(experiment: Experiment) -> dict[str, Any]:
     for quantity in ("post_selection_measurements", "readout_measurements"):
         for name, ratio in columns_of(other[quantity] / own[quantity]).items():
             factors[f"{tables.QUANTITIES[quantity]}, {name}"] = mean_cells(ratio)
-    n = results.n.values
     return {
-        "table": tables.by_size(n, rows),
-        "factors": tables.by_size(n, factors),
+        "table": tables.by_size(results.n, rows),
+        "factors": tables.by_size(results.n, factors),
     }
 
 

@@ -337,7 +337,7 @@ def accuracy_table(experiment: Experiment) -> str:
     quantities = tables.judged_quantities(results[["accuracy", "readout_measurements"]])
     rows |= tables.mean_rows(results, quantities)
     chosen = {name: np.array(cells)[shown] for name, cells in rows.items()}
-    return tables.by_size(results.n.values[shown], chosen)
+    return tables.by_size(results.n[shown], chosen)
 
 
 def page(experiments: Sequence[Experiment]) -> dict[str, Any]:

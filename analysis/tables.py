@@ -71,7 +71,7 @@ def by_size(n: Any, rows: Mapping[str, Sequence[Any]]) -> str:
         key = (start, *map(str, cells))
         merged[key] = f"{merged[key]} = {last}" if key in merged else name
     lines = [[name, *cells[1:]] for cells, name in merged.items()]
-    return table(["", *(f"n = {size}" for size in n)], lines)
+    return table(["", *(f"n = {size:d}" for size in n)], lines)
 
 
 def number(value: Any) -> str:
@@ -187,12 +187,12 @@ def paired(difference: DataArray) -> Means:
 def paired_cells(difference: DataArray) -> list[str]:
     """Means of differences, bold where the interval excludes 0; "0" where every trial has 0."""
     cells = []
-    most = abs(difference.transpose("n", ...)).max(difference.dims[1:])
-    for (mean, low, high), largest in zip(paired(difference).rows, most.values, strict=True):
+    sizes = growth.trial_values(abs(difference)).max("trial")
+    for (mean, low, high), size in zip(paired(difference).rows, sizes.values, strict=True):
         text = f"{mean:+.3f} ± {high - mean:.3f}".replace(" ± nan", "").replace("+nan", "–")
         if low > 0 or high < 0:
             text = f"**{text}**"
-        cells.append("0" if largest < 1e-9 else text)
+        cells.append("0" if size < 1e-9 else text)
     return cells
 
 
@@ -244,14 +244,13 @@ def of_first_patterns(results: Dataset) -> dict[str, DataArray]:
 def main(experiment: Experiment) -> dict[str, Any]:
     """All tables of one network and pair of classes."""
     results = experiment.results
-    n = results.n.values
     judged = judged_quantities(results)
     means: dict[str, Any] = {"trials": is_computed(results).sum("trial").values}
     means |= mean_rows(results, judged | of_first_patterns(results))
     losses = {name: paired_cells(loss) for name, loss in losses_of(results.accuracy).items()}
     heading = ["quantity", "n", "growth (95 %)", "λ (95 %)", "verdict"]
     return {
-        "means": by_size(n, means),
-        "losses": by_size(n, losses),
+        "means": by_size(results.n, means),
+        "losses": by_size(results.n, losses),
         "growth": table(heading, [growth_row(name, values) for name, values in judged.items()]),
     }
