@@ -6,6 +6,7 @@ threshold, k* divided by the training matrix's largest off-diagonal entry, all q
 side stops as soon as the sign is clear.
 """
 
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -109,30 +110,24 @@ def cells(values: DataArray) -> list[str]:
     return texts
 
 
-def by_effort(emulation: Dataset, effort: str) -> dict[str, list[str]]:
-    """What predictions and readings take with one effort, and the accuracy kept, by size."""
-    ways = six_ways(emulation, effort=effort)
-    rows = {}
-    for way in ("sparsified", "diagonal"):
-        level = geometric(ways[f"quantum, {way}"]).mean
-        rows[f"queries, {way}"] = list(map(tables.number, level))
-    at = emulation.sel(KNOWN | {"effort": effort})[["needed", "accuracy_kept"]]
-    at = at.mean("pattern", skipna=False)
-    for unit, name in UNITS.items():
-        reading = at.sel(unit=unit)
-        rows[name] = list(map(tables.number, geometric(reading.needed).mean))
-        rows[f"{name}: accuracy kept"] = tables.written(reading.accuracy_kept.mean("trial"), ".3f")
-    return rows
-
-
 def before_and_after(emulation: Dataset) -> dict[str, list[str]]:
-    """9,839 → 3,316: fixed effort, and stopping as soon as the sign is clear."""
-    before = by_effort(emulation, "fixed")
-    after = by_effort(emulation, "sequential")
+    """9,839 → 3,316: what fixed effort takes, and stopping as soon as the sign is clear."""
+    cells: dict[str, list[Any]] = defaultdict(list)  # of each effort
+    for effort in ("fixed", "sequential"):
+        ways = six_ways(emulation, effort=effort)
+        for way in ("sparsified", "diagonal"):
+            level = geometric(ways[f"quantum, {way}"]).mean
+            cells[f"queries, {way}"].append(map(tables.number, level))
+        at = emulation.sel(KNOWN | {"effort": effort})[["needed", "accuracy_kept"]]
+        at = at.mean("pattern", skipna=False)
+        for unit, name in UNITS.items():
+            level = geometric(at.needed.sel(unit=unit)).mean
+            cells[name].append(map(tables.number, level))
+            kept = at.accuracy_kept.sel(unit=unit).mean("trial")
+            cells[f"{name}: accuracy kept"].append(tables.written(kept, ".3f"))
     rows = {}
-    for name in before:
-        pairs = zip(before[name], after[name], strict=True)
-        rows[name] = [" → ".join(pair) for pair in pairs]
+    for name, both in cells.items():
+        rows[name] = [" → ".join(pair) for pair in zip(*both, strict=True)]
     return rows
 
 
