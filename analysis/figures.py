@@ -275,7 +275,7 @@ def draw_kind(ax: Axes, experiments: Experiments, kind: str, draw: Drawing) -> N
 
 def draw_error(ax: Axes, experiments: Experiments) -> None:
     """Geometric means of the diagonal's errors by depth, each trial as a dot, and 1/n."""
-    error = theory.measures(theory.theorem_sweep(experiments[0]), "original")["‖Δw‖/‖w‖"]
+    error = theory.measures(experiments[0].kinds["depth_sweep"], "original")["‖Δw‖/‖w‖"]
     n = error.n.values
     named = {"1/n": Means(n, 1 / n, 1 / n, 1 / n)}
     for depth in FOUR_DEPTHS:
@@ -295,10 +295,13 @@ def draw_widths(ax: Axes, experiments: Experiments) -> None:
     """Correlation of finite networks' outputs with the NTK's over the width, by depth."""
     results = experiments[0].kinds["finite_width"].isel(n=[0])
     named = {}
-    for words, at in theory.kinds_of_networks(results):
+    kinds = theory.networks(results)
+    for words in kinds.network.values:
+        at = kinds.sel(network=words, predictor="finite")
         depth = words.partition(", ")[2]
         name = depth.replace(" (", ", ").rstrip(")")
-        named[name] = theory.correlations(at)
+        mean, half = theory.over_draws(at.correlation)
+        named[name] = Means(at.width.values, mean, mean - half, mean + half)
     ax.set_ylim(-0.35, 1.05)
     draw_curves(ax, named, f"{theory.unit_of_width(results)} of a layer", linear=True)
     ax.set_ylabel("correlation of outputs with the NTK's")
