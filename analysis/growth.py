@@ -60,16 +60,14 @@ def trial_values(values: DataArray) -> DataArray:
         values = values.rename(draw="trial")
     inner = set(values.dims) - {"n", "trial"}
     is_count = "measurements" in str(values.name)
-    statistics = values.median(inner) if is_count else values.mean(inner)
-    return statistics.transpose("n", "trial")
+    return values.median(inner) if is_count else values.mean(inner)
 
 
-def moments(values: DataArray) -> tuple[Array, Array, Array]:
-    """Mean (NaN of no trial), standard deviation (0 of one) and number of the trials, [n]."""
+def moments(values: DataArray) -> Array:
+    """Mean (NaN of no trial), standard deviation (0 of one) and number of the trials, [3, n]."""
     with np.errstate(invalid="ignore"):  # of infinite values
         deviation = values.std("trial", ddof=1).fillna(0)
-    trials = values.notnull().sum("trial")
-    return values.mean("trial").values, deviation.values, trials.values
+    return np.stack([values.mean("trial"), deviation, values.count("trial")])
 
 
 def relative_errors(n: Array, mean: Array, deviation: Array, trials: Array) -> tuple[Array, Array]:
@@ -99,7 +97,7 @@ def variance_in_common(x: Array, variance: Array, freedom: Array) -> tuple[Array
 
     variance, freedom: of each size's own trials.
     """
-    pooled = np.sum(freedom * variance) / freedom.sum()
+    pooled = np.average(variance, weights=freedom)
     floor = 0.01 * pooled + 1e-99
     # The logarithm of a variance: its bias, and one over its own variance.
     half = np.maximum(freedom, 1) / 2
@@ -110,8 +108,7 @@ def variance_in_common(x: Array, variance: Array, freedom: Array) -> tuple[Array
     q = np.sum(weight * (logs - level) ** 2)
     spare = sum(freedom > 0) - 2  # of a line
     if spare < 1 or scipy.stats.chi2.sf(q, spare + 1) >= 0.05:
-        everywhere = np.ones(len(x))
-        return pooled * everywhere, EXACT * everywhere
+        return np.full(len(x), pooled), np.full(len(x), EXACT)
     return line_of_variances(x, logs, weight, spare)
 
 
@@ -144,11 +141,12 @@ def half_widths(relative: Array, freedom: Array) -> Array:
 def size_means(values: DataArray) -> Means:
     """Means over the trials [n, trial], and their intervals."""
     n = values.n.values
-    mean, deviation, trials = moments(values)
+    found = moments(values)
+    mean = found[0]
     half = np.full(len(n), np.nan)
     there = np.isfinite(mean)
     if there.any():
-        errors = relative_errors(n[there], mean[there], deviation[there], trials[there])
+        errors = relative_errors(n[there], *found[:, there])
         half[there] = half_widths(*errors) * np.abs(mean[there])
     return Means(n, mean, mean - half, mean + half)
 
@@ -168,12 +166,11 @@ def accuracy_means(values: DataArray, images: DataArray) -> Means:
     tail = np.where(has_none, TAIL, TAIL / 2)
     exact_low = scipy.stats.beta.ppf(tail, right, wrong + 1)
     exact_high = scipy.stats.beta.isf(tail, right + 1, wrong)
-    exact_high = np.where(has_none, 1, exact_high)
     is_near = values.max("trial").values > 1 - 1e-9
     is_near |= ~(high <= 1)  # also where it is unknown
     low = np.where(is_near, np.fmin(low, exact_low), low)
     high = np.where(is_near, np.fmax(high, exact_high), high)
-    return Means(n, mean, low, np.minimum(high, 1))
+    return Means(n, mean, low, np.fmin(high, 1))
 
 
 class Estimate(NamedTuple):
@@ -187,23 +184,9 @@ class Estimate(NamedTuple):
 UNKNOWN = Estimate()
 
 
-def allowance(numbers: int, freedom: float) -> float:
-    """How much chi^2 may rise above its least with so many numbers fixed: F(numbers, freedom)."""
-    return scipy.special.fdtri(numbers, freedom, 1 - TAIL)
-
-
-def enlargement(least: float, spare: int, freedom: float) -> float:
-    """What chi^2 is divided by: 1, or its value over `spare` where no such curve fits."""
-    if spare < 1:
-        return 1.0
-    chance = scipy.special.fdtrc(spare, freedom, least / spare)
-    return 1.0 if chance >= MISFIT else least / spare
-
-
 def basis(n: Array, index: ArrayLike) -> Array:
     """1 - u and u at n [m] for λ [L]: [L, m, 2]."""
-    is_zero = np.abs(index) < NEARLY_ZERO
-    index = np.where(is_zero, NEARLY_ZERO, index)[:, None]
+    index = np.where(np.abs(index) < NEARLY_ZERO, NEARLY_ZERO, index)[:, None]
     distance = np.log(n / n[0])
     whole = np.expm1(index * distance[-1])
     u = np.expm1(index * distance) / whole
@@ -211,10 +194,12 @@ def basis(n: Array, index: ArrayLike) -> Array:
 
 
 class Profile:
-    """The best curves at every λ of a grid [L], by least squares."""
+    """The best curves at every λ of a grid [L], by least squares, and which of them are allowed."""
 
-    def __init__(self, n: Array, y: Array, errors: Array, freedom: float, grid: Array) -> None:
-        """y: means at n, their errors, and what these are worth."""
+    def __init__(
+        self, n: Array, y: Array, errors: Array, freedom: float, grid: Array, allowed: float
+    ) -> None:
+        """y: means at n, their errors, what these are worth, and by how much chi^2 may rise."""
         self.grid = grid
         self.basis = basis(n, grid)
         weighted = self.basis / errors[:, None]
@@ -225,56 +210,51 @@ class Profile:
         residuals = scaled - weighted @ self.ends
         self.chi2 = np.sum(residuals**2, (1, 2))
         self.best = self.chi2.argmin()
-        least = self.chi2[self.best]
-        self.scale = enlargement(least, len(n) - 3, freedom)
+        spare = len(n) - 3
+        misfit = self.chi2.min() / spare
+        fits = scipy.special.fdtrc(spare, freedom, misfit) >= MISFIT
+        self.scale = 1.0 if fits else misfit  # chi^2 is divided by it
+        # What is left of the allowance at every λ; negative where it is excluded.
+        self.left = allowed * self.scale - (self.chi2 - self.chi2.min())
+        self.inside = self.left >= 0
 
     def best_curve(self) -> Array:
         """The best curve at the sizes that were fitted."""
         curve = self.basis[self.best] @ self.ends[self.best]
         return curve[:, 0]
 
-    def left(self, allowed: float) -> Array:
-        """What is left of the allowance at every λ; negative where it is excluded."""
-        rise = self.chi2 - self.chi2.min()
-        return allowed * self.scale - rise
+    def finer_grid(self) -> Array:
+        """A grid of λ one step wider than where it is allowed."""
+        first, last = np.flatnonzero(self.inside)[[0, -1]]
+        end = len(self.grid) - 1
+        low = self.grid[max(first - 1, 0)]
+        high = self.grid[min(last + 1, end)]
+        return np.linspace(low, high, end + 1)
 
-    def grid_around(self, allowed: float) -> Array:
-        """A grid of λ one step wider than where chi^2 is allowed."""
-        inside = np.flatnonzero(self.left(allowed) >= 0)
-        steps = len(self.grid)
-        low = max(inside[0] - 1, 0)
-        high = min(inside[-1] + 1, steps - 1)
-        return np.linspace(self.grid[low], self.grid[high], steps)
-
-    def index(self, allowed: float) -> Estimate:
+    def index(self) -> Estimate:
         """λ with its interval."""
-        inside = self.grid[self.left(allowed) >= 0]
-        low, high = inside[[0, -1]]
+        low, high = self.grid[self.inside][[0, -1]]
         if low == INDICES[0]:
             low = -np.inf
         if high == INDICES[-1]:
             high = np.inf
         return Estimate(self.grid[self.best], low, high)
 
-    def ratio(self, allowed: float) -> Estimate:
+    def ratio(self) -> Estimate:
         """z/p with Fieller's bounds over all λ that are allowed; 0, ∞ where p may be 0."""
-        left = self.left(allowed)
-        inside = left >= 0
-        p, z = self.ends[..., 0].T
-        value = z[self.best] / p[self.best]
-        p = p[inside]
-        z = z[inside]
-        # The bounds are the roots r of (z - r p)^2 = what is left times the variance of z - r p.
-        variance = left[inside, None, None] * self.covariance[inside]
-        a = p * p - variance[:, 0, 0]
-        b = p * z - variance[:, 0, 1]
-        c = z * z - variance[:, 1, 1]
+        p, z = self.ends[self.best, :, 0]
+        # The bounds are the roots r of (z - r p)^2 = what is left times the variance of z - r p,
+        # which is a quadratic form of (r, -1) = a r^2 - 2 b r + c.
+        ends = self.ends[self.inside]
+        left = self.left[self.inside, None, None]
+        form = ends @ ends.mT - left * self.covariance[self.inside]
+        a, b = form[:, 0].T
         low, high = 0.0, np.inf
         if a.min() > 0:
-            root = np.sqrt(np.maximum(b**2 - a * c, 0))
+            root = np.sqrt(np.maximum(-np.linalg.det(form), 0))
             low = np.min((b - root) / a)
             high = np.max((b + root) / a)
-        return Estimate(*np.maximum([value, low, high], 0))
+        return Estimate(*np.maximum([z / p, low, high], 0))
 
 
 @dataclass(frozen=True)
@@ -292,9 +272,8 @@ class Growth:
 def freedom_together(n: Array, relative: Array, freedom: Array) -> float:
     """What the errors of all sizes are worth for a slope over ln n (Satterthwaite 1946)."""
     weight = relative**-2
-    x = np.log(n)
-    centre = np.average(x, weights=weight)
-    leverage = weight * (x - centre) ** 2
+    centre = np.average(np.log(n), weights=weight)
+    leverage = weight * (np.log(n) - centre) ** 2
     together = leverage.sum() ** 2 / np.sum(leverage**2 / freedom)
     return min(together, freedom.max())
 
@@ -307,61 +286,53 @@ def fit_curves(n: Array, y: Array, relative: Array, freedom: Array) -> Growth:
     there that much is allowed, and errors are relative to the constant.
     """
     together = freedom_together(n, relative, freedom)
+    allowed, apart = scipy.special.fdtri([1, 2], together, 1 - TAIL) * [1, 2]
     level = np.average(y, weights=relative**-2)
     errors = relative * level
-    curves = Profile(n, y, errors, together, INDICES)
+    curves = Profile(n, y, errors, together, INDICES, apart)
     of_constant = np.sum(((y - level) / errors) ** 2)
-    misfit = of_constant - curves.chi2.min()
-    allowed = 2 * allowance(2, together)
-    clear = bool(misfit > allowed * curves.scale)
-    if clear:
-        allowed = allowance(1, together)
+    clear = bool(of_constant - curves.chi2.min() > apart * curves.scale)
+    if not clear:
+        allowed = apart
     for step in range(1, STEPS):
         if clear:  # relative to the best curve, not to the means, which are noisy
-            curve = curves.best_curve()
-            errors = relative * np.clip(curve, y / 2, 2 * y)
-        grid = INDICES if step < 3 else curves.grid_around(allowed)
-        curves = Profile(n, y, errors, together, grid)
-    return growth_by(curves, n, allowed, clear)
-
-
-def growth_by(curves: Profile, n: Array, allowed: float, clear: bool) -> Growth:
-    """What the curves say where chi^2 may rise by so much."""
-    ratio = curves.ratio(allowed)
-    index = curves.index(allowed)
-    verdict, reason = judge(ratio, index, clear, curves.scale)
-    return Growth(n, verdict, reason, ratio, index, clear)
+            errors = relative * np.clip(curves.best_curve(), y / 2, 2 * y)
+        grid = INDICES if step < 3 else curves.finer_grid()
+        curves = Profile(n, y, errors, together, grid, allowed)
+    ratio = curves.ratio()
+    index = curves.index()
+    return Growth(n, *judge(ratio, index, clear, curves.scale), ratio, index, clear)
 
 
 def judge(ratio: Estimate, index: Estimate, clear: bool, scale: float) -> tuple[str, str]:
-    """The verdict and its reason; scale: what chi^2 was divided by."""
-    verdict, reason = verdict_by_intervals(ratio, index, clear)
+    """The first verdict that the intervals of y(n_max)/y(n_min) and of λ allow, and its reason.
+
+    scale: what chi^2 was divided by.
+    """
+    most = 1 + MARGIN
+    least = 1 / most
+    verdict = UNDECIDED
+    if least <= ratio.low and ratio.high <= most:
+        verdict, reason = FLAT, f"within {least:g} to {most:g}"
+    elif ratio.high < 1:
+        verdict, reason = SLOW, "falling"
+    elif ratio.high <= most:
+        verdict, reason = SLOW, "hardly rising, or falling"
+    elif index.high < MARGIN:
+        verdict, reason = SLOW, f"λ below {MARGIN:g}"
+    elif index.low > 0 and ratio.low > most:
+        verdict, reason = FAST, "λ above 0"
+    elif not clear:
+        reason = "growth neither shown nor excluded"
+    elif index.low > 0:
+        reason = f"λ above 0, but growth may be below {most:g}"
+    else:
+        reason = f"λ may be 0 and {MARGIN:g}"
     if scale == 1:
         return verdict, reason
     if verdict == SLOW:  # enlarged errors must not speak for the claim
         verdict, reason = UNDECIDED, f"{reason} only with enlarged errors"
     return verdict, f"{reason}; no such curve fits, errors enlarged {np.sqrt(scale):.1f} times"
-
-
-def verdict_by_intervals(ratio: Estimate, index: Estimate, clear: bool) -> tuple[str, str]:
-    """The first verdict that the intervals of y(n_max)/y(n_min) and of λ allow, and its reason."""
-    most = 1 + MARGIN
-    least = 1 / most
-    if least <= ratio.low and ratio.high <= most:
-        return FLAT, f"within {least:g} to {most:g}"
-    if ratio.high < 1:
-        return SLOW, "falling"
-    if ratio.high <= most:
-        return SLOW, "hardly rising, or falling"
-    if index.high < MARGIN:
-        return SLOW, f"λ below {MARGIN:g}"
-    if index.low > 0 and ratio.low > most:
-        return FAST, "λ above 0"
-    if not clear:
-        return UNDECIDED, "growth neither shown nor excluded"
-    if index.low > 0:
-        return UNDECIDED, f"λ above 0, but growth may be below {most:g}"
-    return UNDECIDED, f"λ may be 0 and {MARGIN:g}"
 
 
 def judged(values: DataArray) -> Growth:
@@ -371,22 +342,23 @@ def judged(values: DataArray) -> Growth:
     are fewer than four sizes, or no size has several trials.
     """
     n = values.n.values.astype(float)
-    mean, deviation, trials = moments(trial_values(values))
+    found = moments(trial_values(values))
+    mean = found[0]
     reasons = []
     for reason, where in {"infinite": np.isinf(mean), "not positive": mean <= 0}.items():
         if where.any():
             sizes = map(str, n[where].astype(int))
             reasons.append(f"{reason} at n = {', '.join(sizes)}")
     there = np.isfinite(mean) & (mean > 0)
-    n, mean = n[there], mean[there]
-    relative, freedom = relative_errors(n, mean, deviation[there], trials[there])
+    n = n[there]
+    relative, freedom = relative_errors(n, *found[:, there])
     fitted = Growth(n)
     if len(n) < FEWEST_SIZES:
         reasons.append("fewer than four sizes")
     elif np.isnan(freedom).any():
         reasons.append("no size has several trials")
     else:
-        fitted = fit_curves(n, mean, relative, freedom)
+        fitted = fit_curves(n, mean[there], relative, freedom)
     if reasons:
         fitted = replace(fitted, verdict=UNDECIDED, reason="; ".join(reasons))
     return fitted
