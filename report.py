@@ -78,6 +78,13 @@ def page_of(name: str, experiments: Sequence[Experiment], problems: list[BadInpu
     return filled_in(name, networks=parts) if parts else ""
 
 
+def save_page(path: Path, text: str) -> None:
+    """Save a page, and make its folder where there is none."""
+    with write_errors_explained(path.parent):
+        path.parent.mkdir(exist_ok=True)
+    save_text(path, text)
+
+
 def write_pages(
     experiments: list[Experiment], folder: Path, problems: list[BadInput], is_compared: bool
 ) -> None:
@@ -88,32 +95,20 @@ def write_pages(
     for name in PAGES:
         texts[name] = page_of(name, experiments, problems)
     texts["simulation"] = filled_in("simulation", rows=json.loads(SIMULATION.read_text()))
-    pages = [name for name, text in texts.items() if text]
     tables_folder = folder / f"tables{addition}"
-    with write_errors_explained(tables_folder):
-        tables_folder.mkdir(exist_ok=True)
+    pages = [name for name, text in texts.items() if text]
     for name in pages:
-        save_text(tables_folder / f"{name}.md", texts[name])
-    about: dict[str, Any] = {"dataset": dataset.title, "tables": tables_folder.name, "pages": pages}
-    about["is_compared"] = is_compared
-    about["missing"] = [Path(str(problem.value)).name for problem in problems]
+        save_page(tables_folder / f"{name}.md", texts[name])
+    about = findings.page(experiments) | {
+        "dataset": dataset.title,
+        "tables": tables_folder.name,
+        "pages": pages,
+        "is_compared": is_compared,
+        "missing": [Path(str(problem.value)).name for problem in problems],
+    }
     path = folder / f"RESULTS{addition}.md"
-    save_text(path, filled_in("results", **about, **findings.page(experiments)))
+    save_text(path, filled_in("results", **about))
     print(f"wrote {path}, and {len(pages)} pages in {tables_folder}")
-
-
-def write_other_data(experiments: list[Experiment], folder: Path) -> bool:
-    """Write the page that compares datasets, where there are several. Returns whether there are."""
-    shown = None
-    with contextlib.suppress(*UNUSABLE):  # the file's own page says so
-        shown = other_data.page(experiments)
-    if shown:
-        path = folder / "tables" / "other_data.md"
-        with write_errors_explained(path.parent):
-            path.parent.mkdir(exist_ok=True)
-        save_text(path, filled_in("other_data", methods="methods.md", **shown))
-        print(f"wrote {path}")
-    return bool(shown)
 
 
 def tell(folder: Path, problems: list[BadInput]) -> None:
@@ -122,10 +117,16 @@ def tell(folder: Path, problems: list[BadInput]) -> None:
         raise BadInput("output", folder, "no results there (*.nc); run training.py first")
     experiments, unreadable = read_experiments(folder)
     problems.extend(unreadable)
-    is_compared = write_other_data(experiments, folder)
+    compared = None
+    with contextlib.suppress(*UNUSABLE):  # the file's own page says so
+        compared = other_data.page(experiments)
+    if compared:
+        path = folder / "tables" / "other_data.md"
+        save_page(path, filled_in("other_data", methods="methods.md", **compared))
+        print(f"wrote {path}")
     for dataset in dict.fromkeys(experiment.dataset for experiment in experiments):
         own = [experiment for experiment in experiments if experiment.dataset == dataset]
-        write_pages(own, folder, problems, is_compared)
+        write_pages(own, folder, problems, bool(compared))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

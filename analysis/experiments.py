@@ -108,8 +108,8 @@ def read_experiments(folder: Path) -> tuple[list[Experiment], list[BadInput]]:
         new = Experiment(prefix, dataset, origin.get("network", prefix), folder)
         experiments.setdefault(prefix, new).kinds[kind] = results
 
-    def place(experiment: Experiment) -> tuple[int, str]:
-        return (*NETWORKS, experiment.network).index(experiment.network), experiment.prefix
+    def place(experiment: Experiment) -> tuple[bool, str]:
+        return experiment.network != NETWORKS[0], experiment.prefix
 
     return sorted(experiments.values(), key=place), problems
 

@@ -19,7 +19,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from numpy.typing import NDArray
 from xarray import DataArray
 
 from analysis import costs, drawing, evidence, findings, tables, theory
@@ -42,14 +41,11 @@ FOUR_DEPTHS = (0.02, 0.05, 0.065, 0.1)  # over L_conv, that the theorem's figure
 def save(experiments: Experiments, figure: Drawing, name: str = "") -> bytes:
     """Draw a figure and write it to {folder}/figures/, named as the results are. The PNG."""
     first = experiments[0]
-    if figure in PANELS:
-        picture = drawing.picture_of(each_network, experiments, figure)
-    else:
-        picture = drawing.picture_of(figure, experiments)
     path = first.folder / "figures" / f"{first.dataset.prefix}{name or figure.__name__}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(picture)
-    return picture
+    path.parent.mkdir(exist_ok=True)
+    whole = partial(each_network, draw=figure) if figure in PANELS else figure
+    drawing.write_picture(path, whole, experiments)
+    return path.read_bytes()
 
 
 def show(experiments: Experiments, figure: Drawing, *answers: str, only: str = "") -> None:
@@ -79,15 +75,15 @@ def show(experiments: Experiments, figure: Drawing, *answers: str, only: str = "
 
 
 def panels(rows: int, columns: int, height: float) -> tuple[Figure, Any]:
-    """A figure of panels, height of each in inches, and its axes [rows, columns]."""
+    """A figure of panels, height of each in inches, and its axes [rows * columns]."""
     figure = Figure(figsize=(WIDTH, height * rows))
-    return figure, figure.subplots(rows, columns, squeeze=False)
+    return figure, np.ravel(figure.subplots(rows, columns))
 
 
 def each_network(experiments: Experiments, draw: Drawing) -> Figure:
     """A panel for each network."""
     figure, axes = panels(1, len(experiments), 3.3)
-    for ax, experiment in zip(axes[0], experiments, strict=True):
+    for ax, experiment in zip(axes, experiments, strict=True):
         draw(ax, experiment)
         say(ax, experiment.title)
     return figure
@@ -104,7 +100,8 @@ def of_each_network(ax: Axes, experiments: Experiments, quantity: str, **labels:
 def overview(experiments: Experiments) -> Figure:
     """README's picture: a row for each network, of K itself, accuracy and condition number."""
     figure, axes = panels(len(experiments), 3, 2.5)
-    for (kernel, accuracies, condition), experiment in zip(axes, experiments, strict=True):
+    rows = axes.reshape(-1, 3)
+    for (kernel, accuracies, condition), experiment in zip(rows, experiments, strict=True):
         draw_kernel(kernel, experiment, lowest=1e-8)
         kernel.set_ylabel(experiment.title.replace(", ", ",\n"), weight="bold")
         threshold = usual_threshold(experiment.results)
@@ -123,8 +120,12 @@ def say_finding(ax: Axes, question: str, finding: findings.Finding, experiment: 
     say(ax, f"{question} {text.replace('**', '')}", 28)
 
 
-def stored_kernel(experiment: Experiment) -> NDArray | None:
-    """K of the first trial of the largest n up to SHOWN_KERNEL that is in the folder."""
+def draw_kernel(ax: Axes, experiment: Experiment, lowest: float = 0) -> None:
+    """K of the first trial of the largest n up to SHOWN_KERNEL in the folder, over its diagonal.
+
+    lowest: where the colours begin; by default at the smallest entry.
+    """
+    picture_only(ax)
     kernel = None
     sizes = experiment.results.n.values
     seed = origin_of(experiment.results)["seed"]
@@ -132,16 +133,6 @@ def stored_kernel(experiment: Experiment) -> NDArray | None:
         name = f"{experiment.prefix}_seed{seed}_data{n}_trial0_kernel_train.npy"
         with contextlib.suppress(BadInput):  # not there, or damaged
             kernel, _ = read_kernel(experiment.folder / name)
-    return kernel
-
-
-def draw_kernel(ax: Axes, experiment: Experiment, lowest: float = 0) -> None:
-    """The stored kernel, in units of its diagonal.
-
-    lowest: where the colours begin; by default at the smallest entry.
-    """
-    picture_only(ax)
-    kernel = stored_kernel(experiment)
     if kernel is None:
         say(ax, f"no kernel of n ≤ {SHOWN_KERNEL} here; python training.py makes it", 27)
         return
@@ -149,8 +140,7 @@ def draw_kernel(ax: Axes, experiment: Experiment, lowest: float = 0) -> None:
     beside = magnitude[~np.eye(len(kernel), dtype=bool)]
     norm = LogNorm(lowest or min(beside.min(), 0.1), 1, clip=True)
     image = ax.imshow(magnitude, norm=norm, cmap="cividis")
-    bar = ax.figure.colorbar(image, ax=ax, shrink=0.8)
-    bar.ax.minorticks_off()
+    ax.figure.colorbar(image, ax=ax, shrink=0.8).ax.minorticks_off()
     text = f"off-diagonal entries {np.median(beside):.1g} of the diagonal"
     say(ax, f"K, n = {len(kernel)}: {text}", 26)
 
@@ -158,7 +148,7 @@ def draw_kernel(ax: Axes, experiment: Experiment, lowest: float = 0) -> None:
 def data(experiments: Experiments) -> Figure:
     """K of each network, and how far it is from diagonal."""
     figure, axes = panels(1, len(experiments) + 1, 2.8)
-    *kernels, ratio = axes[0]
+    *kernels, ratio = axes
     for ax, experiment in zip(kernels, experiments, strict=True):
         draw_kernel(ax, experiment)
         ax.set_xlabel(experiment.short)
@@ -167,18 +157,17 @@ def data(experiments: Experiments) -> Figure:
     return figure
 
 
-def approximations(experiments: Experiments, n: int = 64) -> Figure:
+def approximations(experiments: Experiments) -> Figure:
     """Which entries K̃ keeps, and how many in the fullest column.
 
     The pattern is such as training.py draws: probability 2 ln(n)/n inside the classes.
     """
-    rng = np.random.default_rng(0)
+    n = 64
     density = 2 * np.log(n) / n
-    below = np.tril(rng.random((n, n)) < density)
+    below = np.tril(np.random.default_rng(0).random((n, n)) < density)
     below[n // 2 :, : n // 2] = False
     kept = below | below.T | np.eye(n, dtype=bool)
-    figure, axes = panels(1, 2, 3)
-    pattern, sparsity = axes[0]
+    figure, (pattern, sparsity) = panels(1, 2, 3)
     picture_only(pattern)
     pattern.imshow(kept, cmap="gray_r")
     pattern.set_xlabel(f"{n} training images")
@@ -194,7 +183,7 @@ def accuracy(experiments: Experiments) -> Figure:
     (experiment,) = experiments
     thresholds = tables.two_thresholds(experiment.results)
     figure, axes = panels(1, len(thresholds), 3.3)
-    for ax, threshold in zip(axes[0], thresholds, strict=True):
+    for ax, threshold in zip(axes, thresholds, strict=True):
         draw_accuracy(ax, experiment, threshold)
         say(ax, f"Test accuracy, threshold {in_words(threshold)}", 28)
     return figure
@@ -256,7 +245,7 @@ def readout(ax: Axes, experiment: Experiment) -> None:
 
 def theorem(experiments: Experiments) -> Figure:
     """The error against n by depth, and networks of finite width."""
-    figure, (axes,) = panels(1, 2, 3.6)
+    figure, axes = panels(1, 2, 3.6)
     proved = [experiment for experiment in experiments if theory.has_theorem(experiment)]
     draw_kind(axes[0], proved, "depth_sweep", draw_error)
     draw_kind(axes[1], experiments, "finite_width", draw_widths)
@@ -281,7 +270,7 @@ def draw_error(ax: Axes, experiments: Experiments) -> None:
     for depth in FOUR_DEPTHS:
         if depth in error.setting:
             name = f"{depth:g} L_conv"
-            values = error.sel(setting=depth).transpose("n", "trial")
+            values = error.sel(setting=depth)
             mean = theory.geometric_mean(values, "trial").values
             named[name] = Means(n, mean, mean, mean)
             ax.plot(n, values, ".", color=style_of(name)["color"], alpha=0.25)
@@ -303,7 +292,8 @@ def draw_widths(ax: Axes, experiments: Experiments) -> None:
         mean, half = theory.over_draws(at.correlation)
         named[name] = Means(at.width.values, mean, mean - half, mean + half)
     ax.set_ylim(-0.35, 1.05)
-    draw_curves(ax, named, f"{theory.unit_of_width(results)} of a layer", linear=True)
+    draw_curves(ax, named)
+    ax.set_xlabel(f"{theory.unit_of_width(results)} of a layer")
     ax.set_ylabel("correlation of outputs with the NTK's")
     left = theory.what_is_left(results)
     say(ax, f"Networks that can be built, n = {results.n.item()}: {left}", 38)
@@ -328,7 +318,7 @@ def growth(ax: Axes, experiment: Experiment) -> None:
         ax.text(1.03, row, fitted.verdict, color=color, va="center", transform=place)
     labels = [name.replace(", ", ",\n", 1) for name in quantities]
     ax.set_yticks(range(len(labels)), labels=labels)
-    ax.tick_params(labelleft=ax is ax.figure.axes[0])
+    ax.label_outer()
     ax.invert_yaxis()
     ax.axvline(1, color=GREY, linestyle=":")
     ax.axvline(last / first, color=GREY, linestyle="--")
@@ -338,11 +328,10 @@ def growth(ax: Axes, experiment: Experiment) -> None:
 def controls(experiments: Experiments) -> Figure:
     """Simple classifiers beside K, all pairs of classes, and constants set by hand."""
     figure = Figure(figsize=(WIDTH, 5.2))
-    layout: Any = [["baselines", "digit_pairs"], ["baselines", "sensitivity"]]
-    axes = figure.subplot_mosaic(layout, width_ratios=[1, 1.3])
-    draws = {"baselines": draw_rivals, "digit_pairs": draw_pairs, "sensitivity": draw_constants}
-    for kind, draw in draws.items():
-        draw_kind(axes[kind], experiments, kind, draw)
+    axes = figure.subplot_mosaic("AB;AC", width_ratios=[1, 1.3])
+    draw_kind(axes["A"], experiments, "baselines", draw_rivals)
+    draw_kind(axes["B"], experiments, "digit_pairs", draw_pairs)
+    draw_kind(axes["C"], experiments, "sensitivity", draw_constants)
     return figure
 
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.special
 import scipy.stats
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.special import digamma, polygamma
 from xarray import DataArray
 
@@ -184,15 +184,6 @@ class Estimate(NamedTuple):
 UNKNOWN = Estimate()
 
 
-def basis(n: Array, index: ArrayLike) -> Array:
-    """1 - u and u at n [m] for λ [L]: [L, m, 2]."""
-    index = np.where(np.abs(index) < NEARLY_ZERO, NEARLY_ZERO, index)[:, None]
-    distance = np.log(n / n[0])
-    whole = np.expm1(index * distance[-1])
-    u = np.expm1(index * distance) / whole
-    return np.stack([1 - u, u], -1)
-
-
 class Profile:
     """The best curves at every λ of a grid [L], by least squares, and which of them are allowed."""
 
@@ -201,8 +192,12 @@ class Profile:
     ) -> None:
         """y: means at n, their errors, what these are worth, and by how much chi^2 may rise."""
         self.grid = grid
-        self.basis = basis(n, grid)
-        weighted = self.basis / errors[:, None]
+        index = np.where(np.abs(grid) < NEARLY_ZERO, NEARLY_ZERO, grid)[:, None]
+        distance = np.log(n / n[0])
+        whole = np.expm1(index * distance[-1])
+        u = np.expm1(index * distance) / whole
+        basis = np.stack([1 - u, u], -1)  # [L, m, 2] for n [m]
+        weighted = basis / errors[:, None]
         scaled = (y / errors)[:, None]
         precision = weighted.mT @ weighted
         self.covariance = np.linalg.inv(precision)  # of p and z
@@ -210,6 +205,7 @@ class Profile:
         residuals = scaled - weighted @ self.ends
         self.chi2 = np.sum(residuals**2, (1, 2))
         self.best = self.chi2.argmin()
+        self.curve = (basis @ self.ends)[self.best, :, 0]  # the best one, at n
         spare = len(n) - 3
         misfit = self.chi2.min() / spare
         fits = scipy.special.fdtrc(spare, freedom, misfit) >= MISFIT
@@ -217,11 +213,6 @@ class Profile:
         # What is left of the allowance at every λ; negative where it is excluded.
         self.left = allowed * self.scale - (self.chi2 - self.chi2.min())
         self.inside = self.left >= 0
-
-    def best_curve(self) -> Array:
-        """The best curve at the sizes that were fitted."""
-        curve = self.basis[self.best] @ self.ends[self.best]
-        return curve[:, 0]
 
     def finer_grid(self) -> Array:
         """A grid of λ one step wider than where it is allowed."""
@@ -296,7 +287,7 @@ def fit_curves(n: Array, y: Array, relative: Array, freedom: Array) -> Growth:
         allowed = apart
     for step in range(1, STEPS):
         if clear:  # relative to the best curve, not to the means, which are noisy
-            errors = relative * np.clip(curves.best_curve(), y / 2, 2 * y)
+            errors = relative * np.clip(curves.curve, y / 2, 2 * y)
         grid = INDICES if step < 3 else curves.finer_grid()
         curves = Profile(n, y, errors, together, grid, allowed)
     ratio = curves.ratio()

@@ -117,7 +117,7 @@ def test_pages_of_the_theorem(experiment):
     assert table["0.02"][:3] == ["+0.00 ± 0.00", "+1.00 ± 0.00", "+0.50 ± 0.00"]
     begins = ["0.075 (0.075 to 0.075)", "0.075 (0.075 to 0.075)", "0.067 (0.067 to 0.067)"]
     assert table["the theorem's from"] == begins * 2
-    assert parts["turns"]["original"] == "0.040 (0.040 to 0.040)"
+    assert parts["turn"] == "0.040 (0.040 to 0.040)"
     levels = rows(parts["levels"])
     assert levels["0.1"][:3] == ["0.062 → 0.0039", "0.25 → 0.062", "0.062 → 0.0039"]
     assert levels["0.02"][5:] == ["1 → 1", "16 → 2.6e+02"]
