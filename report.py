@@ -99,15 +99,11 @@ def write_pages(
     pages = [name for name, text in texts.items() if text]
     for name in pages:
         save_page(tables_folder / f"{name}.md", texts[name])
-    about = findings.page(experiments) | {
-        "dataset": dataset.title,
-        "tables": tables_folder.name,
-        "pages": pages,
-        "is_compared": is_compared,
-        "missing": [Path(str(problem.value)).name for problem in problems],
-    }
+    about: dict[str, Any] = {"dataset": dataset.title, "tables": tables_folder.name, "pages": pages}
+    about["is_compared"] = is_compared
+    about["missing"] = [Path(str(problem.value)).name for problem in problems]
     path = folder / f"RESULTS{addition}.md"
-    save_text(path, filled_in("results", **about))
+    save_text(path, filled_in("results", **about, **findings.page(experiments)))
     print(f"wrote {path}, and {len(pages)} pages in {tables_folder}")
 
 

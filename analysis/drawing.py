@@ -65,10 +65,10 @@ def style_of(name: str) -> dict[str, Any]:
     return style
 
 
-def draw_curves(ax: Axes, named: Mapping[str, Means]) -> None:
+def draw_curves(ax: Axes, named: Mapping[str, Means], label: str = "") -> None:
     """Means with their intervals under the names that tables give them, equal ones as one curve.
 
-    The axis of the means is logarithmic where they span more than a decade and it has no ends yet.
+    label: of the means. Their axis is logarithmic where they span a decade and it has no ends yet.
     """
     curves = distinct(named)
     for name, (x, mean, *bounds) in curves.items():
@@ -84,6 +84,7 @@ def draw_curves(ax: Axes, named: Mapping[str, Means]) -> None:
     ax.xaxis.set_major_formatter("{x:g}")
     ax.minorticks_off()
     ax.set_xlabel("training images n")
+    ax.set_ylabel(label)
     name_curves(ax)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import xarray as xr
 
 from ntk import BadInput
-from runtime.datasets import DATASETS, Dataset, class_title, find_dataset
+from runtime.datasets import Dataset, class_title, find_dataset
 from runtime.files import output_files
 from runtime.results import origin_of, read_results
 
@@ -123,13 +123,12 @@ def load(folder: str | Path, dataset: str = "mnist", classes: str = "") -> list[
     for problem in problems:
         print(f"note: left out: {problem}")
     ending = f"-{classes}" if classes else ""
-    for choice in (find_dataset(dataset), *DATASETS.values()):
-        names = [f"{choice.prefix}{network}{ending}" for network in NETWORKS]
-        chosen = [e for e in experiments if e.prefix in names and "results" in e.kinds]
-        if chosen:
-            break
-    if chosen and choice.name != dataset:
-        print(f"NO RESULTS OF {dataset}: THESE ARE OF {choice.title}.")
+    own = [e for e in experiments if "results" in e.kinds and e.prefix.endswith(e.network + ending)]
+    name = find_dataset(dataset).name
+    if own and name not in [experiment.dataset.name for experiment in own]:
+        name = own[0].dataset.name
+        print(f"NO RESULTS OF {dataset}: THESE ARE OF {own[0].dataset.title}.")
+    chosen = [experiment for experiment in own if experiment.dataset.name == name]
     for network in NETWORKS:
         if network not in [experiment.network for experiment in chosen]:
             print(f"note: no results of the {network} network in {folder}/: {COMMANDS['results']}")

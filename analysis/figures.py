@@ -89,11 +89,12 @@ def each_network(experiments: Experiments, draw: Drawing) -> Figure:
     return figure
 
 
-def of_each_network(ax: Axes, experiments: Experiments, quantity: str, **labels: str) -> None:
-    """One quantity of all networks over n."""
+def of_each_network(ax: Axes, experiments: Experiments, name: str) -> None:
+    """One quantity of all networks over n, by its name in tables."""
     named = {}
     for experiment in experiments:
-        named[experiment.short] = means_of(experiment.results[quantity].sel(labels))
+        values = tables.judged_quantities(experiment.results)[name]
+        named[experiment.short] = means_of(values)
     draw_curves(ax, named)
 
 
@@ -140,7 +141,8 @@ def draw_kernel(ax: Axes, experiment: Experiment, lowest: float = 0) -> None:
     beside = magnitude[~np.eye(len(kernel), dtype=bool)]
     norm = LogNorm(lowest or min(beside.min(), 0.1), 1, clip=True)
     image = ax.imshow(magnitude, norm=norm, cmap="cividis")
-    ax.figure.colorbar(image, ax=ax, shrink=0.8).ax.minorticks_off()
+    bar = ax.figure.colorbar(image, ax=ax, shrink=0.8)
+    bar.ax.minorticks_off()
     text = f"off-diagonal entries {np.median(beside):.1g} of the diagonal"
     say(ax, f"K, n = {len(kernel)}: {text}", 26)
 
@@ -152,7 +154,7 @@ def data(experiments: Experiments) -> Figure:
     for ax, experiment in zip(kernels, experiments, strict=True):
         draw_kernel(ax, experiment)
         ax.set_xlabel(experiment.short)
-    of_each_network(ratio, experiments, "off_diagonal_ratio")
+    of_each_network(ratio, experiments, "off-diagonal / diagonal of K")
     say(ratio, "Largest off-diagonal entry of K over the smallest diagonal one", 28)
     return figure
 
@@ -163,8 +165,9 @@ def approximations(experiments: Experiments) -> Figure:
     The pattern is such as training.py draws: probability 2 ln(n)/n inside the classes.
     """
     n = 64
+    rng = np.random.default_rng(0)
     density = 2 * np.log(n) / n
-    below = np.tril(np.random.default_rng(0).random((n, n)) < density)
+    below = np.tril(rng.random((n, n)) < density)
     below[n // 2 :, : n // 2] = False
     kept = below | below.T | np.eye(n, dtype=bool)
     figure, (pattern, sparsity) = panels(1, 2, 3)
@@ -172,8 +175,7 @@ def approximations(experiments: Experiments) -> Figure:
     pattern.imshow(kept, cmap="gray_r")
     pattern.set_xlabel(f"{n} training images")
     say(pattern, f"K̃ keeps the diagonal and more,\nhere {kept.mean():.1%} of K")
-    at = dict(approximation="sparsified", convention="original")
-    of_each_network(sparsity, experiments, "sparsity", **at)
+    of_each_network(sparsity, experiments, "sparsity, sparsified")
     say(sparsity, "Entries in the fullest column of K̃;\na straight line is log n")
     return figure
 
@@ -209,12 +211,12 @@ def draw_accuracy(ax: Axes, experiment: Experiment, threshold: str) -> None:
         ax.axhline(0.5, color=GREY, linestyle=":")
 
 
-def draw_columns(ax: Axes, values: DataArray) -> None:
+def draw_columns(ax: Axes, values: DataArray, label: str) -> None:
     """A curve for each column that tables have of a quantity."""
     named = {}
     for name, column in columns_of(values).items():
         named[name] = means_of(column)
-    draw_curves(ax, named)
+    draw_curves(ax, named, label)
 
 
 def condition_number(ax: Axes, experiment: Experiment, corrected: bool = True) -> None:
@@ -225,28 +227,27 @@ def condition_number(ax: Axes, experiment: Experiment, corrected: bool = True) -
     less = tables.less_one(condition.sel(approximation="sparsified"))
     if less:  # the diagonal's is rounding
         condition = condition.drop_sel(approximation="diagonal")
-    draw_columns(ax, condition - less)
-    ax.set_ylabel("condition number κ, less 1" if less else "condition number κ")
+    label = "condition number κ, less 1" if less else "condition number κ"
+    draw_columns(ax, condition - less, label)
 
 
 def post_selection(ax: Axes, experiment: Experiment) -> None:
     """How often k* is prepared until it succeeds, by what it is divided by."""
-    draw_columns(ax, experiment.results.post_selection_measurements)
-    ax.set_ylabel("attempts until k* is prepared")
+    attempts = experiment.results.post_selection_measurements
+    draw_columns(ax, attempts, "attempts until k* is prepared")
 
 
 def readout(ax: Axes, experiment: Experiment) -> None:
     """How many measurements tell the sign, at the threshold of the accuracies and at zero."""
     results = experiment.results.drop_sel(approximation="exact")
     at = {"threshold": tables.two_thresholds(results), "convention": "original"}
-    draw_columns(ax, results.readout_measurements.sel(at))
-    ax.set_ylabel("measurements of one answer")
+    draw_columns(ax, results.readout_measurements.sel(at), "measurements of one answer")
 
 
 def theorem(experiments: Experiments) -> Figure:
     """The error against n by depth, and networks of finite width."""
     figure, axes = panels(1, 2, 3.6)
-    proved = [experiment for experiment in experiments if theory.has_theorem(experiment)]
+    proved = list(filter(theory.has_theorem, experiments))
     draw_kind(axes[0], proved, "depth_sweep", draw_error)
     draw_kind(axes[1], experiments, "finite_width", draw_widths)
     return figure
@@ -274,17 +275,16 @@ def draw_error(ax: Axes, experiments: Experiments) -> None:
             mean = theory.geometric_mean(values, "trial").values
             named[name] = Means(n, mean, mean, mean)
             ax.plot(n, values, ".", color=style_of(name)["color"], alpha=0.25)
-    draw_curves(ax, named)
-    ax.set_ylabel("error of the weights, ‖w̃ − w‖ / ‖w‖")
-    begins = theory.beginning(error, -1)[0]
+    draw_curves(ax, named, "error of the weights, ‖w̃ − w‖ / ‖w‖")
+    begins = theory.beginning(error, -1).value
     say(ax, f"Infinite width: the error is O(1/n) from {begins:.3f} L_conv on", 38)
 
 
 def draw_widths(ax: Axes, experiments: Experiments) -> None:
     """Correlation of finite networks' outputs with the NTK's over the width, by depth."""
     results = experiments[0].kinds["finite_width"].isel(n=[0])
-    named = {}
     kinds = theory.networks(results)
+    named = {}
     for words in kinds.network.values:
         at = kinds.sel(network=words, predictor="finite")
         depth = words.partition(", ")[2]
@@ -292,10 +292,9 @@ def draw_widths(ax: Axes, experiments: Experiments) -> None:
         mean, half = theory.over_draws(at.correlation)
         named[name] = Means(at.width.values, mean, mean - half, mean + half)
     ax.set_ylim(-0.35, 1.05)
-    draw_curves(ax, named)
+    draw_curves(ax, named, "correlation of outputs with the NTK's")
     ax.set_xlabel(f"{theory.unit_of_width(results)} of a layer")
-    ax.set_ylabel("correlation of outputs with the NTK's")
-    left = theory.what_is_left(results)
+    left = theory.what_is_left(kinds)
     say(ax, f"Networks that can be built, n = {results.n.item()}: {left}", 38)
 
 
@@ -400,8 +399,7 @@ def cost(ax: Axes, experiment: Experiment) -> None:
     named = {}
     for name in list(ways)[:4]:  # the others are dearer
         named[name] = costs.geometric(ways[name])
-    draw_curves(ax, named)
-    ax.set_ylabel("queries or operations of a prediction")
+    draw_curves(ax, named, "queries or operations of a prediction")
 
 
 PANELS = (condition_number, post_selection, readout, growth, cost)

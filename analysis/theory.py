@@ -304,9 +304,9 @@ def unit_of_width(results: Dataset) -> str:
     return "neurons" if results.depth.max() <= 1 else "channels"
 
 
-def what_is_left(results: Dataset) -> str:
-    """Of the correlation, at the deepest depth and the largest width of the least n."""
-    deepest = networks(results.isel(n=[0])).isel(network=-1)
+def what_is_left(kinds: Dataset) -> str:
+    """Of the correlation, at the deepest depth and its largest width; kinds: of one n."""
+    deepest = kinds.isel(network=-1)
     width = widest(deepest)
     mean, half = over_draws(deepest.correlation.sel(predictor="finite", width=width))
     left = "no correlation" if abs(mean) <= half else f"a correlation of {mean:.2f}"
