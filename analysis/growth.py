@@ -141,12 +141,12 @@ def half_widths(relative: Array, freedom: Array) -> Array:
 def size_means(values: DataArray) -> Means:
     """Means over the trials [n, trial], and their intervals."""
     n = values.n.values
-    found = moments(values)
-    mean = found[0]
+    about = moments(values)
+    mean = about[0]
     half = np.full(len(n), np.nan)
     there = np.isfinite(mean)
     if there.any():
-        errors = relative_errors(n[there], *found[:, there])
+        errors = relative_errors(n[there], *about[:, there])
         half[there] = half_widths(*errors) * np.abs(mean[there])
     return Means(n, mean, mean - half, mean + half)
 
@@ -333,8 +333,8 @@ def judged(values: DataArray) -> Growth:
     are fewer than four sizes, or no size has several trials.
     """
     n = values.n.values.astype(float)
-    found = moments(trial_values(values))
-    mean = found[0]
+    about = moments(trial_values(values))
+    mean = about[0]
     reasons = []
     for reason, where in {"infinite": np.isinf(mean), "not positive": mean <= 0}.items():
         if where.any():
@@ -342,7 +342,7 @@ def judged(values: DataArray) -> Growth:
             reasons.append(f"{reason} at n = {', '.join(sizes)}")
     there = np.isfinite(mean) & (mean > 0)
     n = n[there]
-    relative, freedom = relative_errors(n, *found[:, there])
+    relative, freedom = relative_errors(n, *about[:, there])
     fitted = Growth(n)
     if len(n) < FEWEST_SIZES:
         reasons.append("fewer than four sizes")

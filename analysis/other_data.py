@@ -16,7 +16,11 @@ Experiments = Sequence[Experiment]
 
 def on_the_papers_classes(experiments: Experiments, network: str) -> list[Experiment]:
     """Those of a network on the classes that the paper takes, by number, of every dataset."""
-    return [each for each in experiments if each.prefix == each.dataset.prefix + network]
+    chosen = []
+    for experiment in experiments:
+        if experiment.prefix == experiment.dataset.prefix + network:
+            chosen.append(experiment)
+    return chosen
 
 
 def carried_over(experiments: Experiments, network: str) -> str:
