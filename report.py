@@ -28,7 +28,7 @@ from analysis import costs, evidence, findings, growth, other_data, tables, theo
 from analysis.experiments import Experiment, read_experiments
 from ntk import BadInput
 from runtime import options
-from runtime.files import output_files, save_text, write_errors_explained
+from runtime.files import output_files, save_text
 from runtime.results import UNUSABLE
 from runtime.streams import program
 
@@ -78,13 +78,6 @@ def page_of(name: str, experiments: Sequence[Experiment], problems: list[BadInpu
     return filled_in(name, networks=parts) if parts else ""
 
 
-def save_page(path: Path, text: str) -> None:
-    """Save a page, and make its folder where there is none."""
-    with write_errors_explained(path.parent):
-        path.parent.mkdir(exist_ok=True)
-    save_text(path, text)
-
-
 def write_pages(
     experiments: list[Experiment], folder: Path, problems: list[BadInput], is_compared: bool
 ) -> None:
@@ -98,7 +91,7 @@ def write_pages(
     tables_folder = folder / f"tables{addition}"
     pages = [name for name, text in texts.items() if text]
     for name in pages:
-        save_page(tables_folder / f"{name}.md", texts[name])
+        save_text(tables_folder / f"{name}.md", texts[name])
     about: dict[str, Any] = {"dataset": dataset.title, "tables": tables_folder.name, "pages": pages}
     about["is_compared"] = is_compared
     about["missing"] = [Path(str(problem.value)).name for problem in problems]
@@ -118,7 +111,7 @@ def tell(folder: Path, problems: list[BadInput]) -> None:
         compared = other_data.page(experiments)
     if compared:
         path = folder / "tables" / "other_data.md"
-        save_page(path, filled_in("other_data", methods="methods.md", **compared))
+        save_text(path, filled_in("other_data", methods="methods.md", **compared))
         print(f"wrote {path}")
     for dataset in dict.fromkeys(experiment.dataset for experiment in experiments):
         own = [experiment for experiment in experiments if experiment.dataset == dataset]

@@ -12,14 +12,7 @@ from xarray import DataArray, Dataset
 from analysis import tables
 from analysis.experiments import Experiment, pair_title
 from analysis.growth import Means
-from analysis.tables import (
-    columns_of,
-    losses_of,
-    mean_cells,
-    mean_rows,
-    paired_cells,
-    usual,
-)
+from analysis.tables import columns_of, losses_of, mean_cells, paired_cells, usual
 from runtime.results import is_computed, origin_of
 
 LOST = "lost by sparsified"  # of accuracy
@@ -54,7 +47,9 @@ def unit(sweep: Dataset) -> str:
 def depth(experiment: Experiment) -> dict[str, Any]:
     """What K is like at each depth, and what the approximations lose, at `swept_size`."""
     sweep = experiment.kinds["depth_sweep"].sel(convention="original")
-    sweep = sweep.sel(n=slice(swept_size(sweep)), threshold=tables.two_thresholds(sweep))
+    sizes = slice(swept_size(sweep))
+    thresholds = tables.two_thresholds(sweep)
+    sweep = sweep.sel(n=sizes, threshold=thresholds)
     rows = []
     for setting in sweep.setting.values:
         at = sweep.sel(setting=setting)
@@ -79,7 +74,7 @@ def depth(experiment: Experiment) -> dict[str, Any]:
 def baselines(experiment: Experiment) -> dict[str, Any]:
     """The exact NTK beside classifiers of a few lines, and K̃ beside what is as cheap."""
     results = experiment.kinds["baselines"]
-    rows = mean_rows(results, columns_of(results.accuracy))
+    rows = tables.mean_rows(results, columns_of(results.accuracy))
     rivals = results.rival_accuracy
     sparsified = rivals.sel(rival="sparsified", drop=True)
     as_cheap = {"sparsified": mean_cells(sparsified, results.test_images // 2)}
@@ -103,8 +98,10 @@ def standardisation(experiment: Experiment) -> dict[str, Any]:
         rows[name] = mean_cells(values, results.test_images // 2)
         rows[f"change, {name}"] = paired_cells(changes[name])
     for quantity in ("post_selection_measurements", "readout_measurements"):
-        for name, ratio in columns_of(other[quantity] / own[quantity]).items():
-            factors[f"{tables.QUANTITIES[quantity]}, {name}"] = mean_cells(ratio)
+        word = tables.QUANTITIES[quantity]
+        ratios = columns_of(other[quantity] / own[quantity])
+        for name, ratio in ratios.items():
+            factors[f"{word}, {name}"] = mean_cells(ratio)
     return {
         "table": tables.by_size(results.n, rows),
         "factors": tables.by_size(results.n, factors),
@@ -118,7 +115,8 @@ def plane_of_constants(sensitivity: Dataset) -> Dataset:
     brackets where K̃ is not always positive definite. The attributes are the paper's constants.
     """
     names = ["percentile", "boost", "density"]
-    papers = dict(zip(names, origin_of(sensitivity)["papers_setting"], strict=True))
+    setting = origin_of(sensitivity)["papers_setting"]
+    papers = dict(zip(names, setting, strict=True))
     n = swept_size(sensitivity)
     at = usual(sensitivity).sel(n=n, approximation="sparsified")
     at = at[[*names, "accuracy", "positive_definite"]].mean(["trial", "pattern"])
@@ -154,9 +152,12 @@ def gains_over_diagonal(pairs: Dataset) -> Means:
 
     Averaged over the sizes up to `swept_size`.
     """
-    accuracy = usual(pairs).accuracy.sel(n=slice(swept_size(pairs)))
-    gain = accuracy.sel(approximation="sparsified") - accuracy.sel(approximation="diagonal")
-    gain = gain.mean(["n", "pattern"]).rename(setting="n")
+    sizes = slice(swept_size(pairs))
+    accuracy = usual(pairs).accuracy.sel(n=sizes)
+    sparsified = accuracy.sel(approximation="sparsified")
+    diagonal = accuracy.sel(approximation="diagonal")
+    gain = (sparsified - diagonal).mean(["n", "pattern"])
+    gain = gain.rename(setting="n")
     gain = gain.assign_coords(n=np.ones(len(gain)))  # pooled over the pairs
     return tables.paired(gain)
 
@@ -195,11 +196,12 @@ def pairs(experiment: Experiment) -> dict[str, Any]:
 
 def worst_pairs(means: pd.DataFrame, own: str) -> str:
     """A table of those that K̃ loses most on, the median one, and the network's own."""
-    means = means.sort_values(LOST, kind="stable")[::-1]
-    names = means.index.tolist()
+    rising = means.sort_values(LOST, kind="stable")
+    names = rising.index[::-1].tolist()
     median = names[len(names) // 2]
     shown = dict.fromkeys([*names[:SHOWN_PAIRS], median, own])
-    text = means.reindex(shown).dropna().map("{:.3f}".format)
+    chosen = means.reindex(shown).dropna()
+    text = chosen.map("{:.3f}".format)
     return tables.of_columns({"pair": text.index} | text.to_dict("list"))
 
 
@@ -210,13 +212,15 @@ def reasons_of_losses(means: pd.DataFrame) -> str:
     """
     if np.ptp(means[LOST]) < 1e-9:
         return ""
-    half = 1.96 * np.sqrt(1.06 / (len(means) - 3))
+    variance = 1.06 / (len(means) - 3)
+    half = 1.96 * np.sqrt(variance)
     rows = []
     for name, values in means.items():
         if name.startswith("lost by") or np.ptp(values) == 0:
             continue
         correlation = values.corr(means[LOST], method="spearman")
-        centre = np.arctanh(np.clip(correlation, -0.9999, 0.9999))
+        bounded = np.clip(correlation, -0.9999, 0.9999)
+        centre = np.arctanh(bounded)
         low, high = np.tanh([centre - half, centre + half])
         rows.append([name, f"{correlation:+.2f} ({low:+.2f} to {high:+.2f})"])
     return tables.table(["", "rank correlation"], rows)

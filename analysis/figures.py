@@ -38,19 +38,10 @@ WIDTH = 8  # inches, shown as 800 pixels
 FOUR_DEPTHS = (0.02, 0.05, 0.065, 0.1)  # over L_conv, that the theorem's figure shows
 
 
-def save(experiments: Experiments, figure: Drawing, name: str = "") -> bytes:
-    """Draw a figure and write it to {folder}/figures/, named as the results are. The PNG."""
-    first = experiments[0]
-    path = first.folder / "figures" / f"{first.dataset.prefix}{name or figure.__name__}.png"
-    path.parent.mkdir(exist_ok=True)
-    whole = partial(each_network, draw=figure) if figure in PANELS else figure
-    drawing.write_picture(path, whole, experiments)
-    return path.read_bytes()
-
-
 def show(experiments: Experiments, figure: Drawing, *answers: str, only: str = "") -> None:
-    """Draw, save and display one figure, and below it the answer; or say what is missing.
+    """Draw and display one figure, and below it the answer; or say what is missing.
 
+    The picture is written to {folder}/figures/, named as the results are.
     only: the network that the figure is about, if not all.
     """
     name = f"{only}_{figure.__name__}".strip("_")
@@ -64,12 +55,15 @@ def show(experiments: Experiments, figure: Drawing, *answers: str, only: str = "
     if not chosen:
         print(f"note: {name} is not drawn")
         return
+    whole = partial(each_network, draw=figure) if figure in PANELS else figure
+    path = chosen[0].folder / "figures" / f"{chosen[0].dataset.prefix}{name}.png"
+    path.parent.mkdir(exist_ok=True)
     try:
-        picture = save(chosen, figure, name)
+        drawing.write_picture(path, whole, chosen)
     except (*UNUSABLE, OSError) as error:
         print(f"note: {name} is not drawn ({type(error).__name__}: {error})")
         return
-    shown = {"image/png": picture, "text/plain": name}
+    shown = {"image/png": path.read_bytes(), "text/plain": path.stem}
     display(shown, metadata={"image/png": {"width": 100 * WIDTH}}, raw=True)
     display(Markdown(findings.answer(chosen, *answers)))
 

@@ -351,7 +351,8 @@ def judged(values: DataArray) -> Growth:
     else:
         fitted = fit_curves(n, mean[there], relative, freedom)
     if reasons:
-        fitted = replace(fitted, verdict=UNDECIDED, reason="; ".join(reasons))
+        reason = "; ".join(reasons)
+        fitted = replace(fitted, verdict=UNDECIDED, reason=reason)
     return fitted
 
 

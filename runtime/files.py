@@ -201,7 +201,9 @@ def save(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def save_text(path: Path, text: str) -> None:
-    """Save a text in UTF-8, whole or not at all."""
+    """Save a text in UTF-8, whole or not at all, and make its folder where there is none."""
+    with write_errors_explained(path.parent):
+        path.parent.mkdir(exist_ok=True)
     save(path, lambda file: file.write(text.encode()))
 
 

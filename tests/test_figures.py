@@ -173,6 +173,12 @@ def curve_of(ax, color):
     return container.lines[0].get_ydata(), *ends.T
 
 
+def picture_of(networks, figure):
+    """The picture that the notebook shows of a figure."""
+    figures.show(networks, figure)
+    return (networks[0].folder / "figures" / f"{figure.__name__}.png").read_bytes()
+
+
 def draw(networks, name):
     """A figure without its picture."""
     function = getattr(figures, name)
@@ -196,10 +202,8 @@ def test_every_figure_is_drawn_without_a_warning(networks, name):
 
 def test_readmes_picture_is_small_enough(networks):
     """At most 500 pixels high where 800 are shown, in twice as many."""
-    picture = figures.save(networks, figures.overview)
+    picture = picture_of(networks, figures.overview)
     assert Image.open(io.BytesIO(picture)).size == (1600, 1000)
-    folder = networks[0].folder / "figures"
-    assert (folder / "overview.png").read_bytes() == picture
 
 
 def test_means_and_bars_are_those_of_the_tables(network):
@@ -288,9 +292,9 @@ def test_infinite_values_are_said_and_left_out(network):
 
 
 def test_settings_of_a_user_change_nothing(networks):
-    plain = figures.save(networks, figures.cost)
+    plain = picture_of(networks, figures.cost)
     with mpl.rc_context({"text.usetex": True, "font.size": 30, "axes.facecolor": "red"}):
-        assert figures.save(networks, figures.cost) == plain
+        assert picture_of(networks, figures.cost) == plain
         assert mpl.rcParams["text.usetex"] and mpl.rcParams["font.size"] == 30
 
 
@@ -329,7 +333,7 @@ def test_other_data_and_classes_are_found_and_named(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "NO RESULTS OF mnist: THESE ARE OF" in said and "NOT MNIST" in digits.title
     assert "no results of the convolutional network" in said
-    figures.save([digits], figures.approximations)
+    figures.show([digits], figures.approximations)
     assert (tmp_path / "figures" / "digits-approximations.png").exists()
     (other,) = load(tmp_path, classes="3v5")
     assert other.title == "Fully connected, digits 3 and 5"
