@@ -340,7 +340,7 @@ def draw_rivals(ax: Axes, experiments: Experiments) -> None:
     ax.axvline(0, color=GREY, linestyle=":")
     ax.set_xscale("symlog", linthresh=0.02)
     ax.set_xticks([-0.3, -0.02, 0, 0.02])
-    ax.xaxis.set_major_formatter("{x:+g}")
+    ax.xaxis.set_major_formatter("{x:g}")
     names = [textwrap.fill(name, 14) for name in gains]
     ax.set_yticks(range(len(names)), labels=names)
     ax.set_ylim(-1.4, len(names) - 0.5)

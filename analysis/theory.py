@@ -46,7 +46,7 @@ class Exponent(NamedTuple):
 
 def exponent(values: DataArray) -> Exponent:
     """The exponent of a positive quantity [n, trial] that goes like a power of n, or nearly."""
-    known = values.to_series().dropna()
+    known = values.where(values > 0).to_series().dropna()  # not 0 by underflow
     n = known.index.get_level_values("n")
     line, covariance = np.polyfit(np.log(n), np.log(known), 1, cov=True)
     half = scipy.stats.t.isf(TAIL / 2, len(n) - 2) * np.sqrt(covariance[0, 0])

@@ -102,6 +102,9 @@ def test_exponents_by_hand(sweep):
     assert fit.value == pytest.approx(-0.5)
     error = np.sqrt(0.06 / 4 / (2 * np.sum((np.log(SIZES) - np.log(64)) ** 2)))
     assert fit.half == pytest.approx(2.776 * error, rel=1e-3)  # Student's t, 4 of freedom
+    underflow = values.sel(setting=0.05).copy()
+    underflow[-1, 0] = 0
+    assert theory.exponent(underflow).value == pytest.approx(-0.5)
 
 
 def test_where_an_exponent_is_reached_for_good():
