@@ -53,11 +53,11 @@ def geometric(values: DataArray) -> Means:
 
     One trial with a heavy tail would dominate the arithmetic mean.
     """
-    logs: DataArray = xr.apply_ufunc(np.log, trial_values(values))
-    trials = logs.notnull().sum("trial")
-    centre = logs.mean("trial")
-    freedom = (trials - 1).clip(0).sum()
-    with np.errstate(all="ignore"):  # endless ways, and a single trial
+    with np.errstate(all="ignore"):  # endless ways, free ones, and a single trial
+        logs: DataArray = xr.apply_ufunc(np.log, trial_values(values))
+        trials = logs.notnull().sum("trial")
+        centre = logs.mean("trial")
+        freedom = (trials - 1).clip(0).sum()
         deviation = np.sqrt(((logs - centre) ** 2).sum() / freedom)
         half = scipy.stats.t.isf(TAIL / 2, freedom) * deviation / np.sqrt(trials)
         bounds = np.exp([centre, centre - half, centre + half])
@@ -73,7 +73,7 @@ def cheapest(costs: DataArray) -> DataArray:
     ways = costs.stack(way=axes)
     logs: DataArray = xr.apply_ufunc(np.log, ways)
     levels = logs.mean("trial").clip(max=ENDLESS).mean("n", skipna=False)
-    best = levels.fillna(np.inf).argmin("way")
+    best = levels.argmin("way")  # a ValueError where none is known at every size
     return ways.isel(way=best).drop_vars(["way", *axes])
 
 
@@ -104,7 +104,7 @@ def cells(values: DataArray) -> list[str]:
     """Geometric means, with the factor of their intervals where there is one: 2,551 ×÷ 1.20."""
     texts = []
     for mean, _, high in geometric(values).rows:
-        factor = high / mean if np.isfinite(mean) else 1
+        factor = high / mean if 0 < mean < np.inf else 1
         ending = f" ×÷ {factor:.2f}" if 1.005 < factor < np.inf else ""
         texts.append(tables.number(mean) + ending)
     return texts

@@ -26,12 +26,14 @@ LOOKS = {  # of the curves whose names have one of these words
     ("#009E73", "D"): "Fully connected, 0.1 L_conv",
     ("#B8860B", "p"): "Convolutional",
 }
-STYLES: dict[str, dict[str, Any]] = {"1/n": dict(color=GREY, linestyle="--")}
+STYLES: dict[str, dict[str, Any]] = {
+    "1/n": dict(color=GREY, linestyle="--", marker=""),
+    "corrected": dict(linestyle="--"),
+    "at zero": dict(linestyle="--"),
+}
 for (color, marker), words in LOOKS.items():
     for word in words.split(", "):
         STYLES[word] = dict(color=color, marker=marker)
-for word in ("corrected", "at zero"):
-    STYLES[word] = dict(linestyle="--")
 
 
 def write_picture(path: Path, figure: Callable[..., Figure], about: Any) -> None:
@@ -59,7 +61,7 @@ def picture_only(ax: Axes) -> None:
 
 def style_of(name: str) -> dict[str, Any]:
     """The style of a curve by the words of its name."""
-    style: dict[str, Any] = {}
+    style: dict[str, Any] = {"marker": "o"}
     for word in name.partition(" = ")[0].split(", "):
         style |= STYLES.get(word, {})
     return style

@@ -50,10 +50,11 @@ def depth(experiment: Experiment) -> dict[str, Any]:
     sizes = slice(swept_size(sweep))
     thresholds = tables.two_thresholds(sweep)
     sweep = sweep.sel(n=sizes, threshold=thresholds)
+    exact_ones = usual(sweep).sel(approximation="exact")
+    losses = losses_of(sweep.accuracy)
     rows = []
     for setting in sweep.setting.values:
-        at = sweep.sel(setting=setting)
-        exact = usual(at).sel(approximation="exact")
+        exact = exact_ones.sel(setting=setting)
         last = exact.isel(n=-1).mean("trial")
         row = {
             unit(sweep): f"{setting:g}",
@@ -61,8 +62,8 @@ def depth(experiment: Experiment) -> dict[str, Any]:
             "κ of K": f"{last.condition_number.mean():.4g}",
             "accuracy of K": mean_cells(exact.accuracy, exact.test_images)[-1],
         }
-        for name, loss in losses_of(at.accuracy).items():
-            row[f"loss {name}"] = paired_cells(loss)[-1]
+        for name, loss in losses.items():
+            row[f"loss {name}"] = paired_cells(loss.sel(setting=setting))[-1]
         rows.append(row)
     return {
         "n": sweep.n.values[-1],
@@ -123,6 +124,7 @@ def plane_of_constants(sensitivity: Dataset) -> Dataset:
     means = at.to_dataframe()
     means = means[means.percentile == papers["percentile"]]
     text = means.accuracy.map("{:.3f}".format)
+    text = text.replace("nan", "–")
     means["text"] = text.where(means.positive_definite == 1, "(" + text + ")")
     plane = means.set_index(["boost", "density"]).to_xarray()
     return plane.assign_coords(n=n).assign_attrs(papers)
@@ -174,7 +176,8 @@ def by_pair(pairs: Dataset, n: int) -> pd.DataFrame:
         if name in at:
             columns[words] = at[name]
     means = columns.mean("trial").to_dataframe()
-    return means.dropna(axis="columns", how="all").dropna()
+    known = means.dropna(axis="columns", how="all")
+    return known.dropna(subset=LOST)
 
 
 def pairs(experiment: Experiment) -> dict[str, Any]:
@@ -200,27 +203,31 @@ def worst_pairs(means: pd.DataFrame, own: str) -> str:
     names = rising.index[::-1].tolist()
     median = names[len(names) // 2]
     shown = dict.fromkeys([*names[:SHOWN_PAIRS], median, own])
-    chosen = means.reindex(shown).dropna()
+    chosen = means.reindex(shown).dropna(how="all")
     text = chosen.map("{:.3f}".format)
+    text = text.replace("nan", "–")
     return tables.of_columns({"pair": text.index} | text.to_dict("list"))
 
 
 def reasons_of_losses(means: pd.DataFrame) -> str:
-    """Spearman's correlations over the pairs of what K̃ loses with what may explain it.
-
-    With Fisher's interval, whose variance is 1.06/(m - 3) (Fieller et al., 1957); "" of no loss.
-    """
+    """Rank correlations over the pairs of what K̃ loses with what may explain it; "" of no loss."""
     if np.ptp(means[LOST]) < 1e-9:
         return ""
-    variance = 1.06 / (len(means) - 3)
-    half = 1.96 * np.sqrt(variance)
     rows = []
-    for name, values in means.items():
-        if name.startswith("lost by") or np.ptp(values) == 0:
-            continue
-        correlation = values.corr(means[LOST], method="spearman")
-        bounded = np.clip(correlation, -0.9999, 0.9999)
-        centre = np.arctanh(bounded)
-        low, high = np.tanh([centre - half, centre + half])
-        rows.append([name, f"{correlation:+.2f} ({low:+.2f} to {high:+.2f})"])
+    for name, column in means.items():
+        values = column.dropna()
+        lost = means[LOST][values.index]
+        is_constant = np.ptp(values) == 0 or np.ptp(lost) == 0
+        if not name.startswith("lost by") and not is_constant and len(values) > 3:
+            rows.append([name, rank_correlation(values, lost)])
     return tables.table(["", "rank correlation"], rows)
+
+
+def rank_correlation(first: pd.Series, second: pd.Series) -> str:
+    """Spearman's, with Fisher's interval, whose variance is 1.06/(m - 3) (Fieller et al., 1957)."""
+    correlation = first.corr(second, method="spearman")
+    variance = 1.06 / (len(first) - 3)
+    half = 1.96 * np.sqrt(variance)
+    centre = np.arctanh(np.clip(correlation, -0.9999, 0.9999))
+    low, high = np.tanh([centre - half, centre + half])
+    return f"{correlation:+.2f} ({low:+.2f} to {high:+.2f})"

@@ -7,7 +7,7 @@ from pathlib import Path
 import xarray as xr
 
 from ntk import BadInput
-from runtime.datasets import Dataset, class_title, find_dataset
+from runtime.datasets import DATASETS, Dataset, class_title, find_dataset
 from runtime.files import output_files
 from runtime.results import origin_of, read_results
 
@@ -123,12 +123,16 @@ def load(folder: str | Path, dataset: str = "mnist", classes: str = "") -> list[
     for problem in problems:
         print(f"note: left out: {problem}")
     ending = f"-{classes}" if classes else ""
-    own = [e for e in experiments if "results" in e.kinds and e.prefix.endswith(e.network + ending)]
-    name = find_dataset(dataset).name
-    if own and name not in [experiment.dataset.name for experiment in own]:
-        name = own[0].dataset.name
-        print(f"NO RESULTS OF {dataset}: THESE ARE OF {own[0].dataset.title}.")
-    chosen = [experiment for experiment in own if experiment.dataset.name == name]
+    by_dataset: dict[Dataset, list[Experiment]] = {}
+    for experiment in experiments:
+        usual = experiment.dataset.prefix + experiment.network + ending
+        if "results" in experiment.kinds and experiment.prefix == usual:
+            by_dataset.setdefault(experiment.dataset, []).append(experiment)
+    asked = find_dataset(dataset)
+    there = [choice for choice in (asked, *DATASETS.values(), *by_dataset) if choice in by_dataset]
+    if there and there[0] != asked:
+        print(f"NO RESULTS OF {dataset}: THESE ARE OF {there[0].title}.")
+    chosen = by_dataset[there[0]] if there else []
     for network in NETWORKS:
         if network not in [experiment.network for experiment in chosen]:
             print(f"note: no results of the {network} network in {folder}/: {COMMANDS['results']}")

@@ -57,8 +57,8 @@ def show(experiments: Experiments, figure: Drawing, *answers: str, only: str = "
         return
     whole = partial(each_network, draw=figure) if figure in PANELS else figure
     path = chosen[0].folder / "figures" / f"{chosen[0].dataset.prefix}{name}.png"
-    path.parent.mkdir(exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         drawing.write_picture(path, whole, chosen)
     except (*UNUSABLE, OSError) as error:
         print(f"note: {name} is not drawn ({type(error).__name__}: {error})")
@@ -259,7 +259,8 @@ def draw_kind(ax: Axes, experiments: Experiments, kind: str, draw: Drawing) -> N
 
 def draw_error(ax: Axes, experiments: Experiments) -> None:
     """Geometric means of the diagonal's errors by depth, each trial as a dot, and 1/n."""
-    error = theory.measures(experiments[0].kinds["depth_sweep"], "original")["‖Δw‖/‖w‖"]
+    sweep = theory.theorem_sweep(experiments[0])
+    error = theory.measures(sweep, "original")["‖Δw‖/‖w‖"]
     n = error.n.values
     named = {"1/n": Means(n, 1 / n, 1 / n, 1 / n)}
     for depth in FOUR_DEPTHS:

@@ -60,11 +60,12 @@ def column(experiment: Experiment, n: int) -> dict[str, str]:
         shown[f"accuracy, {name}"] = mean_cells(values, results.test_images)[-1]
     if "baselines" in experiment.kinds:
         shown["accuracy, nearest neighbour"] = nearest_neighbour(experiment, n)
-    condition = results.condition_number.drop_sel(approximation="diagonal")
+    condition = results.condition_number.drop_sel(approximation="diagonal", errors="ignore")
     for name, values in columns_of(condition).items():
         one = "1 + " if tables.less_one(values) else ""
         shown[f"κ, {name}"] = one + mean_cells(values)[-1]
-    attempts = results.post_selection_measurements.drop_sel(divisor="test set")
+    attempts = results.post_selection_measurements
+    attempts = attempts.drop_sel(divisor="test set", errors="ignore")
     for name, values in columns_of(attempts).items():
         shown[f"post-selection, {name}"] = costs.cells(values)[-1]
     readout = results.readout_measurements.sel(approximation="sparsified")
@@ -91,9 +92,10 @@ def levels(experiments: Experiments) -> str:
     columns = {}
     for experiment in experiments:
         n = common_size(experiments, experiment.network)
-        columns[experiment.title] = column(experiment, n)
+        columns[experiment.prefix] = column(experiment, n)
     cells = pd.DataFrame(columns).fillna("–")
-    return tables.table(["", *cells], list(cells.itertuples()))
+    titles = [experiment.title for experiment in experiments]
+    return tables.table(["", *titles], list(cells.itertuples()))
 
 
 def page(experiments: Experiments) -> dict[str, Any] | None:

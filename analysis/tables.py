@@ -131,12 +131,14 @@ def columns_of(values: DataArray) -> dict[str, DataArray]:
     axes = [axis for axis in AXES if axis in values.dims]
     columns: dict[str, DataArray] = {}
     for labels in itertools.product(*(values[axis].values.tolist() for axis in axes)):
-        column = values.sel(dict(zip(axes, labels, strict=True)), drop=True)
-        name = ", ".join(filter(None, map(in_words, labels)))
-        original = name.removesuffix(", corrected")
-        is_copy = original in columns and column.equals(columns[original])
+        at = dict(zip(axes, labels, strict=True))
+        column = values.sel(at, drop=True)
+        is_copy = False
+        if at.get("convention", "original") != "original":
+            original = values.sel(at | {"convention": "original"}, drop=True)
+            is_copy = column.equals(original)
         if column.notnull().any() and not is_copy:
-            columns[name] = column
+            columns[", ".join(filter(None, map(in_words, labels)))] = column
     return columns
 
 

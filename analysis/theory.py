@@ -48,6 +48,8 @@ def exponent(values: DataArray) -> Exponent:
     """The exponent of a positive quantity [n, trial] that goes like a power of n, or nearly."""
     known = values.where(values > 0).to_series().dropna()  # not 0 by underflow
     n = known.index.get_level_values("n")
+    if len(known) < 3 or n.nunique() < 2:
+        return Exponent(np.nan, np.nan)
     line, covariance = np.polyfit(np.log(n), np.log(known), 1, cov=True)
     half = scipy.stats.t.isf(TAIL / 2, len(n) - 2) * np.sqrt(covariance[0, 0])
     return Exponent(line[0], half)
@@ -57,6 +59,13 @@ def has_theorem(experiment: Experiment) -> bool:
     """Whether the sweep has the theorem's quantities."""
     sweep = experiment.kinds.get("depth_sweep", Dataset())
     return "input_variance" in sweep.dims
+
+
+def theorem_sweep(experiment: Experiment) -> Dataset:
+    """The sweep's sizes and depths of which the theorem's quantities are known."""
+    sweep = experiment.kinds["depth_sweep"]
+    known = sweep.descent_steps.notnull().any(["trial", "input_variance"])
+    return sweep.isel(n=known.any("setting").values, setting=known.any("n").values)
 
 
 def measures(sweep: Dataset, variance: str) -> dict[str, DataArray]:
@@ -76,9 +85,12 @@ def exponents(values: DataArray) -> list[Exponent]:
 
 def crossing(settings: Array, slopes: Array, target: float) -> float:
     """Where exponents fall below the target for good, by linear interpolation; NaN: nowhere."""
-    # From the deepest on: the highest exponent so far, which only rises, as np.interp asks.
-    highest = np.maximum.accumulate(slopes[::-1])
-    return np.interp(target, highest, settings[::-1], left=np.nan, right=settings[0])
+    above = np.flatnonzero(slopes > target)
+    if not above.size:
+        return settings[0]
+    last = above[-1]
+    pair = slice(last, last + 2)  # the second is below, if there is one
+    return np.interp(target, slopes[pair][::-1], settings[pair][::-1], left=np.nan)
 
 
 def beginning(values: DataArray, target: float) -> Estimate:
@@ -209,6 +221,11 @@ def neighbour_tables(neighbours: Dataset) -> dict[str, Any]:
     }
 
 
+def known_sizes(trainability: Dataset) -> Dataset:
+    """The sizes that have trials."""
+    return trainability.dropna("n", how="all", subset=["descent_steps"])
+
+
 def training_tables(trainability: Dataset) -> dict[str, Any]:
     """Steps of gradient descent by n, and K̃ beside the trained network and a stopped one."""
     quantities = {
@@ -232,27 +249,29 @@ def theorem_page(experiment: Experiment) -> dict[str, Any]:
     """Whatever files there are of the theorem."""
     parts = {}
     if has_theorem(experiment):
-        parts["sweep"] = sweep_tables(experiment.kinds["depth_sweep"])
+        parts["sweep"] = sweep_tables(theorem_sweep(experiment))
     if "neighbours" in experiment.kinds:
         parts["neighbours"] = neighbour_tables(experiment.kinds["neighbours"])
     if "trainability" in experiment.kinds:
-        parts["training"] = training_tables(experiment.kinds["trainability"])
+        parts["training"] = training_tables(known_sizes(experiment.kinds["trainability"]))
     return parts
 
 
 def theorem_holds(experiment: Experiment) -> str:
     """From which depth on, in units of the theorem's, the errors fall like 1/n."""
     if has_theorem(experiment):
-        sweep = experiment.kinds["depth_sweep"]
+        sweep = theorem_sweep(experiment)
         start = beginning(measures(sweep, "original")["‖Δw‖/‖w‖"], -1).value
         start_one = beginning(measures(sweep, "one")["‖Δw‖/‖w‖"], -1).value
         rule = origin_of(sweep)["depth_rule"]
-        verdict = "holds" if max(start, start_one) <= rule else "fails"
+        verdict = "holds" if start <= rule and start_one <= rule else "fails"
+        if sweep.sizes["n"] < 2:
+            verdict = "undecided"
         return (
             f"**{verdict}** from {start:.3f} L_conv on; with inputs of variance 1 "
             f"from {start_one:.3f} on; the original's depth is {rule:g} L_conv"
         )
-    results = experiment.kinds["trainability"]
+    results = known_sizes(experiment.kinds["trainability"])
     cosine = results.cosine.mean(["trial", "pattern"]).values[[0, -1]]
     steps = results.descent_steps.mean("trial").values[[0, -1]]
     stopped = results.stopped_correlation.mean(["trial", "pattern"]).values[-1]

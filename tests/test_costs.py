@@ -31,6 +31,13 @@ def test_costs_are_means_over_trials():
     assert costs.cheapest(costs.known_costs(made).cost).equals(other)
 
 
+def test_no_way_is_told_as_the_best_where_none_is_known_at_every_size():
+    made = made_up.emulation()
+    made["cost"] = made.cost.where(made.n != 32)
+    with pytest.raises(ValueError):
+        costs.six_ways(made)
+
+
 def test_geometric_means_by_hand():
     """Trials 1 and 4, and 2 alone: a spread of ln 2 sqrt 2 with one degree of freedom."""
     values = xr.DataArray([[1.0, 4], [2, np.nan]], {"n": [16, 32]}, ["n", "trial"])

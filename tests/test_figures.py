@@ -310,6 +310,12 @@ def test_what_is_missing_is_said_with_its_command(network, capsys):
     assert "overview is not drawn" in capsys.readouterr().out
 
 
+def test_a_folder_that_cannot_be_made_is_a_line(network, capsys):
+    (network.folder / "figures").touch()
+    figures.show([network], figures.growth)
+    assert "growth is not drawn (FileExistsError" in capsys.readouterr().out
+
+
 def test_one_of_two_networks_is_drawn(network, networks, capsys):
     del network.kinds["depth_sweep"]
     figures.show([network, networks[1]], figures.theorem)
@@ -335,6 +341,13 @@ def test_other_data_and_classes_are_found_and_named(tmp_path, capsys):
     assert "no results of the convolutional network" in said
     figures.show([digits], figures.approximations)
     assert (tmp_path / "figures" / "digits-approximations.png").exists()
+    write_made_up(
+        tmp_path, "fashion-mnist-fully-connected", "fully-connected", "results",
+        dataset_name="fashion_mnist",
+    )  # fmt: skip
+    write_made_up(tmp_path, "fully-connected", "fully-connected", "results")
+    (found,) = load(tmp_path, "kmnist")
+    assert found.dataset.name == "mnist"  # the first of the known ones, not of the alphabet
     (other,) = load(tmp_path, classes="3v5")
     assert other.title == "Fully connected, digits 3 and 5"
     with pytest.raises(ValueError, match="use auto, mnist"):

@@ -57,6 +57,10 @@ def test_columns_are_named_by_their_labels():
     assert names[:2] == ["at the test median, exact", "at the test median, sparsified"]
     assert len(names) == 7 and "at zero, sparsified, corrected" in names
     assert list(tables.columns_of(results.sparsity)) == ["sparsified"]
+    other = results.assign_coords(convention=["original", "rescaled"])
+    assert list(tables.columns_of(other.sparsity)) == ["sparsified"]
+    alike = results.sparsity.sel(approximation="sparsified", drop=True)
+    assert list(tables.columns_of(alike)) == [""]
     new = results.assign_coords(threshold=["calibrated", "zero"])
     assert "calibrated, exact" in tables.columns_of(new.accuracy)
     assert tables.usual_threshold(new) == "calibrated"
@@ -180,6 +184,12 @@ def test_only_classifiers_that_are_better_beyond_chance_are_named():
     assert findings.rivals(whole) == "better than K at n = 32: none"
 
 
+def test_baselines_without_the_exact_ntk_name_no_rival():
+    alone = baselines()
+    alone["accuracy"] = alone.accuracy.where(alone.classifier != "exact")
+    assert findings.said(experiment(baselines=alone), findings.rivals) == ""
+
+
 def sensitivity():
     settings = [(90, 0.5, 1), (90, 1, 1), (90, 0.5, 2), (90, 1, 2), (0, 1, 1)]
     made = made_up.with_settings(made_up.results(), [str(each) for each in settings])
@@ -233,6 +243,36 @@ def test_pairs_page():
     for name in made.data_vars:  # sizes without trials are left out
         made[name].loc[{"n": 128}] = np.nan
     assert "(n = 64)" in findings.pairs_matter(whole)
+
+
+def test_pairs_whose_reasons_are_unknown_are_shown():
+    made = pairs()
+    made.accuracy.loc[{"setting": "2 1", "n": 128, "approximation": "sparsified"}] -= 0.2
+    purity = made.off_diagonal_ratio.where(made.setting != "2 1")
+    made["label_purity"] = purity * np.arange(1, 7).reshape(1, -1, 1)
+    told = evidence.pairs(experiment(digit_pairs=made, results=made_up.results()))
+    shown = rows(told["tables"][128])
+    assert shown["1 and 2"][3] == "–" and "nan" not in told["tables"][128]
+    assert list(rows(told["reasons"])) == ["accuracy of K"]  # five pairs lose the same
+
+
+def test_a_page_without_one_quantity_keeps_the_growth_of_the_others():
+    results = made_up.results().drop_vars("readout_measurements")
+    told = findings.page([experiment(results=results)])
+    assert "κ, sparsified" in rows(told["growths"]) and not told["accuracies"]
+
+
+def test_sizes_without_trials_are_not_shown():
+    results = made_up.results()
+    for name in results.data_vars:
+        results[name].loc[{"n": 128}] = np.nan
+    assert "n = 128" not in findings.accuracy_table(experiment(results=results))
+
+
+def test_a_loss_that_is_none_is_not_told():
+    alone = made_up.results().isel(trial=[0])
+    cell = findings.accuracy_stays("test median", experiment(results=alone))
+    assert cell.startswith("**undecided**") and "loses" not in cell
 
 
 def test_the_page_gives_the_verdicts():

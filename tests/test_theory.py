@@ -107,11 +107,27 @@ def test_exponents_by_hand(sweep):
     assert theory.exponent(underflow).value == pytest.approx(-0.5)
 
 
+def test_few_values_have_no_exponent(experiment):
+    sweep = experiment.kinds["depth_sweep"]
+    few = sweep.weight_error.sel(input_variance="one", approximation="diagonal").isel(setting=0)
+    assert np.isnan(theory.exponent(few.isel(n=[0]))).all()
+    assert np.isnan(theory.exponent(few.isel(n=[0, 1], trial=[0]))).all()
+    experiment.kinds["depth_sweep"] = sweep.isel(n=[0])
+    assert theory.theorem_holds(experiment).startswith("**undecided**")
+
+
+def test_sizes_of_which_the_theorem_is_unknown_are_left_out(experiment):
+    sweep = experiment.kinds["depth_sweep"]
+    experiment.kinds["depth_sweep"] = sweep.where(sweep.n < sweep.n[-1]).assign_attrs(sweep.attrs)
+    parts = theory.theorem_page(experiment)["sweep"]
+    assert parts["n"].tolist() == sweep.n.values[[0, -2]].tolist() and "nan" not in str(parts)
+
+
 def test_where_an_exponent_is_reached_for_good():
     settings = np.array([1.0, 2.0, 3.0, 4.0])
-    assert theory.crossing(settings, [0, -2, 0, -2], -1) == 3.5
-    assert theory.crossing(settings, [-2, -2, -3, -4], -1) == 1
-    assert np.isnan(theory.crossing(settings, [0, -2, -2, 0], -1))
+    assert theory.crossing(settings, np.array([0, -2, 0, -2]), -1) == 3.5
+    assert theory.crossing(settings, np.array([-2, -2, -3, -4]), -1) == 1
+    assert np.isnan(theory.crossing(settings, np.array([0, -2, -2, 0]), -1))
 
 
 def test_pages_of_the_theorem(experiment):
