@@ -228,6 +228,7 @@ def rank_correlation(first: pd.Series, second: pd.Series) -> str:
     correlation = first.corr(second, method="spearman")
     variance = 1.06 / (len(first) - 3)
     half = 1.96 * np.sqrt(variance)
-    centre = np.arctanh(np.clip(correlation, -0.9999, 0.9999))
+    bounded = np.clip(correlation, -0.9999, 0.9999)
+    centre = np.arctanh(bounded)
     low, high = np.tanh([centre - half, centre + half])
     return f"{correlation:+.2f} ({low:+.2f} to {high:+.2f})"
