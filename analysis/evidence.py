@@ -63,7 +63,8 @@ def depth(experiment: Experiment) -> dict[str, Any]:
             "accuracy of K": mean_cells(exact.accuracy, exact.test_images)[-1],
         }
         for name, loss in losses.items():
-            row[f"loss {name}"] = paired_cells(loss.sel(setting=setting))[-1]
+            cells = paired_cells(loss.sel(setting=setting))
+            row[f"loss {name}"] = cells[-1]
         rows.append(row)
     return {
         "n": sweep.n.values[-1],
@@ -120,12 +121,13 @@ def plane_of_constants(sensitivity: Dataset) -> Dataset:
     papers = dict(zip(names, setting, strict=True))
     n = swept_size(sensitivity)
     at = usual(sensitivity).sel(n=n, approximation="sparsified")
-    at = at[[*names, "accuracy", "positive_definite"]].mean(["trial", "pattern"])
-    means = at.to_dataframe()
+    shown = at[[*names, "accuracy", "positive_definite"]]
+    means = shown.mean(["trial", "pattern"]).to_dataframe()
     means = means[means.percentile == papers["percentile"]]
     text = means.accuracy.map("{:.3f}".format)
     text = text.replace("nan", "–")
-    means["text"] = text.where(means.positive_definite == 1, "(" + text + ")")
+    is_definite = means.positive_definite == 1
+    means["text"] = text.where(is_definite, "(" + text + ")")
     plane = means.set_index(["boost", "density"]).to_xarray()
     return plane.assign_coords(n=n).assign_attrs(papers)
 
