@@ -63,8 +63,7 @@ def depth(experiment: Experiment) -> dict[str, Any]:
             "accuracy of K": mean_cells(exact.accuracy, exact.test_images)[-1],
         }
         for name, loss in losses.items():
-            cells = paired_cells(loss.sel(setting=setting))
-            row[f"loss {name}"] = cells[-1]
+            row[f"loss {name}"] = paired_cells(loss.sel(setting=setting))[-1]
         rows.append(row)
     return {
         "n": sweep.n.values[-1],
