@@ -128,6 +128,7 @@ def plane_of_constants(sensitivity: Dataset) -> Dataset:
     is_definite = means.positive_definite == 1
     means["text"] = text.where(is_definite, "(" + text + ")")
     plane = means.set_index(["boost", "density"]).to_xarray()
+    plane["text"] = plane.text.fillna("–")  # where no setting is
     return plane.assign_coords(n=n).assign_attrs(papers)
 
 
