@@ -190,7 +190,8 @@ def pairs(experiment: Experiment) -> dict[str, Any]:
     results = named_pairs(experiment)
     complete = swept_size(results)
     trials = is_computed(results).sum("trial").max("setting")
-    larger = results.n[(trials > 1) & (results.n > complete)]
+    is_larger = results.n > complete
+    larger = results.n[is_larger & (trials > 1)]
     told = {}
     for n in [complete, *larger.values]:
         means = by_pair(results, n)
