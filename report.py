@@ -125,7 +125,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = parser.parse_args(arguments).output
     parser.check(folder.is_dir(), "output", folder, "no such folder; run training.py first")
     problems: list[BadInput] = []
-
     status = options.with_folder(folder, partial(tell, folder, problems))
     for problem in problems:
         remedy = f"{Path(str(problem.value)).name} {problem.remedy}"

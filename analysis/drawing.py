@@ -49,8 +49,7 @@ def write_picture(path: Path, figure: Callable[..., Figure], about: Any) -> None
 def say(ax: Axes, text: str, letters: int = 46) -> None:
     """A panel's title, in lines of so many letters."""
     lines = [textwrap.fill(line, letters) for line in text.splitlines()]
-    title = "\n".join(lines)
-    ax.set_title(title)
+    ax.set_title("\n".join(lines))
 
 
 def picture_only(ax: Axes) -> None:

@@ -107,11 +107,9 @@ def read_experiments(folder: Path) -> tuple[list[Experiment], list[BadInput]]:
             continue
         new = Experiment(prefix, dataset, origin.get("network", prefix), folder)
         experiments.setdefault(prefix, new).kinds[kind] = results
-
-    def place(experiment: Experiment) -> tuple[bool, str]:
-        return experiment.network != NETWORKS[0], experiment.prefix
-
-    return sorted(experiments.values(), key=place), problems
+    by_name = sorted(experiments.values(), key=lambda experiment: experiment.prefix)
+    by_name.sort(key=lambda experiment: experiment.network != NETWORKS[0])
+    return by_name, problems
 
 
 def load(folder: str | Path, dataset: str = "mnist", classes: str = "") -> list[Experiment]:

@@ -165,12 +165,6 @@ def prediction_is_cheap(experiment: Experiment) -> str:
     return f"**{verdict}** at n = {best.n[-1]:d}: {queries} queries against {rivals}{needless}"
 
 
-def diagonal_is_cheap(experiment: Experiment) -> str:
-    """From which n on the diagonal prediction takes fewer queries than 2n."""
-    ways = costs.six_ways(experiment.kinds["emulation"])
-    return costs.crossing(ways["quantum, diagonal"], ways["classical, all entries"])
-
-
 CLAIMS: dict[str, Finding] = {
     "accuracy of K̃ stays, threshold calibrated": partial(accuracy_stays, "calibrated"),
     "accuracy of K̃ stays, at zero": partial(accuracy_stays, "zero"),
@@ -315,7 +309,6 @@ COSTS: dict[str, Finding] = {
     ),
     "operations, all entries": partial(cost_of, "classical, all entries"),
     "operations, sampler": partial(cost_of, "classical, sampler"),
-    "diagonal below 2n from": diagonal_is_cheap,
     "as gates": circuit_agrees,
 }
 FINDINGS = CLAIMS | FAILURES | COSTS | {"what grows": what_grows}

@@ -220,10 +220,7 @@ def judged_quantities(results: Dataset) -> dict[str, DataArray]:
 
 
 def growth_row(name: str, values: DataArray) -> list[Any]:
-    """The growth of a quantity, from the smallest to the largest n, and its verdict.
-
-    A dash for λ where a constant fits.
-    """
+    """The growth of a quantity, from the smallest to the largest n, and its verdict."""
     fitted = growth.judged(values)
     sizes = " to ".join(f"{n:g}" for n in fitted.n[[0, -1]]) if fitted.n.size else "–"
     index = with_interval(np.round(fitted.index, 2)) if fitted.clear else "–"

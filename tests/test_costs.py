@@ -68,7 +68,6 @@ def test_page():
     assert told.pop("queries, diagonal, fixed constant").startswith("3,595 ×÷")
     assert told == {
         "operations, all entries": "256", "operations, sampler": "300", "as gates": "",
-        "diagonal below 2n from": "at no n up to 128",
     }  # fmt: skip
     said = findings.prediction_is_cheap(whole)
     assert said == ("**fails** at n = 128: 999 queries against 256 operations, 300 of a sampler")
