@@ -84,8 +84,11 @@ def exponents(values: DataArray) -> list[Exponent]:
 
 
 def crossing(settings: Array, slopes: Array, target: float) -> float:
-    """Where exponents fall below the target for good, by linear interpolation; NaN: nowhere."""
-    above = np.flatnonzero(slopes > target)
+    """Where exponents fall below the target for good, by linear interpolation.
+
+    NaN: nowhere, or nobody can tell, as the deepest exponents are unknown.
+    """
+    above = np.flatnonzero(~(slopes <= target))
     if not above.size:
         return settings[0]
     last = above[-1]
@@ -261,11 +264,11 @@ def theorem_holds(experiment: Experiment) -> str:
     """From which depth on, in units of the theorem's, the errors fall like 1/n."""
     if has_theorem(experiment):
         sweep = theorem_sweep(experiment)
-        start = beginning(measures(sweep, "original")["‖Δw‖/‖w‖"], -1).value
-        start_one = beginning(measures(sweep, "one")["‖Δw‖/‖w‖"], -1).value
+        errors = [measures(sweep, variance)["‖Δw‖/‖w‖"] for variance in VARIANCES]
+        start, start_one = [beginning(error, -1).value for error in errors]
         rule = origin_of(sweep)["depth_rule"]
         verdict = "holds" if start <= rule and start_one <= rule else "fails"
-        if sweep.sizes["n"] < 2:
+        if np.isnan([exponents(error) for error in errors]).any():
             verdict = "undecided"
         return (
             f"**{verdict}** from {start:.3f} L_conv on; with inputs of variance 1 "
