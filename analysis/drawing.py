@@ -18,22 +18,34 @@ STYLE_FILE = Path(__file__).with_name("style.mplstyle")
 GREY = "#777777"
 COLORS = {FLAT: "#009E73", SLOW: "#0072B2", FAST: "#D55E00", UNDECIDED: GREY}
 # Okabe and Ito's colours, which colour-blind readers can tell apart; the markers differ as well
-LOOKS = {  # of the curves whose names have one of these words
-    ("#000000", "o"): "exact, all entries, 0.02 L_conv",
-    ("#D55E00", "s"): "sparsified, scale from the training set, 0.05 L_conv",
-    ("#0072B2", "^"): "diagonal, scale from the test set, 0.065 L_conv",
-    ("#AA4499", "v"): "nearest neighbour, sampler, fixed constant, 0.01 L_conv",
-    ("#009E73", "D"): "Fully connected, 0.1 L_conv",
-    ("#B8860B", "p"): "Convolutional",
+BLACK = {"color": "#000000", "marker": "o"}
+RED = {"color": "#D55E00", "marker": "s"}
+BLUE = {"color": "#0072B2", "marker": "^"}
+PURPLE = {"color": "#AA4499", "marker": "v"}
+GREEN = {"color": "#009E73", "marker": "D"}
+BROWN = {"color": "#B8860B", "marker": "p"}
+DASHED = {"linestyle": "--"}
+STYLES: dict[str, dict[str, Any]] = {  # of curves, by the words of their names
+    "exact": BLACK,
+    "sparsified": RED,
+    "diagonal": BLUE,
+    "nearest neighbour": PURPLE,
+    "Fully connected": GREEN,
+    "Convolutional": BROWN,
+    "corrected": DASHED,
+    "at zero": DASHED,
+    "scale from the training set": RED,
+    "scale from the test set": BLUE,
+    "fixed constant": PURPLE,
+    "all entries": BLACK,
+    "sampler": PURPLE,
+    "0.01 L_conv": PURPLE,
+    "0.02 L_conv": BLACK,
+    "0.05 L_conv": RED,
+    "0.065 L_conv": BLUE,
+    "0.1 L_conv": GREEN,
+    "1/n": {"color": GREY, "linestyle": "--", "marker": ""},
 }
-STYLES: dict[str, dict[str, Any]] = {
-    "1/n": dict(color=GREY, linestyle="--", marker=""),
-    "corrected": dict(linestyle="--"),
-    "at zero": dict(linestyle="--"),
-}
-for (color, marker), words in LOOKS.items():
-    for word in words.split(", "):
-        STYLES[word] = dict(color=color, marker=marker)
 
 
 def write_picture(path: Path, figure: Callable[..., Figure], about: Any) -> None:
@@ -60,10 +72,10 @@ def picture_only(ax: Axes) -> None:
 
 def style_of(name: str) -> dict[str, Any]:
     """The style of a curve by the words of its name."""
-    style: dict[str, Any] = {"marker": "o"}
+    chosen: dict[str, Any] = {"marker": "o"}
     for word in name.partition(" = ")[0].split(", "):
-        style |= STYLES.get(word, {})
-    return style
+        chosen |= STYLES.get(word, {})
+    return chosen
 
 
 def draw_curves(ax: Axes, named: Mapping[str, Means], label: str = "") -> None:
