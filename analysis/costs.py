@@ -54,7 +54,7 @@ def geometric(values: DataArray) -> Means:
     One trial with a heavy tail would dominate the arithmetic mean.
     """
     with np.errstate(all="ignore"):  # endless ways, free ones, and a single trial
-        logs: DataArray = xr.apply_ufunc(np.log, trial_values(values))
+        logs = xr.ufuncs.log(trial_values(values))
         trials = logs.notnull().sum("trial")
         centre = logs.mean("trial")
         freedom = (trials - 1).clip(0).sum()
@@ -71,8 +71,7 @@ def cheapest(costs: DataArray) -> DataArray:
     """
     axes = [axis for axis in costs.dims if axis not in ("n", "trial")]
     ways = costs.stack(way=axes)
-    logs: DataArray = xr.apply_ufunc(np.log, ways)
-    levels = logs.mean("trial").clip(max=ENDLESS).mean("n", skipna=False)
+    levels = xr.ufuncs.log(ways).mean("trial").clip(max=ENDLESS).mean("n", skipna=False)
     best = levels.argmin("way")  # a ValueError where none is known at every size
     return ways.isel(way=best).drop_vars(["way", *axes])
 

@@ -54,6 +54,11 @@ class Experiment:
         return next((sorted(origin["classes"]) for origin in origins if "classes" in origin), [])
 
     @property
+    def ending(self) -> str:
+        """Of the prefix: "" for the classes that the paper takes, else as in "-3v5"."""
+        return self.prefix.removeprefix(self.dataset.prefix + self.network)
+
+    @property
     def pair(self) -> str:
         """8 and 9: the two classes."""
         return pair_title(self.dataset, self.classes)
@@ -123,8 +128,7 @@ def load(folder: str | Path, dataset: str = "mnist", classes: str = "") -> list[
     ending = f"-{classes}" if classes else ""
     by_dataset: dict[Dataset, list[Experiment]] = {}
     for experiment in experiments:
-        usual = experiment.dataset.prefix + experiment.network + ending
-        if "results" in experiment.kinds and experiment.prefix == usual:
+        if "results" in experiment.kinds and experiment.ending == ending:
             by_dataset.setdefault(experiment.dataset, []).append(experiment)
     asked = find_dataset(dataset)
     there = [choice for choice in (asked, *DATASETS.values(), *by_dataset) if choice in by_dataset]

@@ -189,9 +189,7 @@ def draw_accuracy(ax: Axes, experiment: Experiment, threshold: str) -> None:
     """Accuracy of K, K̃ and the diagonal, and of nearest neighbour where baselines are there."""
     results = experiment.results
     accuracy = results.accuracy.sel(threshold=threshold, convention="original")
-    named = {}
-    for name, values in columns_of(accuracy).items():
-        named[name] = means_of(values, results.test_images)
+    named = named_means(accuracy, results.test_images)
     if "baselines" in experiment.kinds:
         baselines = experiment.kinds["baselines"]
         rivals = baselines.accuracy.sel(classifier="nearest neighbour")
@@ -205,12 +203,12 @@ def draw_accuracy(ax: Axes, experiment: Experiment, threshold: str) -> None:
         ax.axhline(0.5, color=GREY, linestyle=":")
 
 
-def draw_columns(ax: Axes, values: DataArray, label: str) -> None:
-    """A curve for each column that tables have of a quantity."""
+def named_means(values: DataArray, images: DataArray | None = None) -> dict[str, Means]:
+    """The means of each column that tables have of a quantity; images [n, trial]: of accuracies."""
     named = {}
     for name, column in columns_of(values).items():
-        named[name] = means_of(column)
-    draw_curves(ax, named, label)
+        named[name] = means_of(column, images)
+    return named
 
 
 def condition_number(ax: Axes, experiment: Experiment, corrected: bool = True) -> None:
@@ -222,20 +220,21 @@ def condition_number(ax: Axes, experiment: Experiment, corrected: bool = True) -
     if less:  # the diagonal's is rounding
         condition = condition.drop_sel(approximation="diagonal")
     label = "condition number κ, less 1" if less else "condition number κ"
-    draw_columns(ax, condition - less, label)
+    draw_curves(ax, named_means(condition - less), label)
 
 
 def post_selection(ax: Axes, experiment: Experiment) -> None:
     """How often k* is prepared until it succeeds, by what it is divided by."""
     attempts = experiment.results.post_selection_measurements
-    draw_columns(ax, attempts, "attempts until k* is prepared")
+    draw_curves(ax, named_means(attempts), "attempts until k* is prepared")
 
 
 def readout(ax: Axes, experiment: Experiment) -> None:
     """How many measurements tell the sign, at the threshold of the accuracies and at zero."""
     results = experiment.results.drop_sel(approximation="exact")
     at = {"threshold": tables.two_thresholds(results), "convention": "original"}
-    draw_columns(ax, results.readout_measurements.sel(at), "measurements of one answer")
+    named = named_means(results.readout_measurements.sel(at))
+    draw_curves(ax, named, "measurements of one answer")
 
 
 def theorem(experiments: Experiments) -> Figure:

@@ -18,7 +18,7 @@ def on_the_papers_classes(experiments: Experiments, network: str) -> list[Experi
     """Those of a network on the classes that the paper takes, by number, of every dataset."""
     chosen = []
     for experiment in experiments:
-        if experiment.prefix == experiment.dataset.prefix + network:
+        if experiment.network == network and not experiment.ending:
             chosen.append(experiment)
     return chosen
 

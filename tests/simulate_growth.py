@@ -73,6 +73,7 @@ def simulate(design, truth, spread, repeats):
         skewed = np.exp(width * normal - width**2 / 2)
         drawn.append(law(size) * (skewed if "log-normal" in spread else 1 + relative * normal))
     fits, inside = [], np.zeros(len(n))
+    # As growth.moments has them, of all repeats at once: one by one takes xarray minutes.
     means = [values.mean(axis=1) for values in drawn]
     deviations = [values.std(axis=1, ddof=min(1, values.shape[1] - 1)) for values in drawn]
     for y, deviation in zip(np.transpose(means), np.transpose(deviations), strict=True):
